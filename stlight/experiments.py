@@ -1,0 +1,336 @@
+"""From experiment and scale files to runs: what is varied, what it is called, and what is trained only once.
+
+An experiment speaks in the paper's units; a scale says what the paper's base becomes, and every value stated in an experiment
+follows in proportion. A variant is therefore called the same at every scale. Imports no torch.
+"""
+
+import difflib
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from stlight.config import DEFAULTS, SECTION_OF_FIELD, ConfigError, RunConfig
+
+# Set by the scale for each data set, never by an experiment.
+SCALE_FIELDS = ("source", "clips_per_epoch", "validation_clips", "test_clips")
+
+# Short forms in variant names; every other field is called by its own name.
+_SHORT = {
+    "hidden_dim": "dim",
+    "initialization": "init",
+    "max_lr": "lr",
+    "final_div_factor": "fdf",
+    "num_epochs": "epochs",
+    "batch_size": "batch",
+    "patch_size": "patch",
+}
+
+_OFFICIAL_MOVING_MNIST = ("moving_mnist/train-images-idx3-ubyte.gz", "moving_mnist/mnist_test_seq.npy")
+
+
+class ExperimentError(ValueError):
+    """An experiment or scale file that cannot be used; the message names the file, the place in it and what would be right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How big the experiments are run."""
+
+    name: str
+    summary: str
+    base: dict[str, Any]
+    """What the paper's values become; stated values of the same fields follow in proportion."""
+    data: dict[str, dict[str, Any]]
+    """Source and numbers of clips, for each data set."""
+    seeds: int
+    """Seeds per variant, unless an experiment asks for more."""
+    max_seeds: int | None
+    """No experiment gets more seeds than this."""
+
+    def resolve(self, paper_fields: dict[str, Any]) -> dict[str, Any]:
+        """Fields in the paper's units → fields as they are run at this scale."""
+        fields = {name: self._in_proportion(name, value) for name, value in paper_fields.items()}
+        patch_area = fields["patch_size"] ** 2
+        if fields["decoder"] == "shuffle_reassemble" and paper_fields["hidden_dim"] % paper_fields["patch_size"] ** 2 == 0:
+            # A width that fits the paper's patches keeps fitting, by rounding to the nearest that does.
+            fields["hidden_dim"] = max(1, math.floor(fields["hidden_dim"] / patch_area + 0.5)) * patch_area
+        return fields | self.data[paper_fields["dataset"]]
+
+    def _in_proportion(self, name: str, value: Any) -> Any:
+        if name not in self.base:
+            return value
+        scaled = value * self.base[name] / DEFAULTS[name]
+        # Twelve digits: 0.003 × 0.01 / 0.001 should read 0.03.
+        return max(1, math.floor(scaled + 0.5)) if isinstance(DEFAULTS[name], int) else float(f"{scaled:.12g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One grid point of an experiment."""
+
+    dataset: str
+    name: str
+    """Short, unique within its data set, the same at every scale."""
+    axes: dict[str, Any]
+    """Its place on the experiment's axes, in the paper's units."""
+    paper: RunConfig
+    """The configuration as the paper would run it."""
+    config: RunConfig
+    """The configuration at the scale in hand, for seed 0."""
+
+    def run_name(self, seed: int) -> str:
+        """`<dataset>/<variant>/seed<k>`, also the run's folder."""
+        return f"{self.dataset}/{self.name}/seed{seed}"
+
+    def run_config(self, seed: int) -> RunConfig:
+        """The configuration of one run."""
+        return self.config.model_copy(update={"seed": seed})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One item of the paper, as its file states it, with its variants at a scale."""
+
+    name: str
+    title: str
+    section: str
+    item: str
+    summary: str
+    train: bool
+    metrics: dict[str, list[str]]
+    """The metrics of each data set."""
+    axes: list[str]
+    """The fields varied, in the order of the table's columns."""
+    seeds: int
+    selection: str
+    published: list[dict[str, Any]]
+    """The paper's numbers: each entry gives axis values (or a quoted model's name) and metrics."""
+    table: dict[str, Any]
+    figure: dict[str, Any]
+    variants: list[Variant]
+
+    @property
+    def counts(self) -> bool:
+        """Whether some number is counted from the architecture, which needs no training."""
+        return not self.train or any(m in COUNTED_METRICS for names in self.metrics.values() for m in names)
+
+    @property
+    def run_names(self) -> list[str]:
+        """Every run it needs."""
+        return [v.run_name(seed) for v in self.variants for seed in range(self.seeds)] if self.train else []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All experiments at one scale, and the runs they need: each once, however many items use it."""
+
+    scale: Scale
+    experiments: dict[str, Experiment]
+    runs: dict[str, RunConfig] = field(default_factory=dict)
+
+    def run(self, name: str) -> RunConfig:
+        """A run's configuration. Raises `ExperimentError` for an unknown name, with the nearest known one."""
+        if name not in self.runs:
+            raise ExperimentError(f"no run {name!r} at scale {self.scale.name}{_nearest(name, self.runs)}")
+        return self.runs[name]
+
+    def experiment(self, name: str) -> Experiment:
+        """An experiment. Raises `ExperimentError` for an unknown name, with the nearest known one."""
+        if name not in self.experiments:
+            raise ExperimentError(f"no experiment {name!r}{_nearest(name, self.experiments)}")
+        return self.experiments[name]
+
+
+COUNTED_METRICS = ("num_params", "flops")
+
+
+def quantity(printed: float | str) -> float:
+    """A published number as printed, which may carry a unit: 14.77, or "32.9M" for 32.9e6."""
+    if isinstance(printed, str):
+        return float(printed[:-1]) * {"K": 1e3, "M": 1e6, "G": 1e9}[printed[-1]]
+    return float(printed)
+
+
+def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Plan:
+    """Read and check every file under `workflow`; nothing is trained. Raises `ExperimentError` or `ConfigError`, in one line."""
+    the_scale = load_scale(workflow, scale, data_root)
+    files = sorted((workflow / "experiments").glob("*.yaml"))
+    if not files:
+        raise ExperimentError(f"{workflow / 'experiments'} holds no .yaml file: one is needed for each experiment")
+    experiments = {path.stem: _load_experiment(path, workflow, the_scale) for path in files}
+    runs = {
+        variant.run_name(seed): variant.run_config(seed)
+        for experiment in experiments.values()
+        if experiment.train
+        for variant in experiment.variants
+        for seed in range(experiment.seeds)
+    }
+    return Plan(scale=the_scale, experiments=experiments, runs=runs)
+
+
+def load_scale(workflow: Path, name: str, data_root: Path = Path("data")) -> Scale:
+    """Read and check a scale file. Its source `auto` means the official files where they lie, else the embedded digits."""
+    path = workflow / "scales" / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
+        raise ExperimentError(f"no scale {name!r}; the scales are {known}")
+    content = _read_yaml(path, workflow / "schemas" / "scale.schema.json")
+    data = {}
+    for dataset, settings in content["data"].items():
+        source = settings["source"]
+        if source == "auto":
+            present = all((data_root / file).is_file() for file in _OFFICIAL_MOVING_MNIST)
+            source = "files" if present else "embedded"
+        data[dataset] = settings | {"source": source}
+    return Scale(
+        name=name,
+        summary=content["summary"],
+        base=content["base"],
+        data=data,
+        seeds=content["seeds"],
+        max_seeds=content.get("max_seeds"),
+    )
+
+
+def _load_experiment(path: Path, workflow: Path, scale: Scale) -> Experiment:
+    content = _read_yaml(path, workflow / "schemas" / "experiment.schema.json")
+    grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
+    base = content.get("base", {})
+    axes = list(dict.fromkeys(name for grid in grids for name in grid))
+    for place, names in [("base", base), *((f"grid[{i}]", grid) for i, grid in enumerate(grids))]:
+        _check_fields(path, place, names)
+
+    variants: dict[str, Variant] = {}
+    for point in _grid_points(grids):
+        try:
+            variant = _variant(base | point, axes, scale)
+        except ConfigError as error:
+            raise ExperimentError(f"{path}: at {_state(point)}: {error}") from error
+        variants[variant.run_name(0)] = variant
+
+    datasets = list(dict.fromkeys(variant.dataset for variant in variants.values()))
+    metrics = content["metrics"]
+    seeds = max(scale.seeds, content.get("seeds", 1))
+    experiment = Experiment(
+        name=path.stem,
+        title=content["title"],
+        section=content["paper"]["section"],
+        item=content["paper"]["item"],
+        summary=content["summary"],
+        train=content.get("train", True),
+        metrics=metrics if isinstance(metrics, dict) else {dataset: metrics for dataset in datasets},
+        axes=axes,
+        seeds=min(seeds, scale.max_seeds or seeds),
+        selection=content.get("selection", "last"),
+        published=content.get("published", []),
+        table=content.get("table", {}),
+        figure=content["figure"],
+        variants=list(variants.values()),
+    )
+    _check_places(path, experiment, datasets)
+    return experiment
+
+
+def _variant(stated: dict[str, Any], axes: list[str], scale: Scale) -> Variant:
+    dataset = stated.get("dataset", DEFAULTS["dataset"])
+    paper = RunConfig.from_fields(stated | {"source": "files"})
+    paper_fields = _flat(paper)
+    config = RunConfig.from_fields(scale.resolve({n: v for n, v in paper_fields.items() if n not in SCALE_FIELDS}))
+    differing = {
+        name: value
+        for name, value in paper_fields.items()
+        if value != DEFAULTS[name] and name not in (*SCALE_FIELDS, "dataset")
+    }
+    name = ",".join(f"{_SHORT.get(n, n)}={_text(v)}" for n, v in differing.items()) or "stlight_l"
+    return Variant(dataset=dataset, name=name, axes={n: paper_fields[n] for n in axes}, paper=paper, config=config)
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    return {name: value for section in config.model_dump(exclude={"seed"}).values() for name, value in section.items()}
+
+
+def _grid_points(grids: list[dict[str, list[Any]]]) -> Iterator[dict[str, Any]]:
+    for grid in grids:
+        for values in itertools.product(*grid.values()):
+            yield dict(zip(grid, values, strict=True))
+
+
+def _check_fields(path: Path, place: str, names: dict[str, Any]) -> None:
+    for name in names:
+        if name in SCALE_FIELDS:
+            raise ExperimentError(f"{path}: {place}: {name} is set by the scale, not by an experiment")
+        if name not in SECTION_OF_FIELD:
+            raise ExperimentError(f"{path}: {place}: unknown field {name!r}{_nearest(name, SECTION_OF_FIELD)}")
+
+
+def _check_places(path: Path, experiment: Experiment, datasets: list[str]) -> None:
+    """Every published number and every axis named by a table or figure must have its place in the grid."""
+    if set(experiment.metrics) != set(datasets):
+        raise ExperimentError(f"{path}: metrics: given for {', '.join(experiment.metrics)}, the grid has {', '.join(datasets)}")
+    known = {metric for names in experiment.metrics.values() for metric in names}
+    for number, entry in enumerate(experiment.published):
+        keys = entry.keys() - {"model", "source"}
+        unknown = keys - known - set(experiment.axes)
+        if unknown:
+            name = sorted(unknown)[0]
+            raise ExperimentError(f"{path}: published[{number}]: {name!r} is neither an axis of the grid nor one of the metrics")
+        place = {axis: entry[axis] for axis in experiment.axes if axis in entry}
+        if "model" not in entry and not any(place.items() <= variant.axes.items() for variant in experiment.variants):
+            raise ExperimentError(f"{path}: published[{number}]: no point of the grid has {_state(place)}")
+    for part, settings in (("table", experiment.table), ("figure", experiment.figure)):
+        for key in ("rows", "columns", "x", "y", "hue"):
+            if (axis := settings.get(key)) and axis not in (*experiment.axes, *known, *COUNTED_METRICS, "model"):
+                raise ExperimentError(f"{path}: {part}.{key}: {axis!r} is neither an axis of the grid nor one of the metrics")
+
+
+@cache
+def _schema(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text()))
+
+
+def _read_yaml(path: Path, schema: Path) -> Any:
+    try:
+        content = yaml.load(path.read_text(), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ExperimentError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    best = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_schema(schema)).iter_errors(content))
+    if best is not None:
+        raise ExperimentError(f"{path}: {best.json_path.removeprefix('$.').replace('$', 'the file')}: {best.message}")
+    return content
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as text; here every way of writing a number gives a number, and a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if repeated := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {repeated[0]!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
+
+
+def _state(fields: dict[str, Any]) -> str:
+    return ", ".join(f"{name} = {_text(value)}" for name, value in fields.items())
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
