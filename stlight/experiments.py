@@ -5,6 +5,7 @@ follows in proportion. A variant is therefore called the same at every scale. Im
 """
 
 import difflib
+import hashlib
 import itertools
 import json
 import math
@@ -117,6 +118,8 @@ class Experiment:
     table: dict[str, Any]
     figure: dict[str, Any]
     variants: list[Variant]
+    hash: str
+    """Changes with anything its tables and figures show: the experiment's file or the scale's."""
 
     @property
     def counts(self) -> bool:
@@ -235,6 +238,7 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale) -> Experiment:
         table=content.get("table", {}),
         figure=content["figure"],
         variants=list(variants.values()),
+        hash=_hash([content, scale.name, scale.summary, scale.base, scale.data, scale.seeds, scale.max_seeds]),
     )
     _check_places(path, experiment, datasets)
     return experiment
@@ -326,6 +330,10 @@ _Loader.add_implicit_resolver(
 def _nearest(name: str, known: Any) -> str:
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _state(fields: dict[str, Any]) -> str:

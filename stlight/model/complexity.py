@@ -1,5 +1,6 @@
 """What a model costs (Section B): parameters by component, the closed forms, and forward FLOPs of one clip."""
 
+import copy
 import warnings
 from typing import Any
 
@@ -38,8 +39,9 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 def count_flops(model: nn.Module, shape: ClipShape) -> int:
     """Multiply-adds of all convolutions in one forward pass of one clip, each counted once, by torch's own counter.
 
-    The model should lie on the meta device: nothing is computed, and the plain operators are the ones counted.
+    Counted on a copy on the meta device, where nothing is computed and the plain operators are the ones seen.
     """
+    model = copy.deepcopy(model).to("meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(_one_clip(model, shape))
     return counter.get_total_flops() // 2
@@ -48,7 +50,7 @@ def count_flops(model: nn.Module, shape: ClipShape) -> int:
 def count_flops_by_fvcore(model: nn.Module, shape: ClipShape) -> dict[str, int]:
     """The same by fvcore, as the benchmark counts: by operator ("conv", "batch_norm"), a multiply-add counted once.
 
-    fvcore has to run the model, not on the meta device. `shape` may be a smaller frame: see `complexity`.
+    fvcore has to run the model; `shape` may be a smaller frame, see `complexity`.
     """
     with warnings.catch_warnings():
         # Tracing warns that shape checks become constants, which is what a count for one shape wants; and fvcore rests on
@@ -69,15 +71,14 @@ def _one_clip(model: nn.Module, shape: ClipShape) -> torch.Tensor:
 
 def complexity(config: ModelConfig, shape: ClipShape) -> dict[str, Any]:
     """Counts and closed forms of one configuration; raises `RuntimeError` should the two FLOP counters disagree."""
-    with torch.device("meta"):
-        model = build_model(config, shape)
+    model = build_model(config, shape)
     flops = count_flops(model, shape)
 
     # Every operator of a fully convolutional model costs the same at each pixel, so a small frame, scaled up, is exact, and
     # saves fvcore from computing a full forward pass.
     side = 4 * config.patch_size
     small = shape._replace(height=side, width=side)
-    by_operator = count_flops_by_fvcore(build_model(config, small), small)
+    by_operator = count_flops_by_fvcore(model, small)
     by_operator = {name: count * shape.height * shape.width // side**2 for name, count in by_operator.items()}
     if flops != by_operator["conv"]:
         raise RuntimeError(f"torch counts {flops} multiply-adds in convolutions, fvcore {by_operator['conv']}")

@@ -1,0 +1,22 @@
+# The STLight supplement, experiment by experiment. Configuration is checked in common.smk before the graph is built.
+
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/analyse.smk"
+
+
+localrules:
+    all,
+
+
+# Every table and figure of the supplement at the chosen scale.
+rule all:
+    default_target: True
+    input:
+        tables_and_figures(),

@@ -1,0 +1,154 @@
+"""Records and published numbers of an experiment as one tidy table: a line for each cell and metric."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from stlight.experiments import Experiment, Variant, quantity
+from stlight.records import RunRecord, read_record
+
+CONFIDENCE = 0.95
+OURS = "STLight-L"
+
+SOURCE_LABELS = {"embedded": "embedded digits", "files": "benchmark files", "stand_in": "stand-in"}
+
+HIGHER_IS_BETTER = {"ssim": True, "ssim_unit_range": True, "psnr": True}
+"""Every other metric is better when lower."""
+
+
+def load_records(experiment: Experiment, folder: Path) -> dict[str, RunRecord]:
+    """The records there are under a scale's results, by run name. Raises `RecordError` for a damaged one."""
+    paths = {name: folder / "runs" / name / "record.json" for name in experiment.run_names}
+    return {name: read_record(path) for name, path in paths.items() if path.is_file()}
+
+
+def load_counts(experiment: Experiment, folder: Path) -> dict[str, dict[str, Any]]:
+    """Parameters and FLOPs at the paper's size, by `<dataset>/<variant>`; empty if the experiment counts nothing."""
+    path = folder / "complexity" / f"{experiment.name}.json"
+    return json.loads(path.read_text()) if experiment.counts and path.is_file() else {}
+
+
+def load_history(run_name: str, folder: Path) -> pd.DataFrame:
+    """A run's history, one row for each epoch."""
+    return pd.read_csv(folder / "runs" / run_name / "history.csv")
+
+
+def aggregate(experiment: Experiment, folder: Path) -> pd.DataFrame:
+    """The tidy table: the grid's columns, data, metric, published, measured, low, high, n, selection, status, runs.
+
+    `measured` is the mean over seeds, `low` and `high` its 95 % t interval (from two seeds on). A seed that diverged keeps
+    its last metrics; where they are not finite, neither is the mean. status: done, diverged (at least one seed), counted,
+    waiting (no run recorded yet) or quoted (another model's published number).
+    """
+    records, counts = load_records(experiment, folder), load_counts(experiment, folder)
+    quoted = any("model" in entry for entry in experiment.published)
+    rows = []
+    for variant in experiment.variants:
+        for metric in experiment.metrics[variant.dataset]:
+            place = ({"model": OURS} if quoted else {}) | variant.axes
+            source = SOURCE_LABELS[variant.config.data.source] if experiment.train else "none"
+            rows.append(
+                place
+                | {"data": source, "metric": metric, "published": published_value(experiment, variant, metric)}
+                | _measure(experiment, variant, metric, records, counts, folder)
+            )
+    for entry in experiment.published:
+        if "model" in entry:
+            rows += _quoted_rows(experiment, entry)
+    first = (["model"] if quoted else []) + experiment.axes
+    columns = ["data", "metric", "published", "measured", "low", "high", "n", "selection", "status", "runs"]
+    return pd.DataFrame(rows).reindex(columns=[*first, *columns])
+
+
+def published_value(experiment: Experiment, variant: Variant, metric: str) -> float:
+    """The paper's number for a cell, NaN where it prints none."""
+    for entry in experiment.published:
+        place = {axis: entry[axis] for axis in experiment.axes if axis in entry}
+        if "model" not in entry and metric in entry and place.items() <= variant.axes.items():
+            return quantity(entry[metric])
+    return math.nan
+
+
+def values_by_seed(
+    experiment: Experiment, variant: Variant, metric: str, records: dict[str, RunRecord], folder: Path
+) -> list[float]:
+    """One number for each recorded seed, in the order of the seeds; NaN where a diverged run has none."""
+    names = [variant.run_name(seed) for seed in range(experiment.seeds)]
+    return [_value(metric, records[name], experiment.selection, folder) for name in names if name in records]
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """95 % t interval of the mean; NaN below two values or where a value is not finite."""
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return math.nan, math.nan
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def dispersion(losses: "pd.Series[float]") -> float:
+    """Standard deviation of the differences in loss between consecutive epochs (Section F); NaN below three epochs."""
+    return float(losses.diff().std(ddof=1))
+
+
+def best_variants(experiment: Experiment, table: pd.DataFrame) -> dict[str, Variant]:
+    """For each data set the variant whose first measured metric is best; nothing where none is finite."""
+    best = {}
+    for dataset, metrics in experiment.metrics.items():
+        metric = next((m for m in metrics if m not in ("num_params", "flops", "seconds", "dispersion")), metrics[0])
+        measured = table[(table["metric"] == metric) & (table["status"] != "quoted")].copy()
+        measured["variant"] = [v for v in experiment.variants for m in experiment.metrics[v.dataset] if m == metric]
+        measured = measured[[v.dataset == dataset for v in measured["variant"]]].dropna(subset="measured")
+        if len(measured):
+            order = measured["measured"].sort_values(ascending=not HIGHER_IS_BETTER.get(metric, False))
+            best[dataset] = measured.loc[order.index[0], "variant"]
+    return best
+
+
+def _measure(
+    experiment: Experiment,
+    variant: Variant,
+    metric: str,
+    records: dict[str, RunRecord],
+    counts: dict[str, dict[str, Any]],
+    folder: Path,
+) -> dict[str, Any]:
+    if metric in ("num_params", "flops"):
+        count = counts.get(f"{variant.dataset}/{variant.name}")
+        value = math.nan if count is None else count["parameters"]["total"] if metric == "num_params" else count["flops"]
+        status = "waiting" if count is None else "counted"
+        return {"measured": value, "n": int(count is not None), "selection": "-", "status": status, "runs": ""}
+    values = values_by_seed(experiment, variant, metric, records, folder)
+    names = [name for seed in range(experiment.seeds) if (name := variant.run_name(seed)) in records]
+    diverged = any(records[name].status == "diverged" for name in names)
+    low, high = interval(values)
+    return {
+        "measured": float(np.mean(values)) if values else math.nan,
+        "low": low,
+        "high": high,
+        "n": len(values),
+        "selection": experiment.selection,
+        "status": "diverged" if diverged else "done" if len(names) == experiment.seeds else "waiting",
+        "runs": ";".join(names),
+    }
+
+
+def _value(metric: str, record: RunRecord, selection: str, folder: Path) -> float:
+    if metric == "dispersion":
+        return dispersion(load_history(record.run, folder)["train_loss"])
+    if metric == "seconds":
+        return record.seconds["training"]
+    scale, name = (100, "mse") if metric == "mse_x100" else (1, metric)
+    value = record.metrics[selection][name]  # type: ignore[index]
+    return math.nan if value is None else scale * value
+
+
+def _quoted_rows(experiment: Experiment, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    place = {key: entry[key] for key in ("model", *experiment.axes) if key in entry}
+    metrics = dict.fromkeys(metric for names in experiment.metrics.values() for metric in names if metric in entry)
+    fixed = {"data": entry.get("source", ""), "n": 0, "selection": "-", "status": "quoted", "runs": ""}
+    return [place | fixed | {"metric": metric, "published": quantity(entry[metric])} for metric in metrics]

@@ -1,0 +1,298 @@
+"""Figures of an experiment, PNG and SVG. One function for each kind; meaning is never carried by colour alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")  # Before pyplot: jobs have no display.
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from stlight.analysis.aggregate import (
+    HIGHER_IS_BETTER,
+    OURS,
+    best_variants,
+    dispersion,
+    load_counts,
+    load_history,
+    load_records,
+)
+from stlight.analysis.tables import FIELD_LABELS, METRIC_LABELS, axis_text, best_index, number
+from stlight.experiments import Experiment, Scale
+
+# Distinct in hue (for the colour-blind), in lightness (for greyscale), in marker and in line.
+COLOURS = ["#0b3c5d", "#d1662b", "#5aa469", "#a05195"]
+MARKERS = ["o", "s", "^", "D"]
+LINES = ["-", "--", ":", "-."]
+
+
+def write_figures(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Path) -> None:
+    """Draw figures/<item> and, for an experiment that trains, examples/<item>, PNG and SVG, under the scale's results."""
+    sns.set_theme(context="notebook", style="ticks", font_scale=0.9)
+    figure = KINDS[experiment.figure["kind"]](experiment, table, folder)
+    figure.suptitle(f"{experiment.item}: {experiment.title} (scale {scale.name})", fontsize="large")
+    _save(figure, folder / "figures" / experiment.name)
+    if experiment.train:
+        _save(_examples(experiment, table, folder), folder / "examples" / experiment.name)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".png", ".svg"):
+        # No date in the file: drawing the same numbers twice gives the same picture.
+        metadata = {"Date": None} if suffix == ".svg" else None
+        figure.savefig(path.with_name(path.name + suffix), dpi=160, bbox_inches="tight", metadata=metadata)
+    plt.close(figure)
+
+
+def _heatmap(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
+    """Published and measured side by side, each with its own colour range; the best cell framed."""
+    x, y, metric = (experiment.figure[key] for key in ("x", "y", "metric"))
+    cells = table[table["metric"] == metric]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 1.6 + 0.62 * cells[y].nunique()), constrained_layout=True)
+    for ax, source in zip(axes, ("published", "measured"), strict=True):
+        grid = cells.pivot(index=y, columns=x, values=source)
+        # Ranks, so that one huge value does not wash out all others; the numbers are written in the cells.
+        ranks = grid.stack().rank().unstack().reindex_like(grid)
+        text = grid.map(lambda value: number(value, metric))
+        sns.heatmap(
+            ranks, annot=text, fmt="", cmap="cividis_r", cbar=False, linewidths=1, ax=ax, square=False, annot_kws={"fontsize": 9}
+        )
+        best = best_index(cells[source], metric)
+        if best is not None:
+            row, column = list(grid.index).index(cells.loc[best, y]), list(grid.columns).index(cells.loc[best, x])
+            ax.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor="#d1662b", linewidth=3.5, clip_on=False))
+        ax.set(title=f"{source}: {METRIC_LABELS[metric]}", xlabel=_label(x), ylabel=_label(y))
+        ax.set_xticklabels([axis_text(x, value) for value in grid.columns])
+        ax.set_yticklabels([axis_text(y, value) for value in grid.index], rotation=0)
+    figure.text(0.5, -0.04, "shade: rank within each grid, darker is worse; frame: best cell", ha="center", fontsize="small")
+    return figure
+
+
+def _lines(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
+    """A row for published and one for measured, a column for each axis, all other axes held at one value."""
+    metrics = list(dict.fromkeys(table["metric"]))
+    figure, axes = plt.subplots(
+        len(metrics), 2 * len(experiment.axes), figsize=(3.4 * 2 * len(experiment.axes), 2.5 * len(metrics)), constrained_layout=True
+    )
+    axes = np.atleast_2d(axes)
+    for i, metric in enumerate(metrics):
+        of_metric = table[table["metric"] == metric]
+        for j, axis in enumerate(experiment.axes):
+            line = _longest_line(of_metric, axis, experiment.axes)
+            for k, source in enumerate(("published", "measured")):
+                ax = axes[i, 2 * j + k]
+                ax.plot(line[axis], line[source], LINES[k], marker=MARKERS[k], color=COLOURS[k], clip_on=False)
+                if source == "measured":
+                    spread = [line["measured"] - line["low"], line["high"] - line["measured"]]
+                    ax.errorbar(line[axis], line["measured"], yerr=spread, fmt="none", color=COLOURS[k], capsize=3)
+                best = best_index(line[source], metric)
+                if best is not None:
+                    ax.plot(line.loc[best, axis], line.loc[best, source], "*", color="black", markersize=12, zorder=3)
+                ax.set_xscale("log")
+                ax.set_xticks(line[axis], [axis_text(axis, value) for value in line[axis]])
+                ax.minorticks_off()
+                ax.set(xlabel=_label(axis), title=f"{METRIC_LABELS[metric]}, {source}")
+    return figure
+
+
+def _bars(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
+    """A panel for each data set: every model's published number, and ours measured."""
+    panels = list(experiment.metrics)
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 5), constrained_layout=True, squeeze=False)
+    for ax, dataset in zip(axes[0], panels, strict=True):
+        of_dataset = table[table["dataset"] == dataset]
+        metric = experiment.metrics[dataset][0]
+        names, values, styles = [], [], []
+        for _, row in of_dataset.iterrows():
+            ours = row["model"] == OURS
+            names.append(f"{row['model']}, published" if ours else row["model"])
+            values.append(row["published"])
+            styles.append((COLOURS[0], "//") if ours else ("#b8c4cc", ""))
+            if ours and np.isfinite(row["measured"]):
+                label = ", measured" + (" (stand-in)" if row["data"] == "stand-in" else "")
+                names.append(OURS + label)
+                values.append(row["measured"])
+                styles.append((COLOURS[1], ""))
+        order = np.argsort(values)[:: 1 if HIGHER_IS_BETTER.get(metric, False) else -1]
+        for place, i in enumerate(order):
+            ax.barh(place, values[i], color=styles[i][0], hatch=styles[i][1], edgecolor="white")
+            ax.text(values[i], place, f" {number(values[i], metric)}", va="center", fontsize="x-small")
+        ax.set_yticks(range(len(names)), [names[i] for i in order])
+        ax.set(title=f"{dataset}: {METRIC_LABELS[metric]}")
+        ax.margins(x=0.15)
+        sns.despine(ax=ax)
+    return figure
+
+
+def _curves(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
+    """Learning curves: every seed faint, their mean, and the band from minimum to maximum."""
+    hue, metric = experiment.figure["hue"], experiment.figure["y"]
+    records = load_records(experiment, folder)
+    figure, ax = plt.subplots(figsize=(8, 4.8), constrained_layout=True)
+    for i, variant in enumerate(experiment.variants):
+        names = [variant.run_name(seed) for seed in range(experiment.seeds)]
+        histories = {name: load_history(name, folder).set_index("epoch") for name in names if name in records}
+        if not histories:
+            continue
+        curves = pd.DataFrame({name: history[f"validation_{metric}"] for name, history in histories.items()})
+        style: dict[str, Any] = {"color": COLOURS[i % 4]}
+        ax.plot(curves.index, curves, linewidth=0.7, alpha=0.45, **style)
+        ax.fill_between(curves.index, curves.min(axis=1), curves.max(axis=1), alpha=0.15, **style)
+        label = f"{axis_text(hue, variant.axes[hue])} (n = {len(histories)})"
+        ax.plot(curves.index, curves.mean(axis=1), LINES[i % 4], marker=MARKERS[i % 4], markevery=0.2, label=label, **style)
+    for record in list(records.values())[:1]:
+        baseline = min(values[metric] or np.inf for values in record.trivial.values())
+        ax.axhline(baseline, color="grey", linewidth=1, linestyle=(0, (1, 3)), label="better trivial predictor")
+    ax.set(xlabel="epoch", ylabel=f"validation {METRIC_LABELS[metric]}", yscale="log")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(title=f"{_label(hue)}; band: minimum to maximum", frameon=False)
+    sns.despine(ax=ax)
+    return figure
+
+
+def _scatter(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
+    """A metric against the number of parameters, by model (Table 2) or by a field with equal sizes joined (Figure 2)."""
+    if experiment.figure["hue"] == "model":
+        return _scatter_models(experiment, table)
+    hue, y = experiment.figure["hue"], experiment.figure["y"]
+    records = load_records(experiment, folder)
+    points = pd.DataFrame(
+        [
+            {"hue": v.axes[hue], "size": tuple(v.axes[a] for a in experiment.axes if a != hue)}
+            | {"num_params": record.num_params, "y": dispersion(load_history(name, folder)["train_loss"])}
+            for v in experiment.variants
+            for seed in range(experiment.seeds)
+            if (record := records.get(name := v.run_name(seed)))
+        ],
+        columns=["hue", "size", "num_params", "y"],
+    )
+    points = points.dropna()
+    figure, ax = plt.subplots(figsize=(8, 4.8), constrained_layout=True)
+    if points.empty:
+        ax.text(0.5, 0.5, "no finite value: dispersion needs at least three epochs", ha="center", transform=ax.transAxes)
+        return figure
+    means = points.groupby(["size", "hue"], sort=False)[["num_params", "y"]].mean()
+    for size in points["size"].unique():
+        pair = means.loc[size]
+        ax.plot(pair["num_params"], pair["y"], color="grey", linewidth=0.8, zorder=1)
+        text = " × ".join(axis_text("", value) for value in size)
+        ax.annotate(text, pair.iloc[0], xytext=(4, 6), textcoords="offset points", fontsize="x-small")
+    for i, value in enumerate(points["hue"].unique()):
+        of_hue = points[points["hue"] == value]
+        ax.scatter(of_hue["num_params"], of_hue["y"], s=14, alpha=0.4, color=COLOURS[i], marker=MARKERS[i])
+        of_means = means.xs(value, level="hue")
+        ax.scatter(of_means["num_params"], of_means["y"], s=70, color=COLOURS[i], marker=MARKERS[i], label=value, zorder=2)
+    ax.set(xlabel="parameters at this scale", ylabel=METRIC_LABELS[y], xscale="log", yscale="log")
+    others = " × ".join(_label(axis) for axis in experiment.axes if axis != hue)
+    ax.legend(title=f"{_label(hue)}; numbers: {others}", frameon=False)
+    sns.despine(ax=ax)
+    return figure
+
+
+def _scatter_models(experiment: Experiment, table: pd.DataFrame) -> Figure:
+    x, y = experiment.figure["x"], experiment.figure["y"]
+    figure, ax = plt.subplots(figsize=(8, 4.8), constrained_layout=True)
+    for model, group in table.groupby("model", sort=False):
+        cells = group.set_index("metric")
+        for source in ("published", "measured"):
+            place = cells.loc[x, source], cells.loc[y, source]
+            if not np.isfinite(place).all():
+                continue
+            ours = model == OURS
+            colour = COLOURS[1] if source == "measured" else COLOURS[0] if ours else "#7d8b94"
+            ax.scatter(*place, s=90 if ours else 40, color=colour, marker="*" if source == "measured" else "D" if ours else "o")
+            words = f"{model}, {source}" if ours else model
+            ax.annotate(words, place, xytext=(5, 4), textcoords="offset points", fontsize="x-small", color=colour)
+    ax.set(xlabel=METRIC_LABELS[x], ylabel=METRIC_LABELS[y], yscale="log")
+    ax.xaxis.set_major_formatter(lambda value, _: number(value, x))
+    ax.margins(x=0.14)
+    sns.despine(ax=ax)
+    return figure
+
+
+def _growth(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
+    """Counted parameters of each component as markers on the lines of their closed forms."""
+    counts = load_counts(experiment, folder)
+    figure, axes = plt.subplots(1, len(experiment.axes), figsize=(5.2 * len(experiment.axes), 4.6), constrained_layout=True)
+    for ax, axis in zip(np.atleast_1d(axes), experiment.axes, strict=True):
+        line = _longest_line(table[table["metric"] == "num_params"], axis, experiment.axes)
+        chosen = [v for value in line[axis] for v in experiment.variants if v.axes == line[line[axis] == value].iloc[0][experiment.axes].to_dict()]
+        of_line = [counts[f"{v.dataset}/{v.name}"] for v in chosen]
+        for i, component in enumerate(("mixers", "patch_encoder", "patch_reassemble")):
+            ax.plot(line[axis], [c["closed_forms"][component] for c in of_line], LINES[i], color=COLOURS[i])
+            counted = [c["parameters"][component] for c in of_line]
+            ax.plot(line[axis], counted, MARKERS[i], color=COLOURS[i], label=component.replace("_", " "))
+        held = ", ".join(f"{_label(a)} {axis_text(a, line.iloc[0][a])}" for a in experiment.axes if a != axis)
+        ax.set(xlabel=_label(axis), ylabel="parameters", xscale="log", yscale="log", title=held)
+        ax.set_xticks(line[axis], [axis_text(axis, value) for value in line[axis]])
+        ax.minorticks_off()
+        sns.despine(ax=ax)
+    ax.legend(title="markers: counted\nlines: closed form", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def _examples(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
+    """Context, truth and prediction of a few fixed test clips, by the best run for each data set."""
+    strips = []
+    for dataset, variant in best_variants(experiment, table).items():
+        with np.load(folder / "runs" / variant.run_name(0) / "examples.npz", allow_pickle=False) as stored:
+            clips = {name: stored[name] for name in ("context", "truth", "prediction")}
+        stand_in = ", stand-in" if variant.config.data.source == "stand_in" else ""
+        strips += [(f"{dataset}{stand_in}, clip {i}: {variant.name}", *(clips[k][i] for k in clips)) for i in range(len(clips["truth"]))]
+    figure, axes = plt.subplots(max(1, len(strips)), 1, figsize=(13, 2.5 * max(1, len(strips))), constrained_layout=True, squeeze=False)
+    for ax, strip in zip(axes[:, 0], strips, strict=False):
+        _draw_strip(ax, *strip)
+    if not strips:
+        axes[0, 0].text(0.5, 0.5, "no run with a finite result", ha="center")
+        axes[0, 0].axis("off")
+    figure.suptitle(f"{experiment.item}: predictions of the best run", fontsize="large")
+    return figure
+
+
+def _draw_strip(ax: Axes, title: str, context: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> None:
+    """Two rows of frames: context then truth above, prediction under the truth. First channel only."""
+    frames = np.concatenate([context, truth])[:, 0]
+    below = np.concatenate([np.full_like(context, 255), prediction])[:, 0]
+    shown = np.linspace(0, len(frames) - 1, min(20, len(frames))).round().astype(int)
+    gap = np.full((frames.shape[1], 2), 255, np.uint8)
+    rows = [np.concatenate([part for i in shown for part in (images[i], gap)], axis=1) for images in (frames, below)]
+    picture = np.concatenate([rows[0], np.full((2, rows[0].shape[1]), 255, np.uint8), rows[1]])
+    ax.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    border = (np.searchsorted(shown, len(context))) * (frames.shape[2] + 2) - 1
+    ax.axvline(border, color="#d1662b", linewidth=1.5)
+    height = frames.shape[1]
+    ax.set_yticks([height / 2, 1.5 * height + 2], ["context | truth", "prediction"])
+    ax.set_xticks([])
+    ax.set_title(title, fontsize="small", loc="left")
+    sns.despine(ax=ax, left=True, bottom=True)
+    ax.tick_params(length=0)
+
+
+def _longest_line(table: pd.DataFrame, axis: str, axes: list[str]) -> pd.DataFrame:
+    """The points that differ along one axis only, for the setting of the others that has most of them."""
+    others = [a for a in axes if a != axis]
+    groups = [group for _, group in table.groupby(others, sort=False)] if others else [table]
+    return max(groups, key=lambda group: group[axis].nunique()).sort_values(axis)
+
+
+def _label(name: str) -> str:
+    return FIELD_LABELS.get(name, name.replace("_", " "))
+
+
+KINDS: dict[str, Callable[[Experiment, pd.DataFrame, Path], Figure]] = {
+    "heatmap": _heatmap,
+    "lines": _lines,
+    "bars": _bars,
+    "curves": _curves,
+    "scatter": _scatter,
+    "growth": _growth,
+}

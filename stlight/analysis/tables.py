@@ -1,0 +1,264 @@
+"""Tables of an experiment: tidy CSV for machines, Markdown and LaTeX for readers, published beside measured."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+
+from stlight.analysis.aggregate import HIGHER_IS_BETTER, load_counts, load_records
+from stlight.experiments import Experiment, Scale
+from stlight.records import write_atomically
+
+METRIC_LABELS = {
+    "mse": "MSE ↓",
+    "mae": "MAE ↓",
+    "ssim": "SSIM ↑",
+    "ssim_unit_range": "SSIM (unit range) ↑",
+    "psnr": "PSNR ↑",
+    "mse_x100": "MSE × 100 ↓",
+    "dispersion": "dispersion ↓",
+    "num_params": "parameters",
+    "flops": "FLOPs",
+    "seconds": "training seconds",
+}
+
+FIELD_LABELS = {
+    "k1": "k1",
+    "k2": "k2",
+    "max_lr": "LR",
+    "final_div_factor": "final div factor",
+    "num_epochs": "epochs",
+    "hidden_dim": "hidden dim",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text of a cell, and whether it is the best of its kind."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """A heading and a grid of cells under a header."""
+
+    heading: str
+    header: list[str]
+    rows: list[list[Cell]]
+
+
+def write_tables(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Path) -> None:
+    """Write tables/<item>.csv, .md and .tex under `folder`, the scale's results."""
+    if experiment.train:
+        blocks = _two_way(experiment, table) if experiment.table else [_long(experiment, table)]
+    else:
+        table = table.merge(_components(experiment, folder), on=experiment.axes, how="left")
+        blocks = [_complexity(experiment, folder)]
+    notes = _notes(experiment, scale, table, folder)
+    base = folder / "tables" / experiment.name
+    write_atomically(base.with_suffix(".csv"), table.to_csv(index=False))
+    write_atomically(base.with_suffix(".md"), _markdown(experiment, blocks, notes))
+    write_atomically(base.with_suffix(".tex"), _latex(experiment, blocks, notes))
+
+
+def number(value: float, metric: str) -> str:
+    """A value with the digits its metric is usually printed with; "–" where there is none."""
+    if not math.isfinite(value):
+        return "–"
+    if metric in ("num_params", "flops"):
+        unit, size = ("G", 1e9) if value >= 1e9 else ("M", 1e6) if value >= 1e6 else ("K", 1e3)
+        return f"{value / size:.1f}{unit}"
+    digits = {"ssim": 4, "ssim_unit_range": 4, "seconds": 1}.get(metric, 2)
+    return f"{value:.3g}" if metric == "dispersion" else f"{value:.{digits}f}"
+
+
+def measured_text(row: "pd.Series[Any]") -> str:
+    """Mean, half the interval where there is one, and a word where a run diverged or is missing."""
+    if row["status"] == "quoted":
+        return ""
+    text = number(row["measured"], row["metric"])
+    if math.isfinite(row["low"]):
+        text += f" ± {number((row['high'] - row['low']) / 2, row['metric'])}"
+    return text if row["status"] in ("done", "counted") else f"{text} ({row['status']})"
+
+
+def axis_text(axis: str, value: Any) -> str:
+    """An axis value for a reader."""
+    if isinstance(value, float) and math.isnan(value):
+        return ""
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def best_index(values: "pd.Series[float]", metric: str) -> Any:
+    """Label of the best value, None where none is finite."""
+    values = values.dropna()
+    if values.empty:
+        return None
+    return values.idxmax() if HIGHER_IS_BETTER.get(metric, False) else values.idxmin()
+
+
+def _two_way(experiment: Experiment, table: pd.DataFrame) -> list[Block]:
+    rows, columns = experiment.table["rows"], experiment.table["columns"]
+    blocks = []
+    for metric, group in table.groupby("metric", sort=False):
+        for source in ("published", "measured"):
+            best = best_index(group[source], str(metric))
+            text = {i: number(r[source], str(metric)) if source == "published" else measured_text(r) for i, r in group.iterrows()}
+            grid = [
+                [Cell(axis_text(rows, row))] + [Cell(text[i], i == best) for i in of_row.index]
+                for row, of_row in group.groupby(rows, sort=False)
+            ]
+            header = [f"{_label(rows)} \\ {_label(columns)}", *(axis_text(columns, c) for c in group[columns].unique())]
+            blocks.append(Block(f"{METRIC_LABELS[str(metric)]}, {source}", header, grid))
+    return blocks
+
+
+def _long(experiment: Experiment, table: pd.DataFrame) -> Block:
+    """One row for each variant or quoted model, two columns for each metric."""
+    places = [c for c in table.columns[: list(table.columns).index("data")] if c == "model" or table[c].nunique() > 1]
+    dataset_columns = "dataset" in experiment.axes
+    if dataset_columns and "model" in places:
+        # One row a model, one column a data set, as the paper has it.
+        places = ["model"]
+    kinds = list(dict.fromkeys(zip(table.get("dataset", pd.Series("", table.index)), table["metric"], strict=True)))
+    header = [_label(place) for place in places]
+    for dataset, metric in kinds:
+        name = f"{dataset} {METRIC_LABELS[metric]}".strip()
+        header += [f"{name} published", f"{name} measured"]
+
+    best = {
+        (kind, source): best_index(_of_kind(table, kind)[source], kind[1]) for kind in kinds for source in ("published", "measured")
+    }
+    rows = []
+    for _, group in table.groupby(places, sort=False, dropna=False):
+        cells = [Cell(axis_text(place, group.iloc[0][place])) for place in places]
+        for kind in kinds:
+            of_kind = _of_kind(group, kind)
+            if of_kind.empty:
+                cells += [Cell(""), Cell("")]
+                continue
+            i, row = of_kind.index[0], of_kind.iloc[0]
+            ranked = kind[1] not in ("num_params", "flops", "seconds")
+            text = number(row["published"], kind[1])
+            if row["data"] == "stand-in":
+                measured = f"{measured_text(row)} (stand-in)"
+            else:
+                measured = measured_text(row)
+            # Beside quoted models, our own number is the only measured one: best of nothing.
+            alone = "model" in places
+            cells += [
+                Cell(text, ranked and i == best[kind, "published"]),
+                Cell(measured, ranked and not alone and i == best[kind, "measured"]),
+            ]
+        rows.append(cells)
+    return Block("", header, rows)
+
+
+def _of_kind(table: pd.DataFrame, kind: tuple[str, str]) -> pd.DataFrame:
+    dataset, metric = kind
+    same_metric = table["metric"] == metric
+    return table[same_metric & (table["dataset"] == dataset)] if dataset else table[same_metric]
+
+
+def _components(experiment: Experiment, folder: Path) -> pd.DataFrame:
+    """Counts of the components and their closed forms, one row for each variant."""
+    counts = load_counts(experiment, folder)
+    rows = []
+    for variant in experiment.variants:
+        count = counts[f"{variant.dataset}/{variant.name}"]
+        rows.append(
+            variant.axes
+            | {f"params_{name}": n for name, n in count["parameters"].items() if name != "total"}
+            | {f"closed_form_{name}": n for name, n in count["closed_forms"].items()}
+            | {"flops_fvcore": count["flops_fvcore"]}
+        )
+    return pd.DataFrame(rows)
+
+
+def _complexity(experiment: Experiment, folder: Path) -> Block:
+    counts = load_counts(experiment, folder)
+    components = ["patch_encoder", "mixers", "patch_reassemble"]
+    header = [*map(_label, experiment.axes)]
+    for name in components:
+        header += [name.replace("_", " "), "closed form"]
+    header += ["parameters", "FLOPs", "FLOPs (fvcore)"]
+    rows = []
+    for variant in experiment.variants:
+        count = counts[f"{variant.dataset}/{variant.name}"]
+        values = [v for name in components for v in (count["parameters"][name], count["closed_forms"][name])]
+        values.append(count["parameters"]["total"])
+        rows.append(
+            [Cell(axis_text(axis, variant.axes[axis])) for axis in experiment.axes]
+            + [Cell(f"{value:,}") for value in values]
+            + [Cell(f"{count[kind] / 1e9:.3f}G") for kind in ("flops", "flops_fvcore")]
+        )
+    return Block("", header, rows)
+
+
+def _notes(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Path) -> list[str]:
+    if not experiment.train:
+        return [
+            "Counted at the paper's size (10 → 10 frames of 1×64×64), whatever the scale. The closed forms are the leading terms"
+            " of Section B: weights of the convolutions, without biases and BatchNorm.",
+            "FLOPs are multiply-adds of the convolutions in one forward pass of one clip, each counted once, by two counters that"
+            " agree; fvcore's total also counts BatchNorm.",
+        ]
+    sources = sorted({str(s) for s in table.loc[table["status"] != "quoted", "data"]})
+    notes = [
+        f"Scale {scale.name}: {scale.summary[0].lower()}{scale.summary[1:]}. Data: {', '.join(sources)}. Selection:"
+        f" {experiment.selection} epoch. Seeds: {experiment.seeds}"
+        + (" (± is half the 95 % t interval of the mean)." if experiment.seeds > 1 else ", so no interval can be given.")
+    ]
+    if scale.name != "paper":
+        notes.append("Axes are in the paper's units; a smaller scale translates them, so compare shapes, not digits.")
+    if "stand-in" in sources:
+        notes.append("stand-in: clips generated in the data set's shape; such a number says nothing about the real data set.")
+    if {"num_params", "flops"} & set(table["metric"]):
+        notes.append("Parameters and FLOPs are counted at the paper's size.")
+    if {"ssim"} & set(table["metric"]):
+        notes.append("SSIM follows the benchmark's convention (data range 2); the records also hold the true unit range.")
+    for record in list(load_records(experiment, folder).values())[:1]:
+        trivial = {name: values["mse"] for name, values in record.trivial.items()}
+        words = ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in trivial.items() if value is not None)
+        notes.append(f"Trivial predictors, MSE on {record.config.data.dataset}: {words}.")
+    return notes
+
+
+def _label(name: str) -> str:
+    return FIELD_LABELS.get(name, name.replace("_", " "))
+
+
+def _markdown(experiment: Experiment, blocks: list[Block], notes: list[str]) -> str:
+    parts = [f"# {experiment.item}: {experiment.title}", experiment.summary]
+    for block in blocks:
+        cells = _render(block.rows, lambda cell: f"**{cell.text}**" if cell.best else cell.text)
+        parts += [f"## {block.heading}"] if block.heading else []
+        parts.append(tabulate(cells, block.header, tablefmt="github", disable_numparse=True))
+    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
+
+
+def _latex(experiment: Experiment, blocks: list[Block], notes: list[str]) -> str:
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{_escape(experiment.title)} ({_escape(experiment.item)}).}}"]
+    for block in blocks:
+        cells = _render(block.rows, lambda cell: rf"\textbf{{{_escape(cell.text)}}}" if cell.best else _escape(cell.text))
+        header = [_escape(text) for text in block.header]
+        lines += [rf"\medskip {_escape(block.heading)}\\"] if block.heading else []
+        lines.append(tabulate(cells, header, tablefmt="latex_raw", disable_numparse=True))
+    lines += [rf"\par\footnotesize {_escape(note)}" for note in notes]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def _render(rows: Iterable[list[Cell]], text: Callable[[Cell], str]) -> list[list[str]]:
+    return [[text(cell) for cell in row] for row in rows]
+
+
+def _escape(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "×": r"$\times$"}
+    special |= {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--", "→": r"$\rightarrow$"}
+    return "".join(special.get(character, character) for character in text)

@@ -1,0 +1,35 @@
+"""Every run of a scale at a glance."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from stlight.experiments import Plan
+from stlight.records import RecordError, read_state
+
+
+def print_status(plan: Plan, results: Path) -> None:
+    """Print a line for each run (waiting, running, done, diverged, failed), and how many there are of each."""
+    states = {name: _state(results / plan.scale.name / "runs" / name) for name in plan.runs}
+    print(tabulate([[name, state["status"], _detail(state)] for name, state in states.items()], ["run", "status", ""]))
+    counts = Counter(state["status"] for state in states.values())
+    print(f"\nscale {plan.scale.name}: {len(states)} runs: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    try:
+        return read_state(folder)
+    except RecordError as error:
+        return {"status": "failed", "error": str(error)}
+
+
+def _detail(state: dict[str, Any]) -> str:
+    if state["status"] == "failed":
+        return str(state["error"])
+    if state["status"] != "running":
+        return ""
+    epoch, num_epochs = state["epoch"], state["num_epochs"]
+    remaining = f", {state['seconds'] / epoch * (num_epochs - epoch):.0f} s remaining" if epoch else ""
+    return f"epoch {epoch}/{num_epochs}{remaining}"

@@ -1,0 +1,60 @@
+"""The device a run uses and how it computes there."""
+
+import contextlib
+import os
+import platform
+import sys
+import types
+from typing import Any
+
+import torch
+
+from stlight.config import TrainingConfig
+
+
+def choose_device(wanted: str = "auto") -> torch.device:
+    """`auto` takes a CUDA device where there is one. Raises `ValueError` if a CUDA device is asked for and there is none."""
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, got {wanted!r}")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda was asked for, but torch sees no CUDA device: use auto or cpu")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def configure(config: TrainingConfig) -> None:
+    """Set what is global to the process: TF32, and no autotuning, whose choices change results from run to run."""
+    torch.backends.cuda.matmul.allow_tf32 = config.tf32
+    torch.backends.cudnn.allow_tf32 = config.tf32
+    torch.backends.cudnn.benchmark = False
+
+
+def leave_out_compiler() -> None:
+    """Keep torch's optimizers from loading its compiler (1.6 s of a process's start) only to exclude themselves from it.
+
+    For a process that trains one run and compiles nothing. An optimizer asks two things of the module, and both mean
+    "do not compile this".
+    """
+    if "torch._dynamo" not in sys.modules:
+        stand_in = types.ModuleType("torch._dynamo")
+        stand_in.disable = lambda function, *_, **__: function  # type: ignore[attr-defined]
+        stand_in.graph_break = lambda: None  # type: ignore[attr-defined]
+        sys.modules["torch._dynamo"] = torch._dynamo = stand_in
+
+
+def autocast(device: torch.device, config: TrainingConfig) -> contextlib.AbstractContextManager[Any]:
+    """bfloat16 autocast where it is configured and the device is a GPU; otherwise nothing."""
+    if device.type == "cuda" and config.precision == "bfloat16":
+        return torch.autocast("cuda", torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """The device for the record."""
+    if device.type == "cuda":
+        return {"type": "cuda", "name": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    return {
+        "type": "cpu",
+        "name": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }

@@ -1,0 +1,41 @@
+"""Scoring predictions on held-out clips."""
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from stlight.data.clips import Clips, Split
+from stlight.metrics import all_metrics
+
+# Clips scored at once; every metric is an average over clips, so this changes no result beyond rounding.
+_CLIPS_AT_ONCE = 16
+
+Predictor = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def evaluate(
+    predict: Predictor, dataset: Clips, split: Split, num_clips: int, context_frames: int
+) -> dict[str, float]:
+    """Every metric of `predict` (context (B, T, C, H, W) → (B, T', C, H, W)) over the first `num_clips` clips of a split."""
+    totals: defaultdict[str, float] = defaultdict(float)
+    for index in torch.arange(num_clips).split(_CLIPS_AT_ONCE):
+        clip = dataset.clips(split, index)
+        context, target = clip[:, :context_frames], clip[:, context_frames:]
+        for name, value in all_metrics(predict(context).float(), target).items():
+            totals[name] += value * len(index)
+    return {name: total / num_clips for name, total in totals.items()}
+
+
+def trivial_predictors(horizon_frames: int) -> dict[str, Predictor]:
+    """What every model should beat: the last frame repeated, and nothing at all."""
+
+    def repeat_last_frame(context: Tensor) -> Tensor:
+        return context[:, -1:].expand(-1, horizon_frames, -1, -1, -1)
+
+    def all_zeros(context: Tensor) -> Tensor:
+        return torch.zeros_like(repeat_last_frame(context))
+
+    return {"repeat_last_frame": repeat_last_frame, "all_zeros": all_zeros}

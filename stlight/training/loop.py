@@ -1,0 +1,103 @@
+"""The training loop: Adam, OneCycle by step, mean squared error. Read it top to bottom."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stlight.config import RunConfig
+from stlight.data.clips import Clips
+from stlight.training.devices import autocast
+from stlight.training.evaluation import evaluate
+from stlight.training.schedule import one_cycle
+
+# An epoch whose mean loss is this many times the loss of the very first batch has exploded.
+EXPLOSION = 1000.0
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Training:
+    """What training leaves: a row of history for each epoch, and whether the loss stayed finite."""
+
+    history: list[Row] = field(default_factory=list)
+    diverged: bool = False
+
+    def best(self, column: str) -> Row:
+        """The epoch with the least of a column, the first of equals; epochs without a number come last."""
+        return min(self.history, key=lambda row: row[column] if math.isfinite(row[column]) else math.inf)
+
+
+def train(
+    model: nn.Module,
+    dataset: Clips,
+    config: RunConfig,
+    *,
+    on_epoch: Callable[[Row], None] = lambda row: None,
+) -> Training:
+    """Train `model` in place on the data set's device and evaluate after every epoch; `on_epoch` is told each epoch's row.
+
+    A row holds epoch (from 1), learning_rate (of its last step), train_loss (mean over its steps of the squared error per
+    element), validation_* and test_* metrics, and seconds of training and evaluation. Training ends early, diverged, when the
+    loss is not finite or has exploded.
+    """
+    recipe, device = config.training, dataset.device
+    num_context = config.clip_shape.context_frames
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.max_lr, fused=True)
+    schedule = one_cycle(
+        optimizer,
+        max_lr=recipe.max_lr,
+        final_div_factor=recipe.final_div_factor,
+        total_steps=recipe.num_epochs * config.steps_per_epoch,
+    )
+    result = Training()
+    first_loss = math.inf
+
+    for epoch in range(1, recipe.num_epochs + 1):
+        started = time.perf_counter()
+        model.train()
+        losses: list[Tensor] = []
+        for clip in _batches(dataset, config, epoch):
+            context, target = clip[:, :num_context], clip[:, num_context:]
+            with autocast(device, recipe):
+                loss = F.mse_loss(model(context).float(), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            learning_rate = schedule.get_last_lr()[0]
+            schedule.step()
+            losses.append(loss.detach())
+
+        # The only place that waits for the device: the losses of a whole epoch at once.
+        epoch_losses = torch.stack(losses).tolist()
+        train_loss = sum(epoch_losses) / len(epoch_losses)
+        if epoch == 1:
+            first_loss = epoch_losses[0]
+        trained = time.perf_counter()
+
+        row: Row = {"epoch": epoch, "learning_rate": learning_rate, "train_loss": train_loss}
+        model.eval()
+        with autocast(device, recipe):
+            for split, num_clips in (("validation", config.data.validation_clips), ("test", config.data.test_clips)):
+                scores = evaluate(model, dataset, split, num_clips, num_context)
+                row |= {f"{split}_{name}": value for name, value in scores.items()}
+        row |= {"train_seconds": trained - started, "evaluation_seconds": time.perf_counter() - trained}
+        result.history.append(row)
+        on_epoch(row)
+
+        if not math.isfinite(train_loss) or train_loss > EXPLOSION * first_loss:
+            result.diverged = True
+            break
+    return result
+
+
+def _batches(dataset: Clips, config: RunConfig, epoch: int) -> Iterator[Tensor]:
+    """The clips of an epoch in their order; the last incomplete batch is dropped. Clips differ from epoch to epoch."""
+    for index in torch.arange(config.data.clips_per_epoch).split(config.training.batch_size)[: config.steps_per_epoch]:
+        yield dataset.clips("train", index, epoch)

@@ -1,0 +1,38 @@
+"""Progress of a run: a live bar in a terminal, a plain line for each of at most twenty epochs elsewhere."""
+
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Shows the epoch, the losses and the remaining time."""
+
+    def __init__(self, name: str, num_epochs: int) -> None:
+        self._live = sys.stderr.isatty()
+        self._every = max(1, num_epochs // 20)
+        self._bar = tqdm(total=num_epochs, desc=name, unit="epoch", disable=not self._live)
+        self._name, self._num_epochs, self._seconds = name, num_epochs, 0.0
+
+    def show(self, row: dict[str, Any]) -> None:
+        """Tell of a finished epoch."""
+        self._bar.set_postfix_str(f"loss {row['train_loss']:.4g}, test MSE {row['test_mse']:.4g}")
+        self._bar.update()
+        self._seconds += row["train_seconds"] + row["evaluation_seconds"]
+        epoch = row["epoch"]
+        if not self._live and (epoch % self._every == 0 or epoch == self._num_epochs):
+            remaining = self._seconds / epoch * (self._num_epochs - epoch)
+            print(
+                f"{self._name}: epoch {epoch}/{self._num_epochs}, loss {row['train_loss']:.5g}, validation MSE"
+                f" {row['validation_mse']:.5g}, learning rate {row['learning_rate']:.3g}, {remaining:.0f} s remaining",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()

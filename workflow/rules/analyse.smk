@@ -1,0 +1,86 @@
+# Needs: the records of an experiment's runs, and its counts where it has any.
+# Gives: its table (CSV, Markdown, LaTeX), its figure and, where it trains, example predictions (PNG, SVG).
+
+
+rule count:
+    output:
+        f"{OUT}/complexity/{{experiment}}.json",
+    log:
+        f"{OUT}/logs/count/{{experiment}}.log",
+    params:
+        python=PYTHON,
+        workflow=WORKFLOW,
+        scale=SCALE,
+        results=RESULTS,
+        experiment=experiment_hash,
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    shell:
+        "{params.python:q} -m stlight count {wildcards.experiment:q}"
+        " --scale {params.scale:q}"
+        " --workflow {params.workflow:q}"
+        " --results {params.results:q}"
+        " > {log:q} 2>&1"
+
+
+rule analyse:
+    input:
+        experiment_inputs,
+    output:
+        table=report(
+            f"{OUT}/tables/{{experiment}}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+        ),
+        table_texts=multiext(f"{OUT}/tables/{{experiment}}", ".md", ".tex"),
+        figure=report(
+            f"{OUT}/figures/{{experiment}}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+        ),
+        figure_svg=f"{OUT}/figures/{{experiment}}.svg",
+        examples=report(
+            f"{OUT}/examples/{{experiment}}.png",
+            caption="../report/examples.rst",
+            category="Example predictions",
+        ),
+        examples_svg=f"{OUT}/examples/{{experiment}}.svg",
+    wildcard_constraints:
+        experiment=any_of(trained_experiments()),
+    log:
+        f"{OUT}/logs/analyse/{{experiment}}.log",
+    params:
+        python=PYTHON,
+        workflow=WORKFLOW,
+        scale=SCALE,
+        results=RESULTS,
+        experiment=experiment_hash,
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "{params.python:q} -m stlight analyse {wildcards.experiment:q}"
+        " --scale {params.scale:q}"
+        " --workflow {params.workflow:q}"
+        " --results {params.results:q}"
+        " > {log:q} 2>&1"
+
+
+# An experiment that only counts has no predictions to show.
+use rule analyse as analyse_counts with:
+    output:
+        table=report(
+            f"{OUT}/tables/{{experiment}}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+        ),
+        table_texts=multiext(f"{OUT}/tables/{{experiment}}", ".md", ".tex"),
+        figure=report(
+            f"{OUT}/figures/{{experiment}}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+        ),
+        figure_svg=f"{OUT}/figures/{{experiment}}.svg",
+    wildcard_constraints:
+        experiment=any_of(untrained_experiments()),

@@ -1,0 +1,98 @@
+# Needs: --config scale=…, results=…, data=… (all optional) and the files under workflow/.
+# Gives: PLAN, the checked plan of all runs, and the functions the rules look things up with.
+
+import re
+import sys
+from pathlib import Path
+
+from stlight.config import ConfigError
+from stlight.experiments import ExperimentError, load_plan
+
+# The interpreter that runs Snakemake, also when its environment was not activated.
+PYTHON = sys.executable
+WORKFLOW = Path(workflow.basedir) / "workflow"
+
+
+def setting(name, default):
+    return str(config.get(name, default))
+
+
+def checked_plan():
+    known = ("scale", "results", "data")
+    for name in config:
+        if name not in known:
+            raise WorkflowError(
+                f"--config {name}: unknown; the settings are {', '.join(known)}"
+            )
+    try:
+        return load_plan(WORKFLOW, SCALE, Path(DATA))
+    except (ExperimentError, ConfigError) as error:
+        raise WorkflowError(str(error))
+
+
+SCALE = setting("scale", "demo")
+RESULTS = setting("results", "results")
+DATA = setting("data", "data")
+OUT = f"{RESULTS}/{SCALE}"
+PLAN = checked_plan()
+
+
+wildcard_constraints:
+    dataset="[a-z]+",
+    source="[a-z_]+",
+    variant="[^/]+",
+    seed=r"\d+",
+    experiment="[^/]+",
+
+
+def run_of(wildcards):
+    return f"{wildcards.dataset}/{wildcards.variant}/seed{wildcards.seed}"
+
+
+def config_hash(wildcards):
+    return PLAN.run(run_of(wildcards)).hash
+
+
+def prepared_data(wildcards):
+    data = PLAN.run(run_of(wildcards)).data
+    if data.source == "stand_in":
+        return []
+    return f"{DATA}/prepared/{data.dataset}-{data.source}.npz"
+
+
+def experiment_inputs(wildcards):
+    experiment = PLAN.experiment(wildcards.experiment)
+    records = [f"{OUT}/runs/{name}/record.json" for name in experiment.run_names]
+    counts = [f"{OUT}/complexity/{experiment.name}.json"] if experiment.counts else []
+    return records + counts
+
+
+def experiment_hash(wildcards):
+    return PLAN.experiment(wildcards.experiment).hash
+
+
+def trained_experiments():
+    return [e.name for e in PLAN.experiments.values() if e.train]
+
+
+def untrained_experiments():
+    return [e.name for e in PLAN.experiments.values() if not e.train]
+
+
+def any_of(names):
+    # A constraint that matches nothing, where there are none.
+    return "|".join(map(re.escape, names)) or r"(?!)"
+
+
+def tables_and_figures():
+    kinds = (
+        ("tables", PLAN.experiments, ("csv", "md", "tex")),
+        ("figures", PLAN.experiments, ("png", "svg")),
+        ("examples", trained_experiments(), ("png", "svg")),
+    )
+    return [
+        f"{OUT}/{folder}/{name}.{suffix}"
+        for folder, names, suffixes in kinds
+        for name in names
+        for suffix in suffixes
+    ]

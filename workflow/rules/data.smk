@@ -1,0 +1,18 @@
+# Needs: nothing for the embedded digits; the official files under the data root for source "files".
+# Gives: one file of checked, split digits for each data set and source, shared by all scales.
+
+
+rule prepare:
+    output:
+        f"{DATA}/prepared/{{dataset}}-{{source}}.npz",
+    log:
+        f"{DATA}/prepared/{{dataset}}-{{source}}.log",
+    params:
+        python=PYTHON,
+        data=DATA,
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    shell:
+        "{params.python:q} -m stlight prepare {wildcards.dataset:q} {wildcards.source:q}"
+        " --data-root {params.data:q} > {log:q} 2>&1"

@@ -1,0 +1,39 @@
+# Needs: prepared digits, where the data set has any.
+# Gives: one folder for each run; record.json is written last. A run is trained once, however many items use it.
+
+
+rule train:
+    input:
+        prepared_data,
+    output:
+        record=f"{OUT}/runs/{{dataset}}/{{variant}}/seed{{seed}}/record.json",
+        history=f"{OUT}/runs/{{dataset}}/{{variant}}/seed{{seed}}/history.csv",
+        weights=f"{OUT}/runs/{{dataset}}/{{variant}}/seed{{seed}}/weights.safetensors",
+        examples=f"{OUT}/runs/{{dataset}}/{{variant}}/seed{{seed}}/examples.npz",
+    log:
+        f"{OUT}/logs/train/{{dataset}}/{{variant}}/seed{{seed}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/train/{{dataset}}/{{variant}}/seed{{seed}}.tsv"
+    params:
+        python=PYTHON,
+        workflow=WORKFLOW,
+        scale=SCALE,
+        results=RESULTS,
+        data=DATA,
+        run=run_of,
+        # A changed meaning trains again; a changed word in this file does not.
+        config_hash=config_hash,
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+        gpu=0,
+    shell:
+        "{params.python:q} -m stlight train {params.run:q}"
+        " --scale {params.scale:q}"
+        " --workflow {params.workflow:q}"
+        " --results {params.results:q}"
+        " --data-root {params.data:q}"
+        " --config-hash {params.config_hash:q}"
+        " --threads {threads}"
+        " > {log:q} 2>&1"
