@@ -1,6 +1,7 @@
 """The verbs that the workflow's rules call, usable by hand. Each imports what it needs when it is called."""
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -78,6 +79,8 @@ def _train(options: argparse.Namespace) -> None:
     from stlight.training.devices import leave_out_compiler
 
     leave_out_compiler()
+    gc.freeze()
+    gc.enable()
     torch.set_num_threads(options.threads)
     folder = options.results / options.scale / "runs" / options.run
     record = train_run(options.run, config, folder, options.data_root, device=options.device)

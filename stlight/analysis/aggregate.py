@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from stlight.experiments import Experiment, Variant, quantity
 from stlight.records import RunRecord, read_record
@@ -86,7 +86,7 @@ def interval(values: list[float]) -> tuple[float, float]:
     """95 % t interval of the mean; NaN below two values or where a value is not finite."""
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return math.nan, math.nan
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
+    half = stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * np.std(values, ddof=1) / math.sqrt(len(values))
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 

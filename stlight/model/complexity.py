@@ -1,15 +1,15 @@
 """What a model costs (Section B): parameters by component, the closed forms, and forward FLOPs of one clip."""
 
-import copy
 import warnings
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stlight.config import ClipShape, ModelConfig
 from stlight.model import Rollout, STLight, build_model
+from stlight.model.depthwise import plain_depthwise
 
 
 def closed_forms(config: ModelConfig, shape: ClipShape) -> dict[str, int]:
@@ -27,31 +27,23 @@ def closed_forms(config: ModelConfig, shape: ClipShape) -> dict[str, int]:
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
     """Learnable parameters of each component, and in all."""
-    inner = model.model if isinstance(model, Rollout) else model
     counts = {
         name: sum(p.numel() for p in module.parameters())
-        for name, module in inner.named_children()
+        for name, module in _inner(model).named_children()
         if any(True for _ in module.parameters())
     }
     return counts | {"total": sum(counts.values())}
 
 
 def count_flops(model: nn.Module, shape: ClipShape) -> int:
-    """Multiply-adds of all convolutions in one forward pass of one clip, each counted once, by torch's own counter.
-
-    Counted on a copy on the meta device, where nothing is computed and the plain operators are the ones seen.
-    """
-    model = copy.deepcopy(model).to("meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(_one_clip(model, shape))
-    return counter.get_total_flops() // 2
+    """Multiply-adds of all convolutions in one forward pass of one clip, each counted once, by torch's own counter."""
+    with FlopCounterMode(display=False) as counter:
+        _run_on_one_patch(model, shape)
+    return _scaled_up(counter.get_total_flops() // 2, model, shape)
 
 
 def count_flops_by_fvcore(model: nn.Module, shape: ClipShape) -> dict[str, int]:
-    """The same by fvcore, as the benchmark counts: by operator ("conv", "batch_norm"), a multiply-add counted once.
-
-    fvcore has to run the model; `shape` may be a smaller frame, see `complexity`.
-    """
+    """The same by fvcore, as the benchmark counts: by operator ("conv", "batch_norm"), a multiply-add counted once."""
     with warnings.catch_warnings():
         # Tracing warns that shape checks become constants, which is what a count for one shape wants; and fvcore rests on
         # torch.jit, which torch deprecates.
@@ -59,27 +51,44 @@ def count_flops_by_fvcore(model: nn.Module, shape: ClipShape) -> dict[str, int]:
         warnings.simplefilter("ignore", DeprecationWarning)
         from fvcore.nn import FlopCountAnalysis
 
-        analysis = FlopCountAnalysis(model.eval(), _one_clip(model, shape))
-        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        return {name: int(count) for name, count in analysis.by_operator().items()}
+        with plain_depthwise():
+            analysis = FlopCountAnalysis(model.eval(), _clip_of_one_patch(model, shape))
+            by_operator = analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).by_operator()
+    return {name: _scaled_up(int(count), model, shape) for name, count in by_operator.items()}
 
 
-def _one_clip(model: nn.Module, shape: ClipShape) -> torch.Tensor:
-    size = (1, shape.context_frames, shape.channels, shape.height, shape.width)
-    return torch.zeros(size, device=next(model.parameters()).device)
+# Every operator of a fully convolutional model costs the same at each patch. So both counters look at a frame of one patch and
+# the count is scaled up, which is exact and saves computing whole forward passes.
+
+
+def _clip_of_one_patch(model: nn.Module, shape: ClipShape) -> Tensor:
+    side = _inner(model).patch_size
+    return torch.zeros((1, shape.context_frames, shape.channels, side, side), device=next(model.parameters()).device)
+
+
+@torch.no_grad()
+def _run_on_one_patch(model: nn.Module, shape: ClipShape) -> None:
+    with plain_depthwise():
+        model.eval()(_clip_of_one_patch(model, shape))
+
+
+def _scaled_up(count: int, model: nn.Module, shape: ClipShape) -> int:
+    return count * shape.height * shape.width // _inner(model).patch_size ** 2
+
+
+def _inner(model: nn.Module) -> STLight:
+    inner = model.model if isinstance(model, Rollout) else model
+    assert isinstance(inner, STLight)
+    return inner
 
 
 def complexity(config: ModelConfig, shape: ClipShape) -> dict[str, Any]:
     """Counts and closed forms of one configuration; raises `RuntimeError` should the two FLOP counters disagree."""
-    model = build_model(config, shape)
-    flops = count_flops(model, shape)
-
-    # Every operator of a fully convolutional model costs the same at each pixel, so a small frame, scaled up, is exact, and
-    # saves fvcore from computing a full forward pass.
-    side = 4 * config.patch_size
-    small = shape._replace(height=side, width=side)
-    by_operator = count_flops_by_fvcore(model, small)
-    by_operator = {name: count * shape.height * shape.width // side**2 for name, count in by_operator.items()}
+    # No weight is needed: drawing those of the largest models would take most of the time.
+    with torch.device("meta"):
+        model = build_model(config, shape)
+    model = model.to_empty(device="cpu")
+    flops, by_operator = count_flops(model, shape), count_flops_by_fvcore(model, shape)
     if flops != by_operator["conv"]:
         raise RuntimeError(f"torch counts {flops} multiply-adds in convolutions, fvcore {by_operator['conv']}")
     return {
