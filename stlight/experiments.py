@@ -114,7 +114,7 @@ class Experiment:
     seeds: int
     selection: str
     published: list[dict[str, Any]]
-    """The paper's numbers: each entry gives axis values (or a quoted model's name) and metrics."""
+    """The paper's numbers: each entry gives axis values (or a quoted model's name) and metrics, as printed."""
     table: dict[str, Any]
     figure: dict[str, Any]
     variants: list[Variant]
@@ -156,11 +156,13 @@ class Plan:
 COUNTED_METRICS = ("num_params", "flops")
 
 
-def quantity(printed: float | str) -> float:
-    """A published number as printed, which may carry a unit: 14.77, or "32.9M" for 32.9e6."""
-    if isinstance(printed, str):
-        return float(printed[:-1]) * {"K": 1e3, "M": 1e6, "G": 1e9}[printed[-1]]
-    return float(printed)
+def quantity(printed: str) -> float:
+    """A published number as printed, which may carry a unit: "14.77", or "32.9M" for 32.9e6."""
+    number, unit = (printed[:-1], printed[-1]) if printed[-1] in _UNITS else (printed, "")
+    return float(number) * _UNITS.get(unit, 1)
+
+
+_UNITS = {"K": 1e3, "M": 1e6, "G": 1e9}
 
 
 def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Plan:
@@ -221,7 +223,8 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale) -> Experiment:
         variants[variant.run_name(0)] = variant
 
     datasets = list(dict.fromkeys(variant.dataset for variant in variants.values()))
-    metrics = content["metrics"]
+    stated = content["metrics"]
+    metrics_of = stated if isinstance(stated, dict) else dict.fromkeys(datasets, stated)
     seeds = max(scale.seeds, content.get("seeds", 1))
     experiment = Experiment(
         name=path.stem,
@@ -230,11 +233,11 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale) -> Experiment:
         item=content["paper"]["item"],
         summary=content["summary"],
         train=content.get("train", True),
-        metrics=metrics if isinstance(metrics, dict) else {dataset: metrics for dataset in datasets},
+        metrics=metrics_of,
         axes=axes,
         seeds=min(seeds, scale.max_seeds or seeds),
         selection=content.get("selection", "last"),
-        published=content.get("published", []),
+        published=_published(path, content, {metric for names in metrics_of.values() for metric in names}),
         table=content.get("table", {}),
         figure=content["figure"],
         variants=list(variants.values()),
@@ -242,6 +245,22 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale) -> Experiment:
     )
     _check_places(path, experiment, datasets)
     return experiment
+
+
+def _published(path: Path, content: dict[str, Any], metrics: set[str]) -> list[dict[str, Any]]:
+    """The published entries with their metrics as the file prints them, so that 21.80 stays 21.80."""
+    as_text = yaml.load(path.read_text(), Loader=yaml.BaseLoader).get("published", [])
+    entries = []
+    for number, (entry, text) in enumerate(zip(content.get("published", []), as_text, strict=True)):
+        for metric in metrics & entry.keys():
+            try:
+                quantity(text[metric])
+            except ValueError:
+                raise ExperimentError(
+                    f"{path}: published[{number}].{metric}: must be a number, which may end in K, M or G, got {text[metric]!r}"
+                ) from None
+        entries.append(entry | {metric: text[metric] for metric in metrics & entry.keys()})
+    return entries
 
 
 def _variant(stated: dict[str, Any], axes: list[str], scale: Scale) -> Variant:

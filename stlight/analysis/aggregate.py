@@ -39,8 +39,9 @@ def load_history(run_name: str, folder: Path) -> pd.DataFrame:
 
 
 def aggregate(experiment: Experiment, folder: Path) -> pd.DataFrame:
-    """The tidy table: the grid's columns, data, metric, published, measured, low, high, n, selection, status, runs.
+    """The tidy table: the grid's columns, data, metric, printed, published, measured, low, high, n, selection, status, runs.
 
+    `published` is the paper's number and `printed` its digits there, 21.80 where `published` is 21.8.
     `measured` is the mean over seeds, `low` and `high` its 95 % t interval (from two seeds on). A seed that diverged keeps
     its last metrics; where they are not finite, neither is the mean. status: done, diverged (at least one seed), counted,
     waiting (no run recorded yet) or quoted (another model's published number).
@@ -51,27 +52,28 @@ def aggregate(experiment: Experiment, folder: Path) -> pd.DataFrame:
     for variant in experiment.variants:
         for metric in experiment.metrics[variant.dataset]:
             place = ({"model": OURS} if quoted else {}) | variant.axes
+            printed = published_text(experiment, variant, metric)
             source = SOURCE_LABELS[variant.config.data.source] if experiment.train else "none"
             rows.append(
                 place
-                | {"data": source, "metric": metric, "published": published_value(experiment, variant, metric)}
+                | {"data": source, "metric": metric, "published": quantity(printed) if printed else math.nan, "printed": printed}
                 | _measure(experiment, variant, metric, records, counts, folder)
             )
     for entry in experiment.published:
         if "model" in entry:
             rows += _quoted_rows(experiment, entry)
     first = (["model"] if quoted else []) + experiment.axes
-    columns = ["data", "metric", "published", "measured", "low", "high", "n", "selection", "status", "runs"]
+    columns = ["data", "metric", "printed", "published", "measured", "low", "high", "n", "selection", "status", "runs"]
     return pd.DataFrame(rows).reindex(columns=[*first, *columns])
 
 
-def published_value(experiment: Experiment, variant: Variant, metric: str) -> float:
-    """The paper's number for a cell, NaN where it prints none."""
+def published_text(experiment: Experiment, variant: Variant, metric: str) -> str:
+    """The paper's number for a cell as it prints it, empty where it prints none."""
     for entry in experiment.published:
         place = {axis: entry[axis] for axis in experiment.axes if axis in entry}
         if "model" not in entry and metric in entry and place.items() <= variant.axes.items():
-            return quantity(entry[metric])
-    return math.nan
+            return str(entry[metric])
+    return ""
 
 
 def values_by_seed(
@@ -151,4 +153,6 @@ def _quoted_rows(experiment: Experiment, entry: dict[str, Any]) -> list[dict[str
     place = {key: entry[key] for key in ("model", *experiment.axes) if key in entry}
     metrics = dict.fromkeys(metric for names in experiment.metrics.values() for metric in names if metric in entry)
     fixed = {"data": entry.get("source", ""), "n": 0, "selection": "-", "status": "quoted", "runs": ""}
-    return [place | fixed | {"metric": metric, "published": quantity(entry[metric])} for metric in metrics]
+    return [
+        place | fixed | {"metric": metric, "published": quantity(entry[metric]), "printed": entry[metric]} for metric in metrics
+    ]

@@ -25,7 +25,7 @@ from stlight.analysis.aggregate import (
     load_history,
     load_records,
 )
-from stlight.analysis.tables import FIELD_LABELS, METRIC_LABELS, axis_text, best_index, number
+from stlight.analysis.tables import FIELD_LABELS, METRIC_LABELS, axis_text, is_best, number
 from stlight.experiments import Experiment, Scale
 
 # Distinct in hue (for the colour-blind), in lightness (for greyscale), in marker and in line.
@@ -65,12 +65,11 @@ def _heatmap(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figur
         grid = cells.pivot(index=y, columns=x, values=source)
         # Ranks, so that one huge value does not wash out all others; the numbers are written in the cells.
         ranks = grid.stack().rank().unstack().reindex_like(grid)
-        text = grid.map(lambda value: number(value, metric))
+        text = cells.pivot(index=y, columns=x, values="printed") if source == "published" else grid.map(lambda v: number(v, metric))
         sns.heatmap(
             ranks, annot=text, fmt="", cmap="cividis_r", cbar=False, linewidths=1, ax=ax, square=False, annot_kws={"fontsize": 9}
         )
-        best = best_index(cells[source], metric)
-        if best is not None:
+        for best in cells.index[is_best(cells[source], metric)]:
             row, column = list(grid.index).index(cells.loc[best, y]), list(grid.columns).index(cells.loc[best, x])
             ax.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor="#d1662b", linewidth=3.5, clip_on=False))
         ax.set(title=f"{source}: {METRIC_LABELS[metric]}", xlabel=_label(x), ylabel=_label(y))
@@ -97,9 +96,8 @@ def _lines(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
                 if source == "measured":
                     spread = [line["measured"] - line["low"], line["high"] - line["measured"]]
                     ax.errorbar(line[axis], line["measured"], yerr=spread, fmt="none", color=COLOURS[k], capsize=3)
-                best = best_index(line[source], metric)
-                if best is not None:
-                    ax.plot(line.loc[best, axis], line.loc[best, source], "*", color="black", markersize=12, zorder=3)
+                best = line[is_best(line[source], metric)]
+                ax.plot(best[axis], best[source], "*", color="black", markersize=12, zorder=3)
                 ax.set_xscale("log")
                 ax.set_xticks(line[axis], [axis_text(axis, value) for value in line[axis]])
                 ax.minorticks_off()

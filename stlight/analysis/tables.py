@@ -95,12 +95,9 @@ def axis_text(axis: str, value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def best_index(values: "pd.Series[float]", metric: str) -> Any:
-    """Label of the best value, None where none is finite."""
-    values = values.dropna()
-    if values.empty:
-        return None
-    return values.idxmax() if HIGHER_IS_BETTER.get(metric, False) else values.idxmin()
+def is_best(values: "pd.Series[float]", metric: str) -> "pd.Series[bool]":
+    """Which values are the best of a metric: several where they are equal, none where none is finite."""
+    return values == (values.max() if HIGHER_IS_BETTER.get(metric, False) else values.min())
 
 
 def _two_way(experiment: Experiment, table: pd.DataFrame) -> list[Block]:
@@ -108,10 +105,10 @@ def _two_way(experiment: Experiment, table: pd.DataFrame) -> list[Block]:
     blocks = []
     for metric, group in table.groupby("metric", sort=False):
         for source in ("published", "measured"):
-            best = best_index(group[source], str(metric))
-            text = {i: number(r[source], str(metric)) if source == "published" else measured_text(r) for i, r in group.iterrows()}
+            best = is_best(group[source], str(metric))
+            text = {i: r["printed"] or "–" if source == "published" else measured_text(r) for i, r in group.iterrows()}
             grid = [
-                [Cell(axis_text(rows, row))] + [Cell(text[i], i == best) for i in of_row.index]
+                [Cell(axis_text(rows, row))] + [Cell(text[i], best[i]) for i in of_row.index]
                 for row, of_row in group.groupby(rows, sort=False)
             ]
             header = [f"{_label(rows)} \\ {_label(columns)}", *(axis_text(columns, c) for c in group[columns].unique())]
@@ -133,7 +130,7 @@ def _long(experiment: Experiment, table: pd.DataFrame) -> Block:
         header += [f"{name} published", f"{name} measured"]
 
     best = {
-        (kind, source): best_index(_of_kind(table, kind)[source], kind[1]) for kind in kinds for source in ("published", "measured")
+        (kind, source): is_best(_of_kind(table, kind)[source], kind[1]) for kind in kinds for source in ("published", "measured")
     }
     rows = []
     for _, group in table.groupby(places, sort=False, dropna=False):
@@ -145,16 +142,12 @@ def _long(experiment: Experiment, table: pd.DataFrame) -> Block:
                 continue
             i, row = of_kind.index[0], of_kind.iloc[0]
             ranked = kind[1] not in ("num_params", "flops", "seconds")
-            text = number(row["published"], kind[1])
-            if row["data"] == "stand-in":
-                measured = f"{measured_text(row)} (stand-in)"
-            else:
-                measured = measured_text(row)
-            # Beside quoted models, our own number is the only measured one: best of nothing.
+            measured = measured_text(row) + (" (stand-in)" if row["data"] == "stand-in" else "")
+            # Beside quoted models our own number is the only measured one: best of nothing.
             alone = "model" in places
             cells += [
-                Cell(text, ranked and i == best[kind, "published"]),
-                Cell(measured, ranked and not alone and i == best[kind, "measured"]),
+                Cell(row["printed"] or "–", ranked and best[kind, "published"][i]),
+                Cell(measured, ranked and not alone and best[kind, "measured"][i]),
             ]
         rows.append(cells)
     return Block("", header, rows)

@@ -1,0 +1,102 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stlight.analysis.aggregate import aggregate
+from stlight.analysis.figures import write_figures
+from stlight.analysis.tables import write_tables
+
+
+@pytest.fixture
+def make(demo, record_run, tmp_path):
+    """Records every run of an experiment, with MSE by a rule, and returns what is written from them."""
+
+    def write(name, mse=lambda variant, seed: 100.0 + seed):
+        experiment = demo.experiment(name)
+        for variant in experiment.variants:
+            shape = variant.config.clip_shape
+            for seed in range(experiment.seeds):
+                record_run(experiment, variant, seed, mse=mse(variant, seed))
+                size = (2, shape.context_frames, shape.channels, shape.height, shape.width)
+                future = (2, shape.horizon_frames, *size[2:])
+                arrays = {"context": np.zeros(size, np.uint8)} | dict.fromkeys(("truth", "prediction"), np.ones(future, np.uint8))
+                np.savez(tmp_path / "runs" / variant.run_name(seed) / "examples.npz", **arrays)
+        if experiment.counts:
+            counts = {f"{v.dataset}/{v.name}": {"parameters": {"total": 33_047_710}, "flops": 33_686_732_800} for v in experiment.variants}
+            (tmp_path / "complexity").mkdir(exist_ok=True)
+            (tmp_path / "complexity" / f"{name}.json").write_text(json.dumps(counts))
+        table = aggregate(experiment, tmp_path)
+        write_tables(experiment, demo.scale, table, tmp_path)
+        write_figures(experiment, demo.scale, table, tmp_path)
+        return (tmp_path / "tables" / f"{name}.md").read_text()
+
+    return write
+
+
+TRAINED = [
+    "table1_literature",
+    "table2_openstl",
+    "table3_kernel_sizes",
+    "table4_learning_rate_epochs",
+    "table5_final_div_factor",
+    "figure1_initialization",
+    "figure2_decoder_order",
+]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_item_is_written_in_every_form(make, tmp_path, name):
+    make(name)
+    for file in [f"tables/{name}.{s}" for s in ("csv", "md", "tex")] + [f"{f}/{name}.{s}" for f in ("figures", "examples") for s in ("png", "svg")]:
+        assert (tmp_path / file).stat().st_size > 200, file
+    tidy = pd.read_csv(tmp_path / "tables" / f"{name}.csv")
+    tail = ["data", "metric", "published", "measured", "low", "high", "n", "selection", "status", "runs"]
+    assert list(tidy.columns)[-10:] == tail
+
+
+def test_the_best_cell_is_marked_in_both_grids(make, tmp_path):
+    text = make("table3_kernel_sizes", lambda v, _: 50.0 + abs(v.axes["k1"] - 7) + abs(v.axes["k2"] - 9))
+    published, measured = text.split("## MSE ↓, measured")
+    # The supplement's lowest value is printed twice: both cells are best.
+    assert published.count("**") == 2 * 2
+    assert [line for line in published.splitlines() if "**22.33**" in line][0].split("|")[1].strip() == "3"
+    assert measured.count("**") == 2
+    assert "**50.00**" in [line for line in measured.splitlines() if line.startswith("| 7")][0]
+    assert r"\textbf{50.00}" in (tmp_path / "tables" / "table3_kernel_sizes.tex").read_text()
+
+
+def test_published_numbers_are_shown_as_printed(make):
+    rows = {line.split("|")[1].strip(): line for line in make("table4_learning_rate_epochs").splitlines() if line.startswith("| 0.")}
+    assert "64.90" in rows["0.003"]
+    assert "0.951 " in rows["0.003"]
+    text = make("table2_openstl")
+    assert [cell.strip() for cell in next(line for line in text.splitlines() if "PhyDNet" in line).split("|")][2:5:2] == ["3.1M", "15.3G"]
+
+
+def test_intervals_and_seeds_are_stated(make):
+    text = make("figure1_initialization")
+    assert "102.00 ± 1.96" in text
+    assert "Seeds: 5" in text
+    assert "so no interval can be given" in make("table5_final_div_factor")
+
+
+def test_stand_ins_are_labelled_wherever_their_numbers_appear(make, tmp_path):
+    row = next(line for line in make("table1_literature").splitlines() if "STLight-L" in line)
+    assert row.count("(stand-in)") == 2
+    assert "(stand-in)" in (tmp_path / "tables" / "table1_literature.tex").read_text()
+    assert "stand-in" in (tmp_path / "tables" / "table1_literature.csv").read_text()
+
+
+def test_latex_is_escaped(make, tmp_path):
+    make("table4_learning_rate_epochs")
+    text = (tmp_path / "tables" / "table4_learning_rate_epochs.tex").read_text()
+    assert "↓" not in text
+    assert r"$\downarrow$" in text
+
+
+def test_a_diverged_grid_can_still_be_drawn(make):
+    text = make("table3_kernel_sizes", lambda v, _: None if v.axes["k1"] == 11 else 60.0 + v.axes["k2"])
+    assert text.count("–") >= 5
+    assert "no run" not in make("table5_final_div_factor", lambda v, _: None)

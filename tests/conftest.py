@@ -1,0 +1,41 @@
+import os
+
+# Before torch is loaded: one thread, so that tests running side by side do not fight over the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stlight.data.sources import prepare
+from stlight.experiments import Plan, load_plan
+
+torch.set_num_threads(1)
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+WORKFLOW = REPOSITORY / "workflow"
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with the embedded digits prepared."""
+    root = tmp_path_factory.mktemp("data")
+    prepare("mmnist", "embedded", root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def demo() -> Plan:
+    return load_plan(WORKFLOW, "demo", Path("nowhere"))
+
+
+@pytest.fixture(scope="session")
+def paper() -> Plan:
+    return load_plan(WORKFLOW, "paper", Path("nowhere"))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

@@ -1,0 +1,100 @@
+import gzip
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from stlight.config import DataConfig
+from stlight.data import DataError, open_dataset
+from stlight.data.sources import TEST_SEQUENCE, TRAIN_IMAGES, open_prepared, prepare, read_idx_images, read_test_sequence
+
+
+def idx(images, magic=0x803, count=None, size=(28, 28)):
+    header = np.array([magic, len(images) if count is None else count, *size], ">u4")
+    return header.tobytes() + images.tobytes()
+
+
+@pytest.fixture
+def official(tmp_path, rng):
+    """A data root with small files in the official formats."""
+    images = rng.integers(0, 256, (5010, 28, 28), dtype=np.uint8)
+    sequence = rng.integers(0, 256, (20, 6, 64, 64), dtype=np.uint8)
+    (tmp_path / "moving_mnist").mkdir()
+    (tmp_path / TRAIN_IMAGES).write_bytes(gzip.compress(idx(images), 1))
+    np.save(tmp_path / TEST_SEQUENCE, sequence)
+    return tmp_path, images, sequence
+
+
+def test_official_files_are_prepared_and_opened(official, caplog):
+    root, images, sequence = official
+    with caplog.at_level(logging.WARNING):
+        path = prepare("mmnist", "files", root)
+    assert "is not the published file: MD5" in caplog.text
+    digits, facts = open_prepared(path)
+    assert np.array_equal(digits["train"], images[:10])
+    assert np.array_equal(digits["validation"], images[10:])
+    assert facts["test_clips"] == 6
+    dataset, _ = open_dataset(DataConfig(source="files", test_clips=6), root)
+    clips = dataset.clips("test", torch.arange(6))
+    np.testing.assert_allclose(clips[:, :, 0].numpy() * 255, sequence.swapaxes(0, 1), atol=1e-3)
+    with pytest.raises(DataError, match="holds 6 clips, test_clips asks for 10000"):
+        open_dataset(DataConfig(source="files"), root)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "holds 0 bytes"),
+        (idx(np.zeros((2, 28, 28), np.uint8), magic=0x801), "starts with 0x00000801.*0x00000803"),
+        (idx(np.zeros((2, 28, 28), np.uint8), count=3), "1568 bytes of pixels, its header says 2352"),
+        (idx(np.zeros((2, 28, 28), np.uint8))[:-1], "1567 bytes"),
+        (idx(np.zeros((2, 32, 32), np.uint8), size=(32, 32)), "32x32, expected 28x28"),
+        (np.array([0x803, 2, 28, 28], "<u4").tobytes(), "starts with 0x03080000"),
+    ],
+)
+def test_wrong_idx_files_are_named(tmp_path, content, words):
+    path = tmp_path / "images-idx3-ubyte"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"{path.name}.*{words}"):
+        read_idx_images(path)
+
+
+def test_truncated_gzip_is_named(tmp_path):
+    path = tmp_path / "images.gz"
+    path.write_bytes(gzip.compress(idx(np.zeros((9, 28, 28), np.uint8)))[:-9])
+    with pytest.raises(DataError, match=r"images\.gz is not a whole gzip file"):
+        read_idx_images(path)
+
+
+def test_wrong_test_sequences_are_named(tmp_path):
+    path = tmp_path / "moving_mnist" / "mnist_test_seq.npy"
+    path.parent.mkdir()
+    with pytest.raises(DataError, match="is missing: put the published file there.*be083ec986bfe91a449d63653c411eb2"):
+        read_test_sequence(path)
+    for array, words in [
+        (np.zeros((20, 3, 64, 64), np.float32), "float32"),
+        (np.zeros((10, 3, 64, 64), np.uint8), r"expected uint8 \(20, N, 64, 64\)"),
+    ]:
+        np.save(path, array)
+        with pytest.raises(DataError, match=words):
+            read_test_sequence(path)
+    np.save(path, np.array([{}]), allow_pickle=True)
+    with pytest.raises(DataError, match=r"not a readable \.npy array"):
+        read_test_sequence(path)
+    path.write_bytes(b"no array")
+    with pytest.raises(DataError, match=r"not a readable \.npy array"):
+        read_test_sequence(path)
+
+
+def test_unprepared_damaged_and_unknown_sources_are_named(tmp_path):
+    with pytest.raises(DataError, match="is missing: python -m stlight prepare mmnist embedded"):
+        open_dataset(DataConfig(), tmp_path)
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared" / "mmnist-embedded.npz").write_bytes(b"PK damaged")
+    with pytest.raises(DataError, match="delete it and prepare again"):
+        open_dataset(DataConfig(), tmp_path)
+    with pytest.raises(DataError, match="train-images-idx3-ubyte.gz is missing.*f68b3c2dcbeaaa9fbdd348bbdeb94873"):
+        prepare("mmnist", "files", tmp_path)
+    with pytest.raises(DataError, match="kth cannot be read from source files yet"):
+        prepare("kth", "files", tmp_path)

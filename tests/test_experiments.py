@@ -1,0 +1,190 @@
+import shutil
+
+import pytest
+import yaml
+
+from stlight.config import DEFAULTS, ConfigError, RunConfig
+from stlight.experiments import ExperimentError, load_plan, quantity
+
+from .conftest import WORKFLOW
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    """A copy of the workflow folder to change."""
+    return shutil.copytree(WORKFLOW, tmp_path / "workflow")
+
+
+def write(workflow, name="mine", **content):
+    base = {
+        "title": "Mine",
+        "paper": {"section": "-", "item": "Mine"},
+        "summary": "Words.",
+        "grid": {"depth": [8, 16]},
+        "metrics": ["mse"],
+        "figure": {"kind": "lines"},
+    }
+    (workflow / "experiments" / f"{name}.yaml").write_text(yaml.safe_dump(base | content))
+
+
+def test_the_paper_scale_is_the_supplement_s(paper):
+    assert {name: len(e.run_names) for name, e in paper.experiments.items()} == {
+        "section_b_complexity": 0,
+        "table1_literature": 3,
+        "table2_openstl": 1,
+        "table3_kernel_sizes": 25,
+        "table4_learning_rate_epochs": 7,
+        "table5_final_div_factor": 12,
+        "figure1_initialization": 15,
+        "figure2_decoder_order": 12,
+    }
+    assert len(paper.runs) == 66
+
+
+def test_tables_3_4_and_5_share_their_runs(paper):
+    names = [set(paper.experiments[name].run_names) for name in paper.experiments if name[:6] in ("table3", "table4", "table5")]
+    assert sum(map(len, names)) == 44
+    assert len(set.union(*names)) == 39
+
+
+def test_table_2_and_table_1_reuse_table_4_s_longest_run(paper):
+    longest = "mmnist/epochs=2000/seed0"
+    for name in ("table1_literature", "table2_openstl", "table4_learning_rate_epochs"):
+        assert longest in paper.experiments[name].run_names
+
+
+def test_the_base_run_at_paper_scale_is_stlight_l(paper):
+    base = paper.runs["mmnist/stlight_l/seed0"]
+    assert base == RunConfig.from_fields({"source": "files"})
+    assert (base.model.hidden_dim, base.model.depth, base.training.batch_size, base.training.num_epochs) == (1400, 16, 16, 200)
+
+
+def test_names_are_the_same_at_every_scale_and_unique(demo, paper):
+    assert set(demo.runs) == set(paper.runs)
+    hashes = [config.hash for config in paper.runs.values()]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_stated_values_follow_the_scale_in_proportion(demo):
+    base = demo.runs["mmnist/stlight_l/seed0"]
+    for name, factor in {"epochs=500": 2.5, "epochs=1000": 5, "epochs=2000": 10}.items():
+        assert demo.runs[f"mmnist/{name}/seed0"].training.num_epochs == factor * base.training.num_epochs
+    assert demo.runs["mmnist/lr=0.003/seed0"].training.max_lr == pytest.approx(3 * base.training.max_lr)
+    half = demo.runs["mmnist/dim=700/seed0"].model
+    assert half.hidden_dim == base.model.hidden_dim / 2
+    assert all(c.model.hidden_dim % c.model.patch_size**2 == 0 for c in demo.runs.values())
+
+
+def test_held_values_do_not_follow(demo):
+    assert {c.model.k1 for c in demo.runs.values()} == {3, 5, 7, 9, 11}
+    assert {c.training.final_div_factor for c in demo.runs.values()} == {1000, 3000, 10000}
+
+
+@pytest.mark.parametrize("scale", ["smoke", "demo", "small", "paper"])
+def test_every_scale_s_runs_can_be_built(scale):
+    load_plan(WORKFLOW, scale)
+
+
+def test_official_files_are_taken_where_they_lie(tmp_path):
+    assert load_plan(WORKFLOW, "demo", tmp_path).runs["mmnist/stlight_l/seed0"].data.source == "embedded"
+    (tmp_path / "moving_mnist").mkdir()
+    (tmp_path / "moving_mnist" / "train-images-idx3-ubyte.gz").touch()
+    assert load_plan(WORKFLOW, "demo", tmp_path).runs["mmnist/stlight_l/seed0"].data.source == "embedded"
+    (tmp_path / "moving_mnist" / "mnist_test_seq.npy").touch()
+    assert load_plan(WORKFLOW, "demo", tmp_path).runs["mmnist/stlight_l/seed0"].data.source == "files"
+
+
+def test_a_new_file_is_a_new_experiment_and_shares_runs(workflow):
+    before = load_plan(workflow, "demo")
+    write(workflow, grid={"dilation": [1, 2, 3], "skip": [True, False]})
+    after = load_plan(workflow, "demo")
+    added = set(after.runs) - set(before.runs)
+    assert added == {
+        f"mmnist/{name}/seed0" for name in ("dilation=1", "dilation=2", "skip=false", "dilation=1,skip=false", "dilation=2,skip=false")
+    }
+    assert "mmnist/stlight_l/seed0" in after.experiments["mine"].run_names
+
+
+def test_numbers_mean_the_same_however_they_are_written(workflow):
+    text = (workflow / "experiments" / "table5_final_div_factor.yaml").read_text()
+    before = load_plan(workflow, "demo")
+    (workflow / "experiments" / "table5_final_div_factor.yaml").write_text(text.replace("[1000, 3000, 10000]", "[1e3, 3E+3, 1.0e4]"))
+    assert load_plan(workflow, "demo").runs == before.runs
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"grid": {"k3": [3]}}, r"mine\.yaml: grid\[0\]: unknown field 'k3'; did you mean 'k[12]'"),
+        ({"base": {"hiden_dim": 700}}, r"mine\.yaml: base: unknown field 'hiden_dim'; did you mean 'hidden_dim'"),
+        ({"grid": {"k1": [3, 4]}}, r"mine\.yaml: at k1 = 4: kernel_sizes \(k1\) must be odd, got 4"),
+        ({"grid": {"max_lr": [0.0]}}, r"mine\.yaml: at max_lr = 0: max_lr: input should be greater than 0, got 0"),
+        ({"grid": {"decoder": ["both"]}}, r"mine\.yaml: at decoder = both: decoder: .*'shuffle_reassemble'.*got 'both'"),
+        ({"grid": {"clips_per_epoch": [5]}}, r"clips_per_epoch is set by the scale"),
+        ({"grid": {"k1": []}}, r"mine\.yaml: grid"),
+        ({"metrics": ["mes"]}, r"mine\.yaml: metrics"),
+        ({"colour": "red"}, r"mine\.yaml: .*'colour' was unexpected"),
+        ({"figure": {"kind": "pie"}}, r"mine\.yaml: figure\.kind: 'pie'"),
+        ({"figure": {"kind": "heatmap", "x": "k1"}}, r"figure\.x: 'k1' is neither an axis"),
+        ({"published": [{"depth": 4, "mse": 1}]}, r"published\[0\]: no point of the grid has depth = 4"),
+        ({"published": [{"depth": 8, "mae": 1}]}, r"published\[0\]: 'mae' is neither an axis of the grid nor one of the metrics"),
+        ({"metrics": {"kth": ["mse"]}}, r"metrics: given for kth, the grid has mmnist"),
+    ],
+)
+def test_wrong_files_are_answered_in_one_line(workflow, content, words):
+    write(workflow, **content)
+    with pytest.raises(ExperimentError, match=words) as caught:
+        load_plan(workflow, "demo")
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_yaml_repeated_keys_and_scales_are_named(workflow):
+    path = workflow / "experiments" / "mine.yaml"
+    path.write_text("title: [")
+    with pytest.raises(ExperimentError, match=r"mine\.yaml: not valid YAML"):
+        load_plan(workflow, "demo")
+    path.write_text("title: a\ntitle: b\n")
+    with pytest.raises(ExperimentError, match="the key 'title' is given twice"):
+        load_plan(workflow, "demo")
+    path.unlink()
+    with pytest.raises(ExperimentError, match="no scale 'dmeo'; the scales are demo, paper, small, smoke"):
+        load_plan(workflow, "dmeo")
+    scale = workflow / "scales" / "demo.yaml"
+    scale.write_text(scale.read_text().replace("depth:", "dept:"))
+    with pytest.raises(ExperimentError, match=r"demo\.yaml: base.*'dept' was unexpected"):
+        load_plan(workflow, "demo")
+
+
+def test_unknown_runs_and_experiments_name_the_nearest(demo):
+    with pytest.raises(ExperimentError, match="did you mean 'mmnist/lr=0.003/seed0'"):
+        demo.run("mmnist/lr=0.003/seed")
+    with pytest.raises(ExperimentError, match="did you mean 'table3_kernel_sizes'"):
+        demo.experiment("table3_kernels")
+
+
+def test_hash_follows_the_meaning():
+    base = RunConfig.from_fields({})
+    assert base.hash == RunConfig.from_fields({"max_lr": "1e-3", "k1": 3}).hash
+    different = [{"k1": 5}, {"max_lr": 0.002}, {"skip": False}, {"test_clips": 9}]
+    assert len({RunConfig.from_fields(fields).hash for fields in [{}, *different]}) == 5
+    assert RunConfig.from_fields({}, seed=1).hash != base.hash
+
+
+def test_configuration_errors_name_field_and_value():
+    with pytest.raises(ConfigError, match="batch_size must be at most clips_per_epoch 10, got 16"):
+        RunConfig.from_fields({"clips_per_epoch": 10})
+    with pytest.raises(ConfigError, match="frame size must be divisible by patch_size 5"):
+        RunConfig.from_fields({"patch_size": 5, "hidden_dim": 25, "overlap": 1})
+    with pytest.raises(ConfigError, match="source must be one of embedded, files for dataset mmnist, got 'stand_in'"):
+        RunConfig.from_fields({"source": "stand_in"})
+
+
+def test_every_field_is_documented():
+    for section in ("model", "data", "training"):
+        for name, field in type(getattr(RunConfig(), section)).model_fields.items():
+            assert field.description, name
+    assert len(DEFAULTS) > 15
+
+
+def test_quantities_read_as_printed():
+    assert [quantity(text) for text in ("32.9M", "116.0G", 14.77, "14.77", 23)] == pytest.approx([32.9e6, 116e9, 14.77, 14.77, 23])

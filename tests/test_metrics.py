@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+
+from stlight import metrics
+
+SHAPE = (3, 4, 2, 20, 17)
+
+
+@pytest.fixture
+def pair(rng):
+    target = rng.random(SHAPE)
+    return torch.from_numpy(target + 0.3 * rng.standard_normal(SHAPE)).float(), torch.from_numpy(target).float()
+
+
+def as_numpy(pair):
+    return (tensor.double().numpy() for tensor in pair)
+
+
+def test_errors_are_summed_over_pixels_and_averaged_over_frames(pair):
+    prediction, target = as_numpy(pair)
+    assert metrics.mse(*pair) == pytest.approx(((prediction - target) ** 2).sum((2, 3, 4)).mean(), rel=1e-9)
+    assert metrics.mae(*pair) == pytest.approx(np.abs(prediction - target).sum((2, 3, 4)).mean(), rel=1e-9)
+
+
+def test_errors_by_hand():
+    target = torch.zeros(1, 2, 1, 2, 2)
+    prediction = torch.tensor([[[[[1.0, 2.0], [0.0, 0.0]]], [[[0.0, 0.0], [0.0, -3.0]]]]])
+    assert metrics.mse(prediction, target) == (1 + 4 + 9) / 2
+    assert metrics.mae(prediction, target) == (1 + 2 + 3) / 2
+
+
+@pytest.mark.parametrize(("metric", "data_range"), [(metrics.ssim, 2.0), (metrics.ssim_unit_range, 1.0)])
+def test_ssim_equals_scikit_image(pair, metric, data_range):
+    prediction, target = as_numpy(pair)
+    expected = np.mean(
+        [
+            structural_similarity(p.transpose(1, 2, 0), t.transpose(1, 2, 0), channel_axis=-1, data_range=data_range)
+            for p, t in zip(prediction.clip(0, 1).reshape(-1, *SHAPE[2:]), target.reshape(-1, *SHAPE[2:]), strict=True)
+        ]
+    )
+    assert metric(*pair) == pytest.approx(expected, abs=1e-6)
+
+
+def test_ssim_does_not_depend_on_how_frames_are_batched():
+    torch.manual_seed(0)
+    prediction, target = torch.rand(2, 7, 40, 1, 9, 9)
+    whole = metrics.ssim(prediction, target)
+    assert whole == pytest.approx(np.mean([metrics.ssim(p[None], t[None]) for p, t in zip(prediction, target, strict=True)]), abs=1e-12)
+
+
+def test_psnr_clips_and_averages_over_frames(pair):
+    prediction, target = as_numpy(pair)
+    error = ((prediction.clip(0, 1) - target) ** 2).mean((2, 3, 4))
+    assert metrics.psnr(*pair) == pytest.approx((20 * np.log10(1 / np.sqrt(error))).mean(), rel=1e-9)
+
+
+def test_all_metrics_are_the_single_ones(pair):
+    together = metrics.all_metrics(*pair)
+    assert together == {name: getattr(metrics, name)(*pair) for name in together}
+
+
+def test_nan_is_not_hidden():
+    target = torch.zeros(1, 1, 1, 8, 8)
+    assert all(np.isnan(value) for value in metrics.all_metrics(target + torch.nan, target).values())
+
+
+def test_wrong_shapes_are_named():
+    with pytest.raises(ValueError, match=r"\(1, 2, 1, 8, 8\).*\(1, 3, 1, 8, 8\)"):
+        metrics.mse(torch.zeros(1, 2, 1, 8, 8), torch.zeros(1, 3, 1, 8, 8))
+    with pytest.raises(ValueError, match="smaller than the 7x7 window"):
+        metrics.ssim(torch.zeros(1, 1, 1, 6, 8), torch.zeros(1, 1, 1, 6, 8))

@@ -1,0 +1,97 @@
+"""The project's own promises: which room imports which, and that the lists of dependencies agree."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from .conftest import REPOSITORY
+
+MAY_IMPORT = {
+    "config": set(),
+    "experiments": {"config"},
+    "records": {"config"},
+    "metrics": {"config"},
+    "model": {"config"},
+    "data": {"config"},
+    "training": {"config", "records", "model", "data", "metrics"},
+    "analysis": {"config", "experiments", "records"},
+    "status": {"config", "experiments", "records"},
+}
+
+
+def imported_rooms(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        yield from (name.split(".")[1] for name in names if name.startswith("stlight."))
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_imports_go_one_way(room):
+    folder = REPOSITORY / "stlight" / room
+    files = list(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    assert files
+    for path in files:
+        assert set(imported_rooms(path)) <= MAY_IMPORT[room] | {room}, path
+
+
+@pytest.mark.parametrize("module", ["stlight.experiments", "stlight.analysis.figures", "stlight.status", "stlight.cli"])
+def test_torch_is_not_loaded_where_it_is_not_needed(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.fixture(scope="module")
+def locked():
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
+    return {canonical(name): Version(version) for name, version in pairs}
+
+
+def test_every_dependency_is_locked_within_its_bounds(locked):
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    requirements = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["test"]]
+    for requirement in requirements:
+        assert locked[canonical(requirement.name)] in requirement.specifier, requirement
+
+
+def test_conda_s_environment_installs_the_same(locked):
+    environment = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
+    conda = dict(entry.split("=", 1) for entry in environment["dependencies"] if isinstance(entry, str) and "=" in entry)
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip == ["-c constraints.txt", "-e .[test]"]
+    requires = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert Version(conda["python"]) in Requirement(f"python{requires}").specifier
+
+
+def test_what_is_installed_here_is_what_is_locked(locked):
+    from importlib.metadata import version
+
+    assert Version(Version(version("torch")).public) == locked["torch"]
+
+
+def test_versions_agree():
+    import stlight
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert stlight.__version__ == project["version"] == citation["version"]
+    assert f"## {project['version']}" in (REPOSITORY / "CHANGELOG.md").read_text()
+
+
+def test_the_snakefile_is_a_table_of_contents():
+    assert len((REPOSITORY / "Snakefile").read_text().splitlines()) < 40
+    for path in (REPOSITORY / "workflow" / "rules").glob("*.smk"):
+        if path.name != "common.smk":
+            assert "\ndef " not in path.read_text(), path

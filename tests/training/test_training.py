@@ -1,0 +1,233 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors import safe_open
+
+from stlight.config import RunConfig
+from stlight.data import TaxiBJStandIn
+from stlight.data.clips import Clips
+from stlight.model import build_model
+from stlight.records import RecordError, read_record, read_state
+from stlight.training import train, train_run
+from stlight.training.devices import choose_device
+from stlight.training.loop import Training
+from stlight.training.schedule import one_cycle
+
+
+def tiny(**fields):
+    """A run of a second: the TaxiBJ stand-in, which needs no files."""
+    base = {"dataset": "taxibj", "source": "stand_in", "hidden_dim": 16, "depth": 3, "batch_size": 2, "num_epochs": 3}
+    base |= {"clips_per_epoch": 9, "validation_clips": 3, "test_clips": 4, "max_lr": 0.01}
+    return RunConfig.from_fields(base | fields)
+
+
+def test_one_cycle_has_the_protocol_s_values():
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    schedule = one_cycle(optimizer, max_lr=1e-3, final_div_factor=1e4, total_steps=200 * 625)
+    # After n steps of the schedule, up to floating-point error; the learning rate does not depend on the path there.
+    golden = {5000: 8.150036e-05, 5625: 9.231961e-05, 6250: 1.0431116e-04, 37500: 1e-3, 124_999: 4e-09}
+    seen = {}
+    for step in range(1, 125_000):
+        optimizer.step()
+        schedule.step()
+        if step in golden:
+            seen[step] = schedule.get_last_lr()[0]
+    assert seen == pytest.approx(golden, rel=1e-4)
+
+
+def test_momentum_cycles_against_the_learning_rate():
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    schedule = one_cycle(optimizer, max_lr=1e-3, final_div_factor=1e4, total_steps=100)
+    betas = []
+    for _ in range(100):
+        betas.append(optimizer.param_groups[0]["betas"][0])
+        optimizer.step()
+        schedule.step() if len(betas) < 100 else None
+    assert (betas[0], min(betas), betas[-1]) == pytest.approx((0.95, 0.85, 0.95))
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return train_run("taxibj/tiny/seed0", tiny(), folder, folder), folder
+
+
+def test_a_run_learns(tmp_path):
+    config = tiny(num_epochs=25)
+    record = train_run("taxibj/learns/seed0", config, tmp_path, tmp_path)
+    loss = pd.read_csv(tmp_path / "history.csv")["train_loss"]
+    assert loss.iloc[-1] < 0.1 * loss.iloc[0]
+    assert record.metrics["last"]["mse"] < record.trivial["all_zeros"]["mse"]
+
+
+def test_a_run_leaves_a_whole_record(recorded):
+    record, folder = recorded
+    assert record.status == "done"
+    assert read_record(folder / "record.json") == record
+    history = pd.read_csv(folder / "history.csv")
+    assert list(history["epoch"]) == [1, 2, 3]
+    # Nine clips in batches of two: the ninth is dropped. The last step of the cycle is its end.
+    assert history["learning_rate"].iloc[-1] == pytest.approx(0.01 / 25 / 1e4, rel=1e-6)
+    assert record.metrics["last"]["mse"] == history["test_mse"].iloc[-1]
+    assert record.metrics["best_on_test"]["mse"] == history["test_mse"].min()
+    chosen = history.loc[history["validation_mse"].idxmin()]
+    assert record.metrics["best_on_validation"] == pytest.approx(
+        {name: chosen[f"test_{name}"] for name in ("mse", "mae", "ssim", "ssim_unit_range", "psnr")} | {"epoch": chosen["epoch"]}
+    )
+    assert set(record.trivial) == {"repeat_last_frame", "all_zeros"}
+    assert record.provenance["data"] == {"dataset": "taxibj", "source": "stand_in"}
+    assert not (folder / "progress.json").exists()
+
+
+def test_weights_give_the_recorded_predictions(recorded):
+    record, folder = recorded
+    with safe_open(folder / "weights.safetensors", "pt") as stored:
+        config = RunConfig.model_validate(json.loads(stored.metadata()["config"]))
+        weights = {name: stored.get_tensor(name) for name in stored.keys()}
+    assert config == record.config
+    model = build_model(config.model, config.clip_shape, seed=99)
+    model.load_state_dict(weights)
+    with np.load(folder / "examples.npz") as examples:
+        clip = TaxiBJStandIn().clips("test", torch.arange(3))
+        prediction = model.eval()(clip[:, :4]).detach().clamp(0, 1).numpy()
+        np.testing.assert_allclose(examples["prediction"] / 255, prediction, atol=0.5 / 255 + 1e-4)
+        np.testing.assert_allclose(examples["truth"] / 255, clip[:, 4:].numpy(), atol=0.5 / 255 + 1e-4)
+
+
+def without_times(record):
+    content = record.model_dump(exclude={"seconds"})
+    content["provenance"] = {k: v for k, v in content["provenance"].items() if k != "started"}
+    return content
+
+
+@pytest.mark.parametrize("dataset", ["taxibj", "mmnist"])
+def test_the_same_run_twice_gives_the_same_record(dataset, data_root, tmp_path):
+    config = tiny(dataset=dataset, source="stand_in" if dataset == "taxibj" else "embedded", num_epochs=2)
+    first, second = (train_run("again/tiny/seed0", config, tmp_path / name, data_root) for name in ("a", "b"))
+    assert without_times(first) == without_times(second)
+    for name in ("weights.safetensors", "examples.npz"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    columns = [c for c in pd.read_csv(tmp_path / "a" / "history.csv") if not c.endswith("seconds")]
+    pd.testing.assert_frame_equal(*(pd.read_csv(tmp_path / name / "history.csv")[columns] for name in ("a", "b")))
+
+
+def test_seeds_differ(tmp_path):
+    records = [train_run(f"x/tiny/seed{s}", tiny().model_copy(update={"seed": s}), tmp_path / str(s), tmp_path) for s in (0, 1)]
+    assert records[0].metrics["last"]["mse"] != records[1].metrics["last"]["mse"]
+    # The test clips do not depend on the seed.
+    assert records[0].trivial == records[1].trivial
+
+
+class ExplodingClips(Clips):
+    """Clips that turn to `value` after the first epoch."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def clips(self, split, index_N, epoch=0):
+        clips = TaxiBJStandIn().clips(split, index_N, epoch)
+        return clips + self.value if split == "train" and epoch > 1 else clips
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e4])
+def test_divergence_ends_training_with_its_history(value):
+    config = tiny()
+    result = train(build_model(config.model, config.clip_shape), ExplodingClips(value), config)
+    assert result.diverged
+    assert [row["epoch"] for row in result.history] == [1, 2]
+
+
+def test_a_diverged_run_is_a_result(tmp_path, monkeypatch):
+    monkeypatch.setattr("stlight.training.run.open_dataset", lambda *_, **__: (ExplodingClips(float("nan")), {}))
+    record = train_run("taxibj/diverges/seed0", tiny(), tmp_path, tmp_path)
+    assert record.status == "diverged"
+    assert read_record(tmp_path / "record.json").metrics["last"]["mse"] is None
+    assert record.metrics["best_on_validation"]["epoch"] == 1
+    assert read_state(tmp_path)["status"] == "diverged"
+
+
+def test_best_takes_the_first_of_equals_and_passes_over_nan():
+    rows = [{"epoch": 1, "m": float("nan")}, {"epoch": 2, "m": 3.0}, {"epoch": 3, "m": 3.0}]
+    assert Training(history=rows).best("m")["epoch"] == 2
+
+
+def test_training_stops_learning_where_the_schedule_says(tmp_path):
+    seen = []
+    config = tiny(num_epochs=4)
+    train(build_model(config.model, config.clip_shape), TaxiBJStandIn(), config, on_epoch=lambda row: seen.append(row["learning_rate"]))
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=16, final_div_factor=1e4)
+    expected = []
+    for _ in range(16):
+        expected.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step() if len(expected) < 16 else None
+    assert seen == pytest.approx(expected[3::4])
+
+
+def test_a_recorded_run_is_not_trained_again_unless_its_configuration_changed(recorded):
+    record, folder = recorded
+    assert train_run(record.run, tiny(), folder, folder).provenance == record.provenance
+    changed = train_run(record.run, tiny(num_epochs=1), folder, folder)
+    assert changed.config_hash != record.config_hash
+    assert read_record(folder / "record.json") == changed
+    train_run(record.run, tiny(), folder, folder)
+
+
+def test_damaged_and_foreign_records_are_refused(recorded, tmp_path):
+    _, folder = recorded
+    text = (folder / "record.json").read_text()
+    for damaged, words in [
+        (text[: len(text) // 2], "not a valid record"),
+        ("", "not a valid record"),
+        (text.replace('"done"', '"perfect"'), "status"),
+        (text.replace('"k1": 3', '"k1": 5'), "does not have the hash it states"),
+    ]:
+        path = tmp_path / "record.json"
+        path.write_text(damaged)
+        with pytest.raises(RecordError, match=words) as caught:
+            read_record(path)
+        assert str(path) in str(caught.value)
+
+
+def test_a_failed_run_says_why_in_its_state(tmp_path):
+    with pytest.raises(ValueError, match="is missing"):
+        train_run("mmnist/x/seed0", tiny(dataset="mmnist", source="embedded"), tmp_path / "run", tmp_path)
+    state = read_state(tmp_path / "run")
+    assert state["status"] == "failed"
+    assert "python -m stlight prepare" in state["error"]
+
+
+def test_states_of_runs_under_way(tmp_path):
+    assert read_state(tmp_path) == {"status": "waiting"}
+    import os
+    import socket
+
+    beat = {"pid": os.getpid(), "host": socket.gethostname(), "epoch": 2, "num_epochs": 5, "seconds": 1.0}
+    (tmp_path / "progress.json").write_text(json.dumps(beat))
+    assert read_state(tmp_path)["status"] == "running"
+    # No process has this number: it is above the largest that Linux gives out.
+    (tmp_path / "progress.json").write_text(json.dumps(beat | {"pid": 2**22 + 1}))
+    assert read_state(tmp_path)["status"] == "failed"
+
+
+def test_devices():
+    assert choose_device("cpu").type == "cpu"
+    with pytest.raises(ValueError, match="auto, cpu or cuda, got 'tpu'"):
+        choose_device("tpu")
+    if not torch.cuda.is_available():
+        assert choose_device().type == "cpu"
+        with pytest.raises(ValueError, match="torch sees no CUDA device"):
+            choose_device("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_run_on_a_gpu(tmp_path, precision):
+    record = train_run("taxibj/gpu/seed0", tiny(precision=precision, tf32=True), tmp_path, tmp_path)
+    assert record.device["type"] == "cuda"
+    assert record.status == "done"

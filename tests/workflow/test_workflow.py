@@ -1,0 +1,177 @@
+"""The workflow as its users call it: a real Snakemake, on a small copy of the experiments."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from stlight.records import read_record
+
+from ..conftest import REPOSITORY
+
+# Beside the interpreter, called by its path: nothing is activated.
+SNAKEMAKE = Path(sys.executable).parent / "snakemake"
+
+
+def snakemake(*arguments, cwd, snakefile=None, ok=True):
+    command = [str(SNAKEMAKE), "--cores", "2", *(["-s", str(snakefile)] if snakefile else []), *map(str, arguments)]
+    # A path without the environment's own folder: a step must find its interpreter by itself.
+    environment = {k: v for k, v in os.environ.items() if k != "VIRTUAL_ENV"} | {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    output = done.stdout + done.stderr
+    assert (done.returncode == 0) == ok, output[-5000:]
+    return output
+
+
+def counts(output):
+    """Jobs by rule, from the table a dry run prints."""
+    return {rule: int(number) for rule, number in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """The workflow with three small experiments, in a folder whose name has a space."""
+    folder = tmp_path_factory.mktemp("with space") / "repository"
+    for name in ("workflow", "profiles"):
+        shutil.copytree(REPOSITORY / name, folder / name)
+    shutil.copy(REPOSITORY / "Snakefile", folder)
+    for path in (folder / "workflow" / "experiments").glob("*.yaml"):
+        path.unlink()
+    experiment(folder, "kernels", "grid: {k1: [3, 5]}\ntable: {}")
+    experiment(folder, "seeds", "grid: {decoder: [shuffle_reassemble]}\nseeds: 1")
+    return folder
+
+
+def experiment(folder, name, lines):
+    (folder / "workflow" / "experiments" / f"{name}.yaml").write_text(
+        f"title: {name}\npaper: {{section: '-', item: Mine}}\nsummary: Words.\n{lines}\nmetrics: [mse]\nfigure: {{kind: lines}}\n"
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(repository):
+    """The small workflow, run once from another folder."""
+    work = repository.parent / "elsewhere"
+    work.mkdir()
+    snakemake("--config", "scale=smoke", cwd=work, snakefile=repository / "Snakefile")
+    return work
+
+
+def again(repository, work, *arguments, ok=True):
+    return snakemake("--config", "scale=smoke", *arguments, cwd=work, snakefile=repository / "Snakefile", ok=ok)
+
+
+def test_every_output_is_there_and_runs_are_shared(finished):
+    out = finished / "results" / "smoke"
+    runs = sorted(str(path.relative_to(out / "runs").parent) for path in out.glob("runs/*/*/*/record.json"))
+    assert runs == ["mmnist/k1=5/seed0", "mmnist/stlight_l/seed0"]
+    for name in ("kernels", "seeds"):
+        assert {path.suffix for path in out.glob(f"tables/{name}.*")} == {".csv", ".md", ".tex"}
+        assert {path.suffix for path in out.glob(f"figures/{name}.*")} == {".png", ".svg"}
+        assert {path.suffix for path in out.glob(f"examples/{name}.*")} == {".png", ".svg"}
+    table = pd.read_csv(out / "tables" / "kernels.csv")
+    record = read_record(out / "runs" / "mmnist" / "k1=5" / "seed0" / "record.json")
+    assert table.set_index("k1").loc[5, "measured"] == pytest.approx(record.metrics["last"]["mse"])
+
+
+def test_called_again_it_does_nothing(repository, finished):
+    assert "Nothing to be done" in again(repository, finished)
+    # Nor after a word that changes no meaning.
+    path = repository / "workflow" / "rules" / "train.smk"
+    path.write_text(path.read_text().replace(' --threads {threads}"', '  --threads {threads}"'))
+    assert "Nothing to be done" in again(repository, finished)
+
+
+def test_a_changed_grid_trains_only_the_new_runs(repository, finished):
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("results/smoke/runs/*/*/*/record.json")}
+    experiment(repository, "kernels", "grid: {k1: [3, 5, 7]}")
+    experiment(repository, "added", "grid: {skip: [true, false]}")
+    assert counts(again(repository, finished, "-n"))["train"] == 2
+    again(repository, finished)
+    after = {path: path.stat().st_mtime_ns for path in finished.glob("results/smoke/runs/*/*/*/record.json")}
+    assert {path.parts[-3] for path in after.keys() - before.keys()} == {"k1=7", "skip=false"}
+    assert all(after[path] == time for path, time in before.items())
+    assert (finished / "results" / "smoke" / "tables" / "added.md").exists()
+    assert "Nothing to be done" in again(repository, finished)
+
+
+def test_a_changed_meaning_trains_again(repository, finished):
+    scale = repository / "workflow" / "scales" / "smoke.yaml"
+    text = scale.read_text()
+    scale.write_text(text.replace("max_lr: 0.01", "max_lr: 0.02"))
+    assert counts(again(repository, finished, "-n"))["train"] >= 2
+    scale.write_text(text)
+    assert "Nothing to be done" in again(repository, finished, "-n")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["scale=dmeo"], "no scale 'dmeo'; the scales are demo, paper, small, smoke"),
+        (["scal=demo"], "--config scal: unknown; the settings are scale, results, data"),
+    ],
+)
+def test_wrong_settings_are_answered_before_anything_starts(repository, tmp_path, settings, words):
+    output = snakemake("--config", *settings, cwd=tmp_path, snakefile=repository / "Snakefile", ok=False)
+    assert words in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "results").exists()
+
+
+def test_wrong_experiments_are_answered_before_anything_starts(repository, tmp_path):
+    experiment(repository, "wrong", "grid: {k1: [4]}")
+    try:
+        output = snakemake(cwd=tmp_path, snakefile=repository / "Snakefile", ok=False)
+    finally:
+        (repository / "workflow" / "experiments" / "wrong.yaml").unlink()
+    assert re.search(r"wrong\.yaml: at k1 = 4: kernel_sizes \(k1\) must be odd, got 4", output)
+    assert "Traceback" not in output
+
+
+def test_the_paper_s_graph_has_the_supplement_s_runs(tmp_path):
+    output = snakemake("--config", "scale=paper", "-n", cwd=tmp_path, snakefile=REPOSITORY / "Snakefile")
+    jobs = counts(output)
+    assert jobs["train"] == 66
+    assert jobs["analyse"] + jobs["analyse_counts"] == 8
+
+
+def test_directory_option_puts_results_there(repository, tmp_path):
+    output = snakemake("-d", tmp_path, "--config", "scale=smoke", "-n", cwd=repository)
+    assert counts(output)["train"] >= 2
+
+
+def test_missing_official_files_stop_with_one_clear_line(repository, tmp_path):
+    output = snakemake("--config", "scale=paper", cwd=tmp_path, snakefile=repository / "Snakefile", ok=False)
+    assert "train-images-idx3-ubyte.gz is missing: put the published file there (MD5 f68b3c2d" in output
+
+
+def run_cli(*arguments, cwd):
+    command = [sys.executable, "-m", "stlight", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_status_shows_every_run(repository, finished):
+    done = run_cli("status", "--scale", "smoke", "--workflow", repository / "workflow", cwd=finished)
+    assert re.search(r"mmnist/k1=5/seed0 +done", done.stdout)
+    assert re.search(r"scale smoke: (\d+) runs: \1 done", done.stdout)
+    elsewhere = run_cli("status", "--scale", "demo", cwd=finished)
+    assert "66 runs: 66 waiting" in elsewhere.stdout
+
+
+def test_verbs_answer_mistakes_in_one_line(finished):
+    for arguments, words in [
+        (("train", "mmnist/k1=5/seed0", "--threads", "0"), "--threads must be at least 1, got 0"),
+        (("train", "mmnist/k1=55/seed0"), "no run 'mmnist/k1=55/seed0' at scale demo; did you mean 'mmnist/k1=5/seed0'?"),
+        (("train", "mmnist/k1=5/seed0", "--config-hash", "old"), "have changed since the workflow started; start it again"),
+        (("analyse", "table9"), "no experiment 'table9'"),
+        (("prepare", "kth", "files"), "kth cannot be read from source files yet"),
+    ]:
+        done = run_cli(*arguments, cwd=finished)
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
