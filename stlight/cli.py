@@ -71,7 +71,9 @@ def _train(options: argparse.Namespace) -> None:
     plan = _plan(options)
     config = plan.run(options.run)
     if options.config_hash not in (None, config.hash):
-        raise ValueError(f"{options.run}: the experiment or scale files have changed since the workflow started; start it again")
+        raise ValueError(
+            f"{options.run}: the experiment or scale files have changed since the workflow started; start it again"
+        )
 
     import torch
 

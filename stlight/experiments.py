@@ -166,7 +166,7 @@ _UNITS = {"K": 1e3, "M": 1e6, "G": 1e9}
 
 
 def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Plan:
-    """Read and check every file under `workflow`; nothing is trained. Raises `ExperimentError` or `ConfigError`, in one line."""
+    """Read and check every file under `workflow`; nothing is trained. Raises `ExperimentError`, in one line."""
     the_scale = load_scale(workflow, scale, data_root)
     files = sorted((workflow / "experiments").glob("*.yaml"))
     if not files:
@@ -305,7 +305,9 @@ def _check_places(path: Path, experiment: Experiment, datasets: list[str]) -> No
         unknown = keys - known - set(experiment.axes)
         if unknown:
             name = sorted(unknown)[0]
-            raise ExperimentError(f"{path}: published[{number}]: {name!r} is neither an axis of the grid nor one of the metrics")
+            raise ExperimentError(
+                f"{path}: published[{number}]: {name!r} is neither an axis of the grid nor one of the metrics"
+            )
         place = {axis: entry[axis] for axis in experiment.axes if axis in entry}
         if "model" not in entry and not any(place.items() <= variant.axes.items() for variant in experiment.variants):
             raise ExperimentError(f"{path}: published[{number}]: no point of the grid has {_state(place)}")

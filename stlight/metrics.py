@@ -84,9 +84,7 @@ def _similarity(prediction: Tensor, target: Tensor, *data_ranges: float) -> list
 
 def _frame_similarities(x_NHW: Tensor, y_NHW: Tensor, data_ranges: tuple[float, ...]) -> list[Tensor]:
     """The similarity of each frame, (N,), for each data range."""
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = map(
-        _window_mean, (x_NHW, y_NHW, x_NHW * x_NHW, y_NHW * y_NHW, x_NHW * y_NHW)
-    )
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = map(_window_mean, (x_NHW, y_NHW, x_NHW * x_NHW, y_NHW * y_NHW, x_NHW * y_NHW))
     to_sample = WINDOW**2 / (WINDOW**2 - 1)
     product, squares = mean_x * mean_y, mean_x.square() + mean_y.square()
     covariance = to_sample * (mean_xy - product)

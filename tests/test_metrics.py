@@ -47,7 +47,9 @@ def test_ssim_does_not_depend_on_how_frames_are_batched():
     torch.manual_seed(0)
     prediction, target = torch.rand(2, 7, 40, 1, 9, 9)
     whole = metrics.ssim(prediction, target)
-    assert whole == pytest.approx(np.mean([metrics.ssim(p[None], t[None]) for p, t in zip(prediction, target, strict=True)]), abs=1e-12)
+    assert whole == pytest.approx(
+        np.mean([metrics.ssim(p[None], t[None]) for p, t in zip(prediction, target, strict=True)]), abs=1e-12
+    )
 
 
 def test_psnr_clips_and_averages_over_frames(pair):

@@ -20,6 +20,9 @@ SOURCE_LABELS = {"embedded": "embedded digits", "files": "benchmark files", "sta
 HIGHER_IS_BETTER = {"ssim": True, "ssim_unit_range": True, "psnr": True}
 """Every other metric is better when lower."""
 
+UNRANKED = ("num_params", "flops", "seconds", "dispersion")
+"""Metrics that say nothing of how good a prediction is."""
+
 
 def load_records(experiment: Experiment, folder: Path) -> dict[str, RunRecord]:
     """The records there are under a scale's results, by run name. Raises `RecordError` for a damaged one."""
@@ -56,7 +59,12 @@ def aggregate(experiment: Experiment, folder: Path) -> pd.DataFrame:
             source = SOURCE_LABELS[variant.config.data.source] if experiment.train else "none"
             rows.append(
                 place
-                | {"data": source, "metric": metric, "published": quantity(printed) if printed else math.nan, "printed": printed}
+                | {
+                    "data": source,
+                    "metric": metric,
+                    "published": quantity(printed) if printed else math.nan,
+                    "printed": printed,
+                }
                 | _measure(experiment, variant, metric, records, counts, folder)
             )
     for entry in experiment.published:
@@ -100,15 +108,25 @@ def dispersion(losses: "pd.Series[float]") -> float:
 def best_variants(experiment: Experiment, table: pd.DataFrame) -> dict[str, Variant]:
     """For each data set the variant whose first measured metric is best; nothing where none is finite."""
     best = {}
+    ours = table[table["status"] != "quoted"]
     for dataset, metrics in experiment.metrics.items():
-        metric = next((m for m in metrics if m not in ("num_params", "flops", "seconds", "dispersion")), metrics[0])
-        measured = table[(table["metric"] == metric) & (table["status"] != "quoted")].copy()
-        measured["variant"] = [v for v in experiment.variants for m in experiment.metrics[v.dataset] if m == metric]
-        measured = measured[[v.dataset == dataset for v in measured["variant"]]].dropna(subset="measured")
-        if len(measured):
-            order = measured["measured"].sort_values(ascending=not HIGHER_IS_BETTER.get(metric, False))
-            best[dataset] = measured.loc[order.index[0], "variant"]
+        metric = next((m for m in metrics if m not in UNRANKED), metrics[0])
+        variants = {
+            tuple(row[axis] for axis in experiment.axes): row["measured"]
+            for _, row in ours[ours["metric"] == metric].iterrows()
+            if math.isfinite(row["measured"])
+        }
+        scored = [
+            (variants[place], v) for v in experiment.variants if v.dataset == dataset and (place := _place(v)) in variants
+        ]
+        if scored:
+            pick = max if HIGHER_IS_BETTER.get(metric, False) else min
+            best[dataset] = pick(scored, key=lambda entry: entry[0])[1]
     return best
+
+
+def _place(variant: Variant) -> tuple[Any, ...]:
+    return tuple(variant.axes.values())
 
 
 def _measure(

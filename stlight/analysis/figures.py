@@ -15,6 +15,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from stlight.analysis.aggregate import (
     HIGHER_IS_BETTER,
@@ -32,6 +33,8 @@ from stlight.experiments import Experiment, Scale
 COLOURS = ["#0b3c5d", "#d1662b", "#5aa469", "#a05195"]
 MARKERS = ["o", "s", "^", "D"]
 LINES = ["-", "--", ":", "-."]
+
+_STRIP_FRAMES = 20
 
 
 def write_figures(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Path) -> None:
@@ -65,10 +68,13 @@ def _heatmap(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figur
         grid = cells.pivot(index=y, columns=x, values=source)
         # Ranks, so that one huge value does not wash out all others; the numbers are written in the cells.
         ranks = grid.stack().rank().unstack().reindex_like(grid)
-        text = cells.pivot(index=y, columns=x, values="printed") if source == "published" else grid.map(lambda v: number(v, metric))
-        sns.heatmap(
-            ranks, annot=text, fmt="", cmap="cividis_r", cbar=False, linewidths=1, ax=ax, square=False, annot_kws={"fontsize": 9}
+        text = (
+            cells.pivot(index=y, columns=x, values="printed")
+            if source == "published"
+            else grid.map(lambda v: number(v, metric))
         )
+        shades = {"cmap": "cividis_r", "vmin": 1, "vmax": ranks.size, "cbar": False, "linewidths": 1}
+        sns.heatmap(ranks, annot=text, fmt="", annot_kws={"fontsize": 9}, ax=ax, **shades)
         for best in cells.index[is_best(cells[source], metric)]:
             row, column = list(grid.index).index(cells.loc[best, y]), list(grid.columns).index(cells.loc[best, x])
             ax.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor="#d1662b", linewidth=3.5, clip_on=False))
@@ -83,7 +89,10 @@ def _lines(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
     """A row for published and one for measured, a column for each axis, all other axes held at one value."""
     metrics = list(dict.fromkeys(table["metric"]))
     figure, axes = plt.subplots(
-        len(metrics), 2 * len(experiment.axes), figsize=(3.4 * 2 * len(experiment.axes), 2.5 * len(metrics)), constrained_layout=True
+        len(metrics),
+        2 * len(experiment.axes),
+        figsize=(3.4 * 2 * len(experiment.axes), 2.5 * len(metrics)),
+        constrained_layout=True,
     )
     axes = np.atleast_2d(axes)
     for i, metric in enumerate(metrics):
@@ -92,15 +101,13 @@ def _lines(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
             line = _longest_line(of_metric, axis, experiment.axes)
             for k, source in enumerate(("published", "measured")):
                 ax = axes[i, 2 * j + k]
-                ax.plot(line[axis], line[source], LINES[k], marker=MARKERS[k], color=COLOURS[k], clip_on=False)
+                x = _places(ax, axis, line[axis])
+                ax.plot(x, line[source], LINES[k], marker=MARKERS[k], color=COLOURS[k], clip_on=False)
                 if source == "measured":
                     spread = [line["measured"] - line["low"], line["high"] - line["measured"]]
-                    ax.errorbar(line[axis], line["measured"], yerr=spread, fmt="none", color=COLOURS[k], capsize=3)
-                best = line[is_best(line[source], metric)]
-                ax.plot(best[axis], best[source], "*", color="black", markersize=12, zorder=3)
-                ax.set_xscale("log")
-                ax.set_xticks(line[axis], [axis_text(axis, value) for value in line[axis]])
-                ax.minorticks_off()
+                    ax.errorbar(x, line["measured"], yerr=spread, fmt="none", color=COLOURS[k], capsize=3)
+                best = is_best(line[source], metric)
+                ax.plot(x[best], line[source][best], "*", color="black", markersize=12, zorder=3)
                 ax.set(xlabel=_label(axis), title=f"{METRIC_LABELS[metric]}, {source}")
     return figure
 
@@ -108,28 +115,28 @@ def _lines(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
 def _bars(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
     """A panel for each data set: every model's published number, and ours measured."""
     panels = list(experiment.metrics)
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 5), constrained_layout=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.9 * len(panels), 5), constrained_layout=True, squeeze=False)
     for ax, dataset in zip(axes[0], panels, strict=True):
-        of_dataset = table[table["dataset"] == dataset]
         metric = experiment.metrics[dataset][0]
-        names, values, styles = [], [], []
-        for _, row in of_dataset.iterrows():
+        bars = []
+        for _, row in table[table["dataset"] == dataset].iterrows():
             ours = row["model"] == OURS
-            names.append(f"{row['model']}, published" if ours else row["model"])
-            values.append(row["published"])
-            styles.append((COLOURS[0], "//") if ours else ("#b8c4cc", ""))
+            look = {"color": COLOURS[0], "hatch": "//"} if ours else {"color": "#b8c4cc"}
+            bars.append((row["published"], row["printed"], f"{OURS}, published" if ours else row["model"], look))
             if ours and np.isfinite(row["measured"]):
-                label = ", measured" + (" (stand-in)" if row["data"] == "stand-in" else "")
-                names.append(OURS + label)
-                values.append(row["measured"])
-                styles.append((COLOURS[1], ""))
-        order = np.argsort(values)[:: 1 if HIGHER_IS_BETTER.get(metric, False) else -1]
-        for place, i in enumerate(order):
-            ax.barh(place, values[i], color=styles[i][0], hatch=styles[i][1], edgecolor="white")
-            ax.text(values[i], place, f" {number(values[i], metric)}", va="center", fontsize="x-small")
-        ax.set_yticks(range(len(names)), [names[i] for i in order])
+                name = f"{OURS}, measured" + (" (stand-in)" if row["data"] == "stand-in" else "")
+                bars.append((row["measured"], number(row["measured"], metric), name, {"color": COLOURS[1]}))
+        bars.sort(key=lambda bar: bar[0], reverse=not HIGHER_IS_BETTER.get(metric, False))
+        for place, (value, text, _, look) in enumerate(bars):
+            ax.barh(place, value, edgecolor="white", **look)
+            ax.text(value, place, f" {text}", va="center", fontsize="x-small")
+        ax.set_yticks(range(len(bars)), [name for _, _, name, _ in bars])
+        values = [value for value, *_ in bars]
+        if max(values) > 10 * min(values):
+            ax.set(xscale="log", xlim=(min(values) / 2, max(values) * 4))
+        else:
+            ax.margins(x=0.2)
         ax.set(title=f"{dataset}: {METRIC_LABELS[metric]}")
-        ax.margins(x=0.15)
         sns.despine(ax=ax)
     return figure
 
@@ -154,7 +161,7 @@ def _curves(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure
         baseline = min(values[metric] or np.inf for values in record.trivial.values())
         ax.axhline(baseline, color="grey", linewidth=1, linestyle=(0, (1, 3)), label="better trivial predictor")
     ax.set(xlabel="epoch", ylabel=f"validation {METRIC_LABELS[metric]}", yscale="log")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(title=f"{_label(hue)}; band: minimum to maximum", frameon=False)
     sns.despine(ax=ax)
     return figure
@@ -192,7 +199,10 @@ def _scatter(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figur
         ax.scatter(of_hue["num_params"], of_hue["y"], s=14, alpha=0.4, color=COLOURS[i], marker=MARKERS[i])
         of_means = means.xs(value, level="hue")
         ax.scatter(of_means["num_params"], of_means["y"], s=70, color=COLOURS[i], marker=MARKERS[i], label=value, zorder=2)
-    ax.set(xlabel="parameters at this scale", ylabel=METRIC_LABELS[y], xscale="log", yscale="log")
+    ax.set(xlabel="parameters at this scale", ylabel=METRIC_LABELS[y], xscale="log", ylim=(0, None))
+    for axis in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+        axis(lambda value, _: f"{value:,.0f}")
+    ax.tick_params(axis="x", which="minor", labelsize="x-small", rotation=30)
     others = " × ".join(_label(axis) for axis in experiment.axes if axis != hue)
     ax.legend(title=f"{_label(hue)}; numbers: {others}", frameon=False)
     sns.despine(ax=ax)
@@ -201,21 +211,26 @@ def _scatter(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figur
 
 def _scatter_models(experiment: Experiment, table: pd.DataFrame) -> Figure:
     x, y = experiment.figure["x"], experiment.figure["y"]
-    figure, ax = plt.subplots(figsize=(8, 4.8), constrained_layout=True)
-    for model, group in table.groupby("model", sort=False):
-        cells = group.set_index("metric")
-        for source in ("published", "measured"):
-            place = cells.loc[x, source], cells.loc[y, source]
-            if not np.isfinite(place).all():
-                continue
-            ours = model == OURS
-            colour = COLOURS[1] if source == "measured" else COLOURS[0] if ours else "#7d8b94"
-            ax.scatter(*place, s=90 if ours else 40, color=colour, marker="*" if source == "measured" else "D" if ours else "o")
-            words = f"{model}, {source}" if ours else model
-            ax.annotate(words, place, xytext=(5, 4), textcoords="offset points", fontsize="x-small", color=colour)
-    ax.set(xlabel=METRIC_LABELS[x], ylabel=METRIC_LABELS[y], yscale="log")
-    ax.xaxis.set_major_formatter(lambda value, _: number(value, x))
-    ax.margins(x=0.14)
+    figure, ax = plt.subplots(figsize=(9, 5), constrained_layout=True)
+    points = [
+        (cells.loc[x, source], cells.loc[y, source], model, source)
+        for model, group in table.groupby("model", sort=False)
+        for source in ("published", "measured")
+        if np.isfinite((cells := group.set_index("metric")).loc[[x, y], source].astype(float)).all()
+    ]
+    for i, (at_x, at_y, model, source) in enumerate(sorted(points)):
+        ours = model == OURS
+        colour = COLOURS[1] if source == "measured" else COLOURS[0] if ours else "#5d6a72"
+        ax.scatter(at_x, at_y, s=90 if ours else 40, color=colour, marker="*" if source == "measured" else "D" if ours else "o")
+        # Above and below in turn, so that neighbours' names do not cover each other.
+        place: dict[str, Any] = {"xytext": (0, 8 if i % 2 else -9), "va": "bottom" if i % 2 else "top", "ha": "center"}
+        words = f"{model}, {source}" if ours else str(model)
+        ax.annotate(words, (at_x, at_y), textcoords="offset points", fontsize="x-small", color=colour, **place)
+    ax.set(xlabel=f"{METRIC_LABELS[x]} at the paper's size", ylabel=METRIC_LABELS[y], yscale="log")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:.0f}M")
+    for axis in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+        axis(lambda value, _: f"{value:g}")
+    ax.margins(x=0.1, y=0.1)
     sns.despine(ax=ax)
     return figure
 
@@ -226,7 +241,12 @@ def _growth(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure
     figure, axes = plt.subplots(1, len(experiment.axes), figsize=(5.2 * len(experiment.axes), 4.6), constrained_layout=True)
     for ax, axis in zip(np.atleast_1d(axes), experiment.axes, strict=True):
         line = _longest_line(table[table["metric"] == "num_params"], axis, experiment.axes)
-        chosen = [v for value in line[axis] for v in experiment.variants if v.axes == line[line[axis] == value].iloc[0][experiment.axes].to_dict()]
+        chosen = [
+            v
+            for value in line[axis]
+            for v in experiment.variants
+            if v.axes == line[line[axis] == value].iloc[0][experiment.axes].to_dict()
+        ]
         of_line = [counts[f"{v.dataset}/{v.name}"] for v in chosen]
         for i, component in enumerate(("mixers", "patch_encoder", "patch_reassemble")):
             ax.plot(line[axis], [c["closed_forms"][component] for c in of_line], LINES[i], color=COLOURS[i])
@@ -248,8 +268,13 @@ def _examples(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figu
         with np.load(folder / "runs" / variant.run_name(0) / "examples.npz", allow_pickle=False) as stored:
             clips = {name: stored[name] for name in ("context", "truth", "prediction")}
         stand_in = ", stand-in" if variant.config.data.source == "stand_in" else ""
-        strips += [(f"{dataset}{stand_in}, clip {i}: {variant.name}", *(clips[k][i] for k in clips)) for i in range(len(clips["truth"]))]
-    figure, axes = plt.subplots(max(1, len(strips)), 1, figsize=(13, 2.5 * max(1, len(strips))), constrained_layout=True, squeeze=False)
+        strips += [
+            (f"{dataset}{stand_in}, clip {i}: {variant.name}", *(clips[k][i] for k in clips))
+            for i in range(len(clips["truth"]))
+        ]
+    figure, axes = plt.subplots(
+        max(1, len(strips)), 1, figsize=(13, 0.6 + 1.55 * len(strips)), constrained_layout=True, squeeze=False
+    )
     for ax, strip in zip(axes[:, 0], strips, strict=False):
         _draw_strip(ax, *strip)
     if not strips:
@@ -260,17 +285,18 @@ def _examples(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figu
 
 
 def _draw_strip(ax: Axes, title: str, context: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> None:
-    """Two rows of frames: context then truth above, prediction under the truth. First channel only."""
+    """Two rows of frames: context then truth above, prediction under the truth. First channel only, twenty frames at most."""
     frames = np.concatenate([context, truth])[:, 0]
     below = np.concatenate([np.full_like(context, 255), prediction])[:, 0]
-    shown = np.linspace(0, len(frames) - 1, min(20, len(frames))).round().astype(int)
-    gap = np.full((frames.shape[1], 2), 255, np.uint8)
+    shown = np.linspace(0, len(frames) - 1, min(_STRIP_FRAMES, len(frames))).round().astype(int)
+    height, width = frames.shape[1:]
+    gap = np.full((height, 2), 255, np.uint8)
     rows = [np.concatenate([part for i in shown for part in (images[i], gap)], axis=1) for images in (frames, below)]
     picture = np.concatenate([rows[0], np.full((2, rows[0].shape[1]), 255, np.uint8), rows[1]])
+    # Short clips are filled up, so that frames are of one size in all strips.
+    picture = np.pad(picture, ((0, 0), (0, _STRIP_FRAMES * (width + 2) - picture.shape[1])), constant_values=255)
     ax.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    border = (np.searchsorted(shown, len(context))) * (frames.shape[2] + 2) - 1
-    ax.axvline(border, color="#d1662b", linewidth=1.5)
-    height = frames.shape[1]
+    ax.axvline(np.searchsorted(shown, len(context)) * (width + 2) - 1.5, color="#d1662b", linewidth=1.5)
     ax.set_yticks([height / 2, 1.5 * height + 2], ["context | truth", "prediction"])
     ax.set_xticks([])
     ax.set_title(title, fontsize="small", loc="left")
@@ -278,11 +304,26 @@ def _draw_strip(ax: Axes, title: str, context: np.ndarray, truth: np.ndarray, pr
     ax.tick_params(length=0)
 
 
+def _places(ax: Axes, axis: str, values: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Where the values of an axis stand, with their ticks: numbers on a logarithmic scale, anything else side by side."""
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and (values > 0).all():
+        places = values
+        ax.set_xscale("log")
+    else:
+        places = pd.Series(range(len(values)), values.index)
+        ax.margins(x=0.25)
+    ax.set_xticks(places, [axis_text(axis, value) for value in values])
+    ax.minorticks_off()
+    return places
+
+
 def _longest_line(table: pd.DataFrame, axis: str, axes: list[str]) -> pd.DataFrame:
     """The points that differ along one axis only, for the setting of the others that has most of them."""
     others = [a for a in axes if a != axis]
     groups = [group for _, group in table.groupby(others, sort=False)] if others else [table]
-    return max(groups, key=lambda group: group[axis].nunique()).sort_values(axis)
+    line = max(groups, key=lambda group: group[axis].nunique())
+    # Numbers in their order; names in the order of the experiment's file.
+    return line.sort_values(axis) if pd.api.types.is_numeric_dtype(line[axis]) else line
 
 
 def _label(name: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
@@ -92,7 +93,9 @@ def axis_text(axis: str, value: Any) -> str:
     """An axis value for a reader."""
     if isinstance(value, float) and math.isnan(value):
         return ""
-    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, int | float | np.number) else str(value)
 
 
 def is_best(values: "pd.Series[float]", metric: str) -> "pd.Series[bool]":
@@ -119,8 +122,8 @@ def _two_way(experiment: Experiment, table: pd.DataFrame) -> list[Block]:
 def _long(experiment: Experiment, table: pd.DataFrame) -> Block:
     """One row for each variant or quoted model, two columns for each metric."""
     places = [c for c in table.columns[: list(table.columns).index("data")] if c == "model" or table[c].nunique() > 1]
-    dataset_columns = "dataset" in experiment.axes
-    if dataset_columns and "model" in places:
+    places = places or experiment.axes
+    if "dataset" in experiment.axes and "model" in places:
         # One row a model, one column a data set, as the paper has it.
         places = ["model"]
     kinds = list(dict.fromkeys(zip(table.get("dataset", pd.Series("", table.index)), table["metric"], strict=True)))
@@ -130,7 +133,9 @@ def _long(experiment: Experiment, table: pd.DataFrame) -> Block:
         header += [f"{name} published", f"{name} measured"]
 
     best = {
-        (kind, source): is_best(_of_kind(table, kind)[source], kind[1]) for kind in kinds for source in ("published", "measured")
+        (kind, source): is_best(_of_kind(table, kind)[source], kind[1])
+        for kind in kinds
+        for source in ("published", "measured")
     }
     rows = []
     for _, group in table.groupby(places, sort=False, dropna=False):
@@ -197,10 +202,10 @@ def _complexity(experiment: Experiment, folder: Path) -> Block:
 def _notes(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Path) -> list[str]:
     if not experiment.train:
         return [
-            "Counted at the paper's size (10 → 10 frames of 1×64×64), whatever the scale. The closed forms are the leading terms"
-            " of Section B: weights of the convolutions, without biases and BatchNorm.",
-            "FLOPs are multiply-adds of the convolutions in one forward pass of one clip, each counted once, by two counters that"
-            " agree; fvcore's total also counts BatchNorm.",
+            "Counted at the paper's size (10 → 10 frames of 1×64×64), whatever the scale. The closed forms are the leading"
+            " terms of Section B: weights of the convolutions, without biases and BatchNorm.",
+            "FLOPs are multiply-adds of the convolutions in one forward pass of one clip, each counted once, by two counters"
+            " that agree; fvcore's total also counts BatchNorm.",
         ]
     sources = sorted({str(s) for s in table.loc[table["status"] != "quoted", "data"]})
     notes = [

@@ -28,7 +28,5 @@ def open_dataset(
     digits, facts = open_prepared(prepared_path(data_root, config.dataset, config.source))
     sequence = read_test_sequence(data_root / TEST_SEQUENCE) if config.source == "files" else None
     if sequence is not None and sequence.shape[1] < config.test_clips:
-        raise DataError(
-            f"{data_root / TEST_SEQUENCE} holds {sequence.shape[1]} clips, test_clips asks for {config.test_clips}"
-        )
+        raise DataError(f"{data_root / TEST_SEQUENCE} holds {sequence.shape[1]} clips, test_clips asks for {config.test_clips}")
     return MovingMNIST(digits, seed=seed, test_sequence=sequence, device=device), facts

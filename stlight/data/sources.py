@@ -68,14 +68,16 @@ def prepare(dataset: str, source: str, data_root: Path) -> Path:
         "origin": origin,
         "digits": {split: len(images) for split, images in digits.items()},
         "test_clips": test_clips,
-        "sha256": hashlib.sha256(b"".join(np.ascontiguousarray(digits[s]).tobytes() for s in SPLITS if s in digits)).hexdigest(),
+        "sha256": hashlib.sha256(
+            b"".join(np.ascontiguousarray(digits[s]).tobytes() for s in SPLITS if s in digits)
+        ).hexdigest(),
     }
     path = prepared_path(data_root, dataset, source)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     with partial.open("wb") as file:
         np.savez(file, facts=np.array(json.dumps(facts)), **digits)  # type: ignore[arg-type]
-    os.replace(partial, path)
+    partial.replace(path)
     return path
 
 

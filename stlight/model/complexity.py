@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 from torch.utils.flop_counter import FlopCounterMode
 
 from stlight.config import ClipShape, ModelConfig
@@ -47,7 +48,7 @@ def count_flops_by_fvcore(model: nn.Module, shape: ClipShape) -> dict[str, int]:
     with warnings.catch_warnings():
         # Tracing warns that shape checks become constants, which is what a count for one shape wants; and fvcore rests on
         # torch.jit, which torch deprecates.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", TracerWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         from fvcore.nn import FlopCountAnalysis
 

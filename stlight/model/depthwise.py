@@ -4,7 +4,6 @@ On a CPU, PyTorch sends a dilated depthwise convolution down its slow reference 
 interleaved grids turns it into a plain one with the same weights: every tap of the dilated kernel stays on its own grid.
 """
 
-import torch
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -36,6 +35,7 @@ class DepthwiseConv2d(nn.Conv2d):
         super().__init__(channels, channels, kernel_size, padding=padding, dilation=dilation, groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C, H, W), the same result whichever way it is computed."""
         if self.dilation[0] == 1 or x.device.type != "cpu" or _plain.get():
             return super().forward(x)
         return self._by_interleaved_grids(x)

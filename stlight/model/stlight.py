@@ -15,6 +15,7 @@ class Residual(nn.Module):
         self.block = block
 
     def forward(self, x: Tensor) -> Tensor:
+        """Any shape that the block keeps."""
         return self.block(x) + x
 
 
@@ -81,7 +82,7 @@ class STLight(nn.Module):
         super().__init__()
         self.context_frames, self.horizon_frames, self.channels = context_frames, horizon_frames, channels
         self.patch_size, self.decoder = patch_size, decoder
-        self.skip_from, self.skip_to = (depth // 3, 2 * depth // 3) if skip else (None, None)
+        self.skip: tuple[int, int] | None = (depth // 3, 2 * depth // 3) if skip else None
 
         self.patch_encoder = patch_encoder(context_frames * channels, hidden_dim, patch_size, overlap)
         self.mixers = nn.ModuleList(stl_mixer(hidden_dim, *kernel_sizes, dilation) for _ in range(depth))
@@ -102,9 +103,9 @@ class STLight(nn.Module):
 
         x = self.patch_encoder(clip_BTCHW.flatten(1, 2))
         for i, mixer in enumerate(self.mixers):
-            if i == self.skip_from:
+            if self.skip and i == self.skip[0]:
                 skipped = x
-            if i == self.skip_to:
+            if self.skip and i == self.skip[1]:
                 x = x + skipped
             x = mixer(x)
         if self.decoder == "shuffle_reassemble":

@@ -16,9 +16,7 @@ Predictor = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def evaluate(
-    predict: Predictor, dataset: Clips, split: Split, num_clips: int, context_frames: int
-) -> dict[str, float]:
+def evaluate(predict: Predictor, dataset: Clips, split: Split, num_clips: int, context_frames: int) -> dict[str, float]:
     """Every metric of `predict` (context (B, T, C, H, W) → (B, T', C, H, W)) over the first `num_clips` clips of a split."""
     totals: defaultdict[str, float] = defaultdict(float)
     for index in torch.arange(num_clips).split(_CLIPS_AT_ONCE):

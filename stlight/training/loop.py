@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stlight.config import RunConfig
-from stlight.data.clips import Clips
+from stlight.data.clips import Clips, Split
 from stlight.training.devices import autocast
 from stlight.training.evaluation import evaluate
 from stlight.training.schedule import one_cycle
@@ -56,6 +56,7 @@ def train(
         final_div_factor=recipe.final_div_factor,
         total_steps=recipe.num_epochs * config.steps_per_epoch,
     )
+    held_out: list[tuple[Split, int]] = [("validation", config.data.validation_clips), ("test", config.data.test_clips)]
     result = Training()
     first_loss = math.inf
 
@@ -84,7 +85,7 @@ def train(
         row: Row = {"epoch": epoch, "learning_rate": learning_rate, "train_loss": train_loss}
         model.eval()
         with autocast(device, recipe):
-            for split, num_clips in (("validation", config.data.validation_clips), ("test", config.data.test_clips)):
+            for split, num_clips in held_out:
                 scores = evaluate(model, dataset, split, num_clips, num_context)
                 row |= {f"{split}_{name}": value for name, value in scores.items()}
         row |= {"train_seconds": trained - started, "evaluation_seconds": time.perf_counter() - trained}

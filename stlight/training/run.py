@@ -57,9 +57,7 @@ def train_run(
 
             def on_epoch(row: Row) -> None:
                 progress.show(row)
-                heartbeat.beat(
-                    epoch=row["epoch"], num_epochs=config.training.num_epochs, seconds=time.perf_counter() - started
-                )
+                heartbeat.beat(epoch=row["epoch"], num_epochs=config.training.num_epochs, seconds=time.perf_counter() - started)
 
             result = train(model, dataset, config, on_epoch=on_epoch)
 
@@ -92,10 +90,7 @@ def _record(name: str, config: RunConfig, model: nn.Module, dataset: Clips, resu
         config=config,
         config_hash=config.hash,
         status="diverged" if result.diverged else "done",
-        metrics={
-            selection: {"epoch": row["epoch"]} | finite(_test_metrics(row))
-            for selection, row in selected.items()
-        },
+        metrics={selection: {"epoch": row["epoch"]} | finite(_test_metrics(row)) for selection, row in selected.items()},
         trivial={
             predictor: finite(evaluate(predict, dataset, "test", config.data.test_clips, shape.context_frames))
             for predictor, predict in trivial_predictors(shape.horizon_frames).items()

@@ -48,7 +48,9 @@ class ListingSTLight(nn.Module):
 
 
 @pytest.mark.parametrize("shuffle_first", [True, False])
-@pytest.mark.parametrize(("patch_size", "overlap", "kernel_sizes", "depth"), [(2, 2, (3, 7), 4), (2, 1, (5, 3), 3), (1, 0, (7, 1), 2)])
+@pytest.mark.parametrize(
+    ("patch_size", "overlap", "kernel_sizes", "depth"), [(2, 2, (3, 7), 4), (2, 1, (5, 3), 3), (1, 0, (7, 1), 2)]
+)
 def test_equals_the_corrected_listing(shuffle_first, patch_size, overlap, kernel_sizes, depth):
     torch.manual_seed(1)
     reference = ListingSTLight(3 * 2, 5 * 2, 16, depth, patch_size, overlap, *kernel_sizes, shuffle_first)

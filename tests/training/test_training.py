@@ -75,7 +75,8 @@ def test_a_run_leaves_a_whole_record(recorded):
     assert record.metrics["best_on_test"]["mse"] == history["test_mse"].min()
     chosen = history.loc[history["validation_mse"].idxmin()]
     assert record.metrics["best_on_validation"] == pytest.approx(
-        {name: chosen[f"test_{name}"] for name in ("mse", "mae", "ssim", "ssim_unit_range", "psnr")} | {"epoch": chosen["epoch"]}
+        {name: chosen[f"test_{name}"] for name in ("mse", "mae", "ssim", "ssim_unit_range", "psnr")}
+        | {"epoch": chosen["epoch"]}
     )
     assert set(record.trivial) == {"repeat_last_frame", "all_zeros"}
     assert record.provenance["data"] == {"dataset": "taxibj", "source": "stand_in"}
@@ -86,7 +87,7 @@ def test_weights_give_the_recorded_predictions(recorded):
     record, folder = recorded
     with safe_open(folder / "weights.safetensors", "pt") as stored:
         config = RunConfig.model_validate(json.loads(stored.metadata()["config"]))
-        weights = {name: stored.get_tensor(name) for name in stored.keys()}
+        weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
     assert config == record.config
     model = build_model(config.model, config.clip_shape, seed=99)
     model.load_state_dict(weights)
@@ -158,7 +159,12 @@ def test_best_takes_the_first_of_equals_and_passes_over_nan():
 def test_training_stops_learning_where_the_schedule_says(tmp_path):
     seen = []
     config = tiny(num_epochs=4)
-    train(build_model(config.model, config.clip_shape), TaxiBJStandIn(), config, on_epoch=lambda row: seen.append(row["learning_rate"]))
+    train(
+        build_model(config.model, config.clip_shape),
+        TaxiBJStandIn(),
+        config,
+        on_epoch=lambda row: seen.append(row["learning_rate"]),
+    )
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=16, final_div_factor=1e4)
     expected = []

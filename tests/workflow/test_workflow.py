@@ -49,7 +49,8 @@ def repository(tmp_path_factory):
 
 def experiment(folder, name, lines):
     (folder / "workflow" / "experiments" / f"{name}.yaml").write_text(
-        f"title: {name}\npaper: {{section: '-', item: Mine}}\nsummary: Words.\n{lines}\nmetrics: [mse]\nfigure: {{kind: lines}}\n"
+        f"title: {name}\npaper: {{section: '-', item: Mine}}\nsummary: Words.\n"
+        f"metrics: [mse]\nfigure: {{kind: lines}}\n{lines}\n"
     )
 
 

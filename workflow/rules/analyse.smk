@@ -7,15 +7,15 @@ rule count:
         f"{OUT}/complexity/{{experiment}}.json",
     log:
         f"{OUT}/logs/count/{{experiment}}.log",
+    resources:
+        mem_mb=4000,
+        runtime=10,
     params:
         python=PYTHON,
         workflow=WORKFLOW,
         scale=SCALE,
         results=RESULTS,
         experiment=experiment_hash,
-    resources:
-        mem_mb=4000,
-        runtime=10,
     shell:
         "{params.python:q} -m stlight count {wildcards.experiment:q}"
         " --scale {params.scale:q}"
@@ -46,19 +46,19 @@ rule analyse:
             category="Example predictions",
         ),
         examples_svg=f"{OUT}/examples/{{experiment}}.svg",
-    wildcard_constraints:
-        experiment=any_of(trained_experiments()),
     log:
         f"{OUT}/logs/analyse/{{experiment}}.log",
+    wildcard_constraints:
+        experiment=any_of(trained_experiments()),
+    resources:
+        mem_mb=1000,
+        runtime=10,
     params:
         python=PYTHON,
         workflow=WORKFLOW,
         scale=SCALE,
         results=RESULTS,
         experiment=experiment_hash,
-    resources:
-        mem_mb=1000,
-        runtime=10,
     shell:
         "{params.python:q} -m stlight analyse {wildcards.experiment:q}"
         " --scale {params.scale:q}"

@@ -14,6 +14,11 @@ rule train:
         f"{OUT}/logs/train/{{dataset}}/{{variant}}/seed{{seed}}.log",
     benchmark:
         f"{OUT}/benchmarks/train/{{dataset}}/{{variant}}/seed{{seed}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+        gpu=0,
     params:
         python=PYTHON,
         workflow=WORKFLOW,
@@ -23,11 +28,6 @@ rule train:
         run=run_of,
         # A changed meaning trains again; a changed word in this file does not.
         config_hash=config_hash,
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=60,
-        gpu=0,
     shell:
         "{params.python:q} -m stlight train {params.run:q}"
         " --scale {params.scale:q}"
