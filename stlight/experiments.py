@@ -61,8 +61,8 @@ class Scale:
         """Fields in the paper's units → fields as they are run at this scale."""
         fields = {name: self._in_proportion(name, value) for name, value in paper_fields.items()}
         patch_area = fields["patch_size"] ** 2
-        if fields["decoder"] == "shuffle_reassemble" and paper_fields["hidden_dim"] % paper_fields["patch_size"] ** 2 == 0:
-            # A width that fits the paper's patches keeps fitting, by rounding to the nearest that does.
+        if paper_fields["hidden_dim"] % paper_fields["patch_size"] ** 2 == 0:
+            # A width that the paper's patches divide stays one, also for the decoder that does not need it: pairs keep one width.
             fields["hidden_dim"] = max(1, math.floor(fields["hidden_dim"] / patch_area + 0.5)) * patch_area
         return fields | self.data[paper_fields["dataset"]]
 

@@ -74,6 +74,7 @@ def test_stated_values_follow_the_scale_in_proportion(demo):
     assert half.hidden_dim == base.model.hidden_dim / 2
     # Rounded to a width that the patches divide: 24 · 1000 / 1400 = 17.1.
     assert demo.runs["mmnist/dim=1000/seed0"].model.hidden_dim == 16
+    assert demo.runs["mmnist/dim=1000,decoder=reassemble_shuffle/seed0"].model.hidden_dim == 16
 
 
 def test_held_values_do_not_follow(demo):

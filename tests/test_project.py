@@ -75,6 +75,15 @@ def test_conda_s_environment_installs_the_same(locked):
     assert Version(conda["python"]) in Requirement(f"python{requires}").specifier
 
 
+def test_the_rules_environment_has_the_locked_versions(locked):
+    environment = yaml.safe_load((REPOSITORY / "workflow" / "envs" / "stlight.yaml").read_text())
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    pinned = {canonical(name): Version(version) for name, version in (entry.split("==") for entry in pip)}
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    direct = {canonical(Requirement(text).name) for text in project["dependencies"]} - {"snakemake"}
+    assert pinned == {name: locked[name] for name in direct}
+
+
 def test_what_is_installed_here_is_what_is_locked(locked):
     from importlib.metadata import version
 

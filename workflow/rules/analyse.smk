@@ -7,21 +7,15 @@ rule count:
         f"{OUT}/complexity/{{experiment}}.json",
     log:
         f"{OUT}/logs/count/{{experiment}}.log",
+    conda:
+        "../envs/stlight.yaml"
     resources:
         mem_mb=4000,
         runtime=10,
     params:
-        python=PYTHON,
-        workflow=WORKFLOW,
-        scale=SCALE,
-        results=RESULTS,
         experiment=experiment_hash,
     shell:
-        "{params.python:q} -m stlight count {wildcards.experiment:q}"
-        " --scale {params.scale:q}"
-        " --workflow {params.workflow:q}"
-        " --results {params.results:q}"
-        " > {log:q} 2>&1"
+        "stlight count {wildcards.experiment:q}" " > {log:q} 2>&1"
 
 
 rule analyse:
@@ -50,21 +44,15 @@ rule analyse:
         f"{OUT}/logs/analyse/{{experiment}}.log",
     wildcard_constraints:
         experiment=any_of(trained_experiments()),
+    conda:
+        "../envs/stlight.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        python=PYTHON,
-        workflow=WORKFLOW,
-        scale=SCALE,
-        results=RESULTS,
         experiment=experiment_hash,
     shell:
-        "{params.python:q} -m stlight analyse {wildcards.experiment:q}"
-        " --scale {params.scale:q}"
-        " --workflow {params.workflow:q}"
-        " --results {params.results:q}"
-        " > {log:q} 2>&1"
+        "stlight analyse {wildcards.experiment:q}" " > {log:q} 2>&1"
 
 
 # An experiment that only counts has no predictions to show.

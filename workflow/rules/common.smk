@@ -2,14 +2,13 @@
 # Gives: PLAN, the checked plan of all runs, and the functions the rules look things up with.
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
 from stlight.config import ConfigError
 from stlight.experiments import ExperimentError, load_plan
 
-# The interpreter that runs Snakemake, also when its environment was not activated.
-PYTHON = sys.executable
 WORKFLOW = Path(workflow.basedir) / "workflow"
 
 
@@ -30,11 +29,32 @@ def checked_plan():
         raise WorkflowError(str(error))
 
 
+def command_line():
+    # `stlight` in a rule's shell is this suite's command line with the settings of this call. They are no params: a moved
+    # folder is no reason to train again.
+    options = ["--scale", SCALE, "--results", RESULTS, "--data-root", DATA]
+    options += ["--workflow", str(WORKFLOW)]
+    # The interpreter that runs Snakemake, also when its environment was not activated; with conda, the environment's.
+    in_conda = "conda" in map(str, workflow.deployment_settings.deployment_method)
+    python = (
+        ["env", f"PYTHONPATH={workflow.basedir}", "python"]
+        if in_conda
+        else [sys.executable]
+    )
+    call = (
+        f'stlight() {{ {shlex.join(python)} -m stlight "$@" {shlex.join(options)}; }}; '
+    )
+    # Snakemake formats it.
+    return call.replace("{", "{{").replace("}", "}}")
+
+
 SCALE = setting("scale", "demo")
 RESULTS = setting("results", "results")
 DATA = setting("data", "data")
 OUT = f"{RESULTS}/{SCALE}"
 PLAN = checked_plan()
+
+shell.prefix(command_line())
 
 
 wildcard_constraints:

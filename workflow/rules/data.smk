@@ -7,12 +7,10 @@ rule prepare:
         f"{DATA}/prepared/{{dataset}}-{{source}}.npz",
     log:
         f"{DATA}/prepared/{{dataset}}-{{source}}.log",
+    conda:
+        "../envs/stlight.yaml"
     resources:
         mem_mb=2000,
         runtime=10,
-    params:
-        python=PYTHON,
-        data=DATA,
     shell:
-        "{params.python:q} -m stlight prepare {wildcards.dataset:q} {wildcards.source:q}"
-        " --data-root {params.data:q} > {log:q} 2>&1"
+        "stlight prepare {wildcards.dataset:q} {wildcards.source:q}" " > {log:q} 2>&1"

@@ -14,26 +14,19 @@ rule train:
         f"{OUT}/logs/train/{{dataset}}/{{variant}}/seed{{seed}}.log",
     benchmark:
         f"{OUT}/benchmarks/train/{{dataset}}/{{variant}}/seed{{seed}}.tsv"
+    conda:
+        "../envs/stlight.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=60,
         gpu=0,
     params:
-        python=PYTHON,
-        workflow=WORKFLOW,
-        scale=SCALE,
-        results=RESULTS,
-        data=DATA,
         run=run_of,
         # A changed meaning trains again; a changed word in this file does not.
         config_hash=config_hash,
     shell:
-        "{params.python:q} -m stlight train {params.run:q}"
-        " --scale {params.scale:q}"
-        " --workflow {params.workflow:q}"
-        " --results {params.results:q}"
-        " --data-root {params.data:q}"
+        "stlight train {params.run:q}"
         " --config-hash {params.config_hash:q}"
         " --threads {threads}"
         " > {log:q} 2>&1"
