@@ -62,7 +62,7 @@ class Scale:
         fields = {name: self._in_proportion(name, value) for name, value in paper_fields.items()}
         patch_area = fields["patch_size"] ** 2
         if paper_fields["hidden_dim"] % paper_fields["patch_size"] ** 2 == 0:
-            # A width that the paper's patches divide stays one, also for the decoder that does not need it: pairs keep one width.
+            # A width that the paper's patches divide stays one; for either decoder, so that pairs keep one width.
             fields["hidden_dim"] = max(1, math.floor(fields["hidden_dim"] / patch_area + 0.5)) * patch_area
         return fields | self.data[paper_fields["dataset"]]
 
