@@ -86,7 +86,8 @@ def _train(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     folder = options.results / options.scale / "runs" / options.run
     record = train_run(options.run, config, folder, options.data_root, device=options.device)
-    print(f"{options.run}: {record.status}, test MSE {record.metrics['last']['mse']}", file=sys.stderr)
+    data = " on stand-in data" if config.data.source == "stand_in" else ""
+    print(f"{options.run}: {record.status}, test MSE{data} {record.metrics['last']['mse']}", file=sys.stderr)
 
 
 def _count(options: argparse.Namespace) -> None:

@@ -33,6 +33,10 @@ DATASETS: dict[str, ClipShape] = {
 }
 
 
+# Where the official Moving MNIST lies under the data root: training digits, and the fixed test clips.
+OFFICIAL_MOVING_MNIST = ("moving_mnist/train-images-idx3-ubyte.gz", "moving_mnist/mnist_test_seq.npy")
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message is one line that names the field, its value and what would be right."""
 
@@ -51,12 +55,12 @@ def check_architecture(
     """Raise `ConfigError` for an STLight that cannot be built. Used by the model and, before any work starts, by the plan."""
     at_least_one = {"hidden_dim": hidden_dim, "depth": depth, "patch_size": patch_size, "dilation": dilation}
     for name, value in at_least_one.items():
-        _check_integer(name, value, minimum=1)
-    _check_integer("overlap", overlap, minimum=0)
-    if len(kernel_sizes) != 2:
+        check_integer(name, value, minimum=1)
+    check_integer("overlap", overlap, minimum=0)
+    if not isinstance(kernel_sizes, tuple | list) or len(kernel_sizes) != 2:
         raise ConfigError(f"kernel_sizes must be two odd integers (k1, k2), got {kernel_sizes!r}")
     for name, kernel_size in zip(("k1", "k2"), kernel_sizes, strict=True):
-        _check_integer(f"kernel_sizes ({name})", kernel_size, minimum=1)
+        check_integer(f"kernel_sizes ({name})", kernel_size, minimum=1)
         if kernel_size % 2 == 0:
             raise ConfigError(
                 f"kernel_sizes ({name}) must be odd, got {kernel_size}: an even kernel has no centre and would shift the frame"
@@ -79,12 +83,13 @@ def check_architecture(
 
 
 def check_frame_size(height: int, width: int, patch_size: int) -> None:
-    """Raise `ConfigError` unless both sides of a frame can be cut into patches."""
-    if height % patch_size or width % patch_size:
+    """Raise `ConfigError` unless both sides of a frame can be cut into patches, of which there is at least one."""
+    if height % patch_size or width % patch_size or not height or not width:
         raise ConfigError(f"frame size must be divisible by patch_size {patch_size}, got {height}x{width}")
 
 
-def _check_integer(name: str, value: object, minimum: int) -> None:
+def check_integer(name: str, value: object, minimum: int) -> None:
+    """Raise `ConfigError` unless `value` is an integer of at least `minimum`; True and False are none."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ConfigError(f"{name} must be an integer of at least {minimum}, got {value!r}")
 
@@ -218,6 +223,8 @@ class RunConfig(_Section):
         for name, value in fields.items():
             if name not in SECTION_OF_FIELD:
                 raise ConfigError(f"unknown field {name!r}; the fields are {', '.join(SECTION_OF_FIELD)}")
+            if isinstance(value, bool) != isinstance(DEFAULTS[name], bool):
+                raise ConfigError(f"{name} must be like {DEFAULTS[name]!r}, got {value!r}")
             sections[SECTION_OF_FIELD[name]][name] = value
         try:
             return cls.model_validate({**sections, "seed": seed})

@@ -19,7 +19,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from stlight.config import DEFAULTS, SECTION_OF_FIELD, ConfigError, RunConfig
+from stlight.config import DEFAULTS, OFFICIAL_MOVING_MNIST, SECTION_OF_FIELD, ConfigError, RunConfig
 
 # Set by the scale for each data set, never by an experiment.
 SCALE_FIELDS = ("source", "clips_per_epoch", "validation_clips", "test_clips")
@@ -35,7 +35,15 @@ _SHORT = {
     "patch_size": "patch",
 }
 
-_OFFICIAL_MOVING_MNIST = ("moving_mnist/train-images-idx3-ubyte.gz", "moving_mnist/mnist_test_seq.npy")
+# The keys that each kind of figure takes.
+_FIGURE_KEYS = {
+    "heatmap": ("x", "y", "metric"),
+    "lines": (),
+    "bars": (),
+    "curves": ("hue", "y"),
+    "scatter": ("x", "y", "hue"),
+    "growth": (),
+}
 
 
 class ExperimentError(ValueError):
@@ -163,6 +171,7 @@ def quantity(printed: str) -> float:
 
 
 _UNITS = {"K": 1e3, "M": 1e6, "G": 1e9}
+_QUANTITY = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?[KMG]?")
 
 
 def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Plan:
@@ -172,13 +181,15 @@ def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Pla
     if not files:
         raise ExperimentError(f"{workflow / 'experiments'} holds no .yaml file: one is needed for each experiment")
     experiments = {path.stem: _load_experiment(path, workflow, the_scale) for path in files}
-    runs = {
-        variant.run_name(seed): variant.run_config(seed)
-        for experiment in experiments.values()
-        if experiment.train
-        for variant in experiment.variants
-        for seed in range(experiment.seeds)
-    }
+    for path in (workflow / "experiments").glob("*.yml"):
+        raise ExperimentError(f"{path}: would not be read: rename it to {path.stem}.yaml")
+    runs: dict[str, RunConfig] = {}
+    for experiment in experiments.values():
+        for variant in experiment.variants if experiment.train else []:
+            for seed in range(experiment.seeds):
+                name, config = variant.run_name(seed), variant.run_config(seed)
+                if runs.setdefault(name, config) != config:
+                    raise ExperimentError(f"{experiment.name}: two configurations would both be called {name!r}")
     return Plan(scale=the_scale, experiments=experiments, runs=runs)
 
 
@@ -189,17 +200,20 @@ def load_scale(workflow: Path, name: str, data_root: Path = Path("data")) -> Sca
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise ExperimentError(f"no scale {name!r}; the scales are {known}")
     content = _read_yaml(path, workflow / "schemas" / "scale.schema.json")
+    base, patch_area = content["base"], content["base"]["patch_size"] ** 2
+    if base["hidden_dim"] % patch_area:
+        raise ExperimentError(f"{path}: base: hidden_dim {base['hidden_dim']} must be divisible by patch_size² = {patch_area}")
     data = {}
     for dataset, settings in content["data"].items():
         source = settings["source"]
         if source == "auto":
-            present = all((data_root / file).is_file() for file in _OFFICIAL_MOVING_MNIST)
+            present = all((data_root / file).is_file() for file in OFFICIAL_MOVING_MNIST)
             source = "files" if present else "embedded"
         data[dataset] = settings | {"source": source}
     return Scale(
         name=name,
         summary=content["summary"],
-        base=content["base"],
+        base=base,
         data=data,
         seeds=content["seeds"],
         max_seeds=content.get("max_seeds"),
@@ -249,16 +263,18 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale) -> Experiment:
 
 def _published(path: Path, content: dict[str, Any], metrics: set[str]) -> list[dict[str, Any]]:
     """The published entries with their metrics as the file prints them, so that 21.80 stays 21.80."""
-    as_text = yaml.load(path.read_text(), Loader=yaml.BaseLoader).get("published", [])
-    entries = []
+    as_text = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader).get("published", [])
+    entries: list[dict[str, Any]] = []
+    places = set()
     for number, (entry, text) in enumerate(zip(content.get("published", []), as_text, strict=True)):
         for metric in metrics & entry.keys():
-            try:
-                quantity(text[metric])
-            except ValueError:
-                raise ExperimentError(
-                    f"{path}: published[{number}].{metric}: must be a number, which may end in K, M or G, got {text[metric]!r}"
-                ) from None
+            if not _QUANTITY.fullmatch(text[metric]):
+                words = f"must be a number, which may end in K, M or G, got {text[metric]!r}"
+                raise ExperimentError(f"{path}: published[{number}].{metric}: {words}")
+            place = (metric, *sorted((k, v) for k, v in text.items() if k not in metrics and k != "source"))
+            if place in places:
+                raise ExperimentError(f"{path}: published[{number}].{metric}: this cell is published twice")
+            places.add(place)
         entries.append(entry | {metric: text[metric] for metric in metrics & entry.keys()})
     return entries
 
@@ -311,10 +327,40 @@ def _check_places(path: Path, experiment: Experiment, datasets: list[str]) -> No
         place = {axis: entry[axis] for axis in experiment.axes if axis in entry}
         if "model" not in entry and not any(place.items() <= variant.axes.items() for variant in experiment.variants):
             raise ExperimentError(f"{path}: published[{number}]: no point of the grid has {_state(place)}")
-    for part, settings in (("table", experiment.table), ("figure", experiment.figure)):
-        for key in ("rows", "columns", "x", "y", "hue"):
-            if (axis := settings.get(key)) and axis not in (*experiment.axes, *known, *COUNTED_METRICS, "model"):
-                raise ExperimentError(f"{path}: {part}.{key}: {axis!r} is neither an axis of the grid nor one of the metrics")
+    _check_table_and_figure(path, experiment, known)
+
+
+def _check_table_and_figure(path: Path, experiment: Experiment, metrics: set[str]) -> None:
+    """What a table or figure names must exist, and where it shows one value in a place there must be one."""
+    kind = experiment.figure["kind"]
+    given, wanted = experiment.figure.keys() - {"kind"}, set(_FIGURE_KEYS[kind])
+    if given != wanted:
+        words = ", ".join(_FIGURE_KEYS[kind]) or "nothing else"
+        raise ExperimentError(f"{path}: figure: kind {kind} takes {words}, got {', '.join(sorted(given)) or 'nothing else'}")
+    if kind == "bars" and not {"dataset"} <= set(experiment.axes):
+        raise ExperimentError(f"{path}: figure: kind bars compares models by data set: the grid must have an axis dataset")
+    if (kind == "growth") == experiment.train:
+        raise ExperimentError(f"{path}: figure: kind growth is for experiments with train: false, and they have no other")
+    if not experiment.train and not metrics <= set(COUNTED_METRICS):
+        raise ExperimentError(f"{path}: metrics: train: false can only have {', '.join(COUNTED_METRICS)}")
+    if kind == "scatter" and experiment.figure["x"] != "num_params":
+        raise ExperimentError(f"{path}: figure.x: kind scatter has num_params there, got {experiment.figure['x']!r}")
+    quoted = any("model" in entry for entry in experiment.published)
+    axes = {*experiment.axes, *(["model"] if quoted else [])}
+    places = {"table.rows": axes, "table.columns": axes, "figure.hue": axes, "figure.metric": metrics}
+    places |= {"figure.x": axes, "figure.y": axes} if kind == "heatmap" else {"figure.y": metrics}
+    for place, known in places.items():
+        part, key = place.split(".")
+        name = getattr(experiment, part).get(key)
+        if name is not None and name not in known:
+            raise ExperimentError(f"{path}: {place}: must be one of {', '.join(sorted(known))}, got {name!r}")
+    grids = [("table", "rows", "columns")] if experiment.table else []
+    grids += [("figure", "y", "x")] if kind == "heatmap" else []
+    for part, row, column in grids:
+        names = [getattr(experiment, part)[key] for key in (row, column)]
+        cells = [tuple(variant.axes[name] for name in names) for variant in experiment.variants]
+        if len(set(cells)) < len(cells):
+            raise ExperimentError(f"{path}: {part}: several points of the grid share one cell of {names[0]} × {names[1]}")
 
 
 @cache
@@ -324,7 +370,9 @@ def _schema(path: Path) -> dict[str, Any]:
 
 def _read_yaml(path: Path, schema: Path) -> Any:
     try:
-        content = yaml.load(path.read_text(), Loader=_Loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except UnicodeDecodeError as error:
+        raise ExperimentError(f"{path}: not UTF-8 text: {error}") from error
     except yaml.YAMLError as error:
         raise ExperimentError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     best = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_schema(schema)).iter_errors(content))
@@ -338,6 +386,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
+        if other := [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:str"]:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {other[0]!r} is not text", node.start_mark)
         if repeated := [key for key in keys if keys.count(key) > 1]:
             raise yaml.constructor.ConstructorError(None, None, f"the key {repeated[0]!r} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
@@ -362,4 +412,4 @@ def _state(fields: dict[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+    return f"{value:.12g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)

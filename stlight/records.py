@@ -117,10 +117,14 @@ class Heartbeat:
         self._path.unlink(missing_ok=True)
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """The state of a run: waiting, running (with epoch and seconds), done, diverged, or failed (with an error)."""
-    if (folder / "record.json").is_file():
-        return {"status": read_record(folder / "record.json").status}
+def read_state(folder: Path, config_hash: str) -> dict[str, Any]:
+    """The state of a run: waiting, running (with epoch and seconds), done, diverged, or failed (with an error).
+
+    A record of another configuration does not count: the run is waiting to be trained again.
+    """
+    path = folder / "record.json"
+    if path.is_file() and (record := read_record(path)).config_hash == config_hash:
+        return {"status": record.status}
     try:
         state = json.loads((folder / "progress.json").read_text())
     except FileNotFoundError:

@@ -12,15 +12,16 @@ from stlight.records import RecordError, read_state
 
 def print_status(plan: Plan, results: Path) -> None:
     """Print a line for each run (waiting, running, done, diverged, failed), and how many there are of each."""
-    states = {name: _state(results / plan.scale.name / "runs" / name) for name in plan.runs}
+    folder = results / plan.scale.name / "runs"
+    states = {name: _state(folder / name, config.hash) for name, config in plan.runs.items()}
     print(tabulate([[name, state["status"], _detail(state)] for name, state in states.items()], ["run", "status", ""]))
     counts = Counter(state["status"] for state in states.values())
     print(f"\nscale {plan.scale.name}: {len(states)} runs: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
 
 
-def _state(folder: Path) -> dict[str, Any]:
+def _state(folder: Path, config_hash: str) -> dict[str, Any]:
     try:
-        return read_state(folder)
+        return read_state(folder, config_hash)
     except RecordError as error:
         return {"status": "failed", "error": str(error)}
 

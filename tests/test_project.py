@@ -18,9 +18,10 @@ MAY_IMPORT = {
     "experiments": {"config"},
     "records": {"config"},
     "metrics": {"config"},
-    "model": {"config"},
+    "kernels": set(),
+    "model": {"config", "kernels"},
     "data": {"config"},
-    "training": {"config", "records", "model", "data", "metrics"},
+    "training": {"config", "records", "kernels", "model", "data", "metrics"},
     "analysis": {"config", "experiments", "records"},
     "status": {"config", "experiments", "records"},
 }

@@ -25,15 +25,28 @@ UNRANKED = ("num_params", "flops", "seconds", "dispersion")
 
 
 def load_records(experiment: Experiment, folder: Path) -> dict[str, RunRecord]:
-    """The records there are under a scale's results, by run name. Raises `RecordError` for a damaged one."""
-    paths = {name: folder / "runs" / name / "record.json" for name in experiment.run_names}
-    return {name: read_record(path) for name, path in paths.items() if path.is_file()}
+    """The records there are under a scale's results, by run name, those of another configuration left out.
+
+    Raises `RecordError` for a damaged one.
+    """
+    records = {}
+    for variant in experiment.variants:
+        for seed in range(experiment.seeds):
+            path = folder / "runs" / variant.run_name(seed) / "record.json"
+            if path.is_file() and (record := read_record(path)).config_hash == variant.run_config(seed).hash:
+                records[record.run] = record
+    return records
 
 
 def load_counts(experiment: Experiment, folder: Path) -> dict[str, dict[str, Any]]:
-    """Parameters and FLOPs at the paper's size, by `<dataset>/<variant>`; empty if the experiment counts nothing."""
+    """Parameters and FLOPs at the paper's size, by `<dataset>/<variant>`; empty if the experiment counts nothing.
+
+    Raises `FileNotFoundError` if they are not counted yet.
+    """
     path = folder / "complexity" / f"{experiment.name}.json"
-    return json.loads(path.read_text()) if experiment.counts and path.is_file() else {}
+    if experiment.counts and not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: python -m stlight count {experiment.name}")
+    return json.loads(path.read_text()) if experiment.counts else {}
 
 
 def load_history(run_name: str, folder: Path) -> pd.DataFrame:

@@ -21,12 +21,12 @@ from stlight.analysis.aggregate import (
     HIGHER_IS_BETTER,
     OURS,
     best_variants,
-    dispersion,
     load_counts,
     load_history,
     load_records,
+    values_by_seed,
 )
-from stlight.analysis.tables import FIELD_LABELS, METRIC_LABELS, axis_text, is_best, number
+from stlight.analysis.tables import FIELD_LABELS, METRIC_LABELS, as_shown, axis_text, is_best, number
 from stlight.experiments import Experiment, Scale
 
 # Distinct in hue (for the colour-blind), in lightness (for greyscale), in marker and in line.
@@ -41,7 +41,9 @@ def write_figures(experiment: Experiment, scale: Scale, table: pd.DataFrame, fol
     """Draw figures/<item> and, for an experiment that trains, examples/<item>, PNG and SVG, under the scale's results."""
     sns.set_theme(context="notebook", style="ticks", font_scale=0.9)
     figure = KINDS[experiment.figure["kind"]](experiment, table, folder)
-    figure.suptitle(f"{experiment.item}: {experiment.title} (scale {scale.name})", fontsize="large")
+    stand_in = any(variant.config.data.source == "stand_in" for variant in experiment.variants)
+    note = f"scale {scale.name}, with stand-in data" if experiment.train and stand_in else f"scale {scale.name}"
+    figure.suptitle(f"{experiment.item}: {experiment.title} ({note})", fontsize="large")
     _save(figure, folder / "figures" / experiment.name)
     if experiment.train:
         _save(_examples(experiment, table, folder), folder / "examples" / experiment.name)
@@ -67,7 +69,8 @@ def _heatmap(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figur
     for ax, source in zip(axes, ("published", "measured"), strict=True):
         grid = cells.pivot(index=y, columns=x, values=source)
         # Ranks, so that one huge value does not wash out all others; the numbers are written in the cells.
-        ranks = grid.stack().rank().unstack().reindex_like(grid)
+        shown = as_shown(grid.stack(), metric)
+        ranks = shown.rank(ascending=not HIGHER_IS_BETTER.get(metric, False)).unstack().reindex_like(grid)
         text = (
             cells.pivot(index=y, columns=x, values="printed")
             if source == "published"
@@ -151,16 +154,23 @@ def _curves(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure
         histories = {name: load_history(name, folder).set_index("epoch") for name in names if name in records}
         if not histories:
             continue
-        curves = pd.DataFrame({name: history[f"validation_{metric}"] for name, history in histories.items()})
+        curves = pd.DataFrame({name: history[f"test_{metric}"] for name, history in histories.items()})
         style: dict[str, Any] = {"color": COLOURS[i % 4]}
         ax.plot(curves.index, curves, linewidth=0.7, alpha=0.45, **style)
         ax.fill_between(curves.index, curves.min(axis=1), curves.max(axis=1), alpha=0.15, **style)
-        label = f"{axis_text(hue, variant.axes[hue])} (n = {len(histories)})"
+        diverged = [name for name in histories if records[name].status == "diverged"]
+        for name in diverged:
+            # Where its curve ends: from there on it is in neither the mean nor the band.
+            ending = curves[name].dropna().tail(1)
+            ax.plot(ending.index, ending, "x", markersize=9, **style)
+        count = f"n = {len(histories)}" + (f", {len(diverged)} diverged ×" if diverged else "")
+        label = f"{axis_text(hue, variant.axes[hue])} ({count})"
         ax.plot(curves.index, curves.mean(axis=1), LINES[i % 4], marker=MARKERS[i % 4], markevery=0.2, label=label, **style)
     for record in list(records.values())[:1]:
-        baseline = min(values[metric] or np.inf for values in record.trivial.values())
+        values = [value for scores in record.trivial.values() if (value := scores.get(metric)) is not None]
+        baseline = max(values) if HIGHER_IS_BETTER.get(metric, False) else min(values)
         ax.axhline(baseline, color="grey", linewidth=1, linestyle=(0, (1, 3)), label="better trivial predictor")
-    ax.set(xlabel="epoch", ylabel=f"validation {METRIC_LABELS[metric]}", yscale="log")
+    ax.set(xlabel="epoch", ylabel=f"test {METRIC_LABELS[metric]}", yscale="log")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(title=f"{_label(hue)}; band: minimum to maximum", frameon=False)
     sns.despine(ax=ax)
@@ -173,20 +183,16 @@ def _scatter(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figur
         return _scatter_models(experiment, table)
     hue, y = experiment.figure["hue"], experiment.figure["y"]
     records = load_records(experiment, folder)
-    points = pd.DataFrame(
-        [
-            {"hue": v.axes[hue], "size": tuple(v.axes[a] for a in experiment.axes if a != hue)}
-            | {"num_params": record.num_params, "y": dispersion(load_history(name, folder)["train_loss"])}
-            for v in experiment.variants
-            for seed in range(experiment.seeds)
-            if (record := records.get(name := v.run_name(seed)))
-        ],
-        columns=["hue", "size", "num_params", "y"],
-    )
-    points = points.dropna()
+    rows = []
+    for variant in experiment.variants:
+        names = [name for seed in range(experiment.seeds) if (name := variant.run_name(seed)) in records]
+        values = values_by_seed(experiment, variant, y, records, folder)
+        place = {"hue": variant.axes[hue], "size": tuple(variant.axes[a] for a in experiment.axes if a != hue)}
+        rows += [place | {"num_params": records[n].num_params, "y": v} for n, v in zip(names, values, strict=True)]
+    points = pd.DataFrame(rows, columns=["hue", "size", "num_params", "y"]).dropna()
     figure, ax = plt.subplots(figsize=(8, 4.8), constrained_layout=True)
     if points.empty:
-        ax.text(0.5, 0.5, "no finite value: dispersion needs at least three epochs", ha="center", transform=ax.transAxes)
+        ax.text(0.5, 0.5, "no finite value (dispersion needs three epochs or more)", ha="center", transform=ax.transAxes)
         return figure
     means = points.groupby(["size", "hue"], sort=False)[["num_params", "y"]].mean()
     for size in points["size"].unique():
@@ -196,9 +202,11 @@ def _scatter(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figur
         ax.annotate(text, pair.iloc[0], xytext=(4, 6), textcoords="offset points", fontsize="x-small")
     for i, value in enumerate(points["hue"].unique()):
         of_hue = points[points["hue"] == value]
-        ax.scatter(of_hue["num_params"], of_hue["y"], s=14, alpha=0.4, color=COLOURS[i], marker=MARKERS[i])
+        ax.scatter(of_hue["num_params"], of_hue["y"], s=14, alpha=0.4, color=COLOURS[i % 4], marker=MARKERS[i % 4])
         of_means = means.xs(value, level="hue")
-        ax.scatter(of_means["num_params"], of_means["y"], s=70, color=COLOURS[i], marker=MARKERS[i], label=value, zorder=2)
+        ax.scatter(
+            of_means["num_params"], of_means["y"], s=70, color=COLOURS[i % 4], marker=MARKERS[i % 4], label=value, zorder=2
+        )
     ax.set(xlabel="parameters at this scale", ylabel=METRIC_LABELS[y], xscale="log", ylim=(0, None))
     for axis in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
         axis(lambda value, _: f"{value:,.0f}")

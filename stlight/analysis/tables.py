@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from stlight.analysis.aggregate import HIGHER_IS_BETTER, load_counts, load_records
 from stlight.experiments import Experiment, Scale
-from stlight.records import write_atomically
+from stlight.records import RunRecord, write_atomically
 
 METRIC_LABELS = {
     "mse": "MSE ↓",
@@ -86,7 +86,9 @@ def measured_text(row: "pd.Series[Any]") -> str:
     text = number(row["measured"], row["metric"])
     if math.isfinite(row["low"]):
         text += f" ± {number((row['high'] - row['low']) / 2, row['metric'])}"
-    return text if row["status"] in ("done", "counted") else f"{text} ({row['status']})"
+    words = [row["status"]] if row["status"] not in ("done", "counted") else []
+    words += ["stand-in"] if row["data"] == "stand-in" and row["n"] else []
+    return f"{text} ({', '.join(words)})" if words else text
 
 
 def axis_text(axis: str, value: Any) -> str:
@@ -99,8 +101,16 @@ def axis_text(axis: str, value: Any) -> str:
 
 
 def is_best(values: "pd.Series[float]", metric: str) -> "pd.Series[bool]":
-    """Which values are the best of a metric: several where they are equal, none where none is finite."""
-    return values == (values.max() if HIGHER_IS_BETTER.get(metric, False) else values.min())
+    """Which values are the best of a metric: several where they print alike, none where none is finite."""
+    shown = as_shown(values, metric)
+    return shown == (shown.max() if HIGHER_IS_BETTER.get(metric, False) else shown.min())
+
+
+def as_shown(values: "pd.Series[float]", metric: str) -> "pd.Series[float]":
+    """Values rounded to the digits they are printed with: what a reader cannot tell apart is not ranked."""
+    if metric in ("num_params", "flops"):
+        return values
+    return values.map(lambda value: float(number(value, metric)) if math.isfinite(value) else math.nan)
 
 
 def _two_way(experiment: Experiment, table: pd.DataFrame) -> list[Block]:
@@ -110,11 +120,10 @@ def _two_way(experiment: Experiment, table: pd.DataFrame) -> list[Block]:
         for source in ("published", "measured"):
             best = is_best(group[source], str(metric))
             text = {i: r["printed"] or "–" if source == "published" else measured_text(r) for i, r in group.iterrows()}
-            grid = [
-                [Cell(axis_text(rows, row))] + [Cell(text[i], best[i]) for i in of_row.index]
-                for row, of_row in group.groupby(rows, sort=False)
-            ]
-            header = [f"{_label(rows)} \\ {_label(columns)}", *(axis_text(columns, c) for c in group[columns].unique())]
+            across, down = group[columns].unique(), group[rows].unique()
+            places = {(r[rows], r[columns]): Cell(text[i], best[i]) for i, r in group.iterrows()}
+            grid = [[Cell(axis_text(rows, d)), *(places.get((d, a), Cell("")) for a in across)] for d in down]
+            header = [f"{_label(rows)} \\ {_label(columns)}", *(axis_text(columns, a) for a in across)]
             blocks.append(Block(f"{METRIC_LABELS[str(metric)]}, {source}", header, grid))
     return blocks
 
@@ -147,12 +156,11 @@ def _long(experiment: Experiment, table: pd.DataFrame) -> Block:
                 continue
             i, row = of_kind.index[0], of_kind.iloc[0]
             ranked = kind[1] not in ("num_params", "flops", "seconds")
-            measured = measured_text(row) + (" (stand-in)" if row["data"] == "stand-in" else "")
             # Beside quoted models our own number is the only measured one: best of nothing.
             alone = "model" in places
             cells += [
                 Cell(row["printed"] or "–", ranked and best[kind, "published"][i]),
-                Cell(measured, ranked and not alone and best[kind, "measured"][i]),
+                Cell(measured_text(row), ranked and not alone and best[kind, "measured"][i]),
             ]
         rows.append(cells)
     return Block("", header, rows)
@@ -221,11 +229,22 @@ def _notes(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Pa
         notes.append("Parameters and FLOPs are counted at the paper's size.")
     if {"ssim"} & set(table["metric"]):
         notes.append("SSIM follows the benchmark's convention (data range 2); the records also hold the true unit range.")
-    for record in list(load_records(experiment, folder).values())[:1]:
-        trivial = {name: values["mse"] for name, values in record.trivial.items()}
-        words = ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in trivial.items() if value is not None)
-        notes.append(f"Trivial predictors, MSE on {record.config.data.dataset}: {words}.")
+    for dataset, metrics in experiment.metrics.items():
+        records = [r for r in load_records(experiment, folder).values() if r.config.data.dataset == dataset]
+        if records:
+            notes.append(f"Trivial predictors on {dataset}: {_trivial(records[0], metrics)}.")
     return notes
+
+
+def _trivial(record: RunRecord, metrics: list[str]) -> str:
+    """What no model should be worse than, in the metrics that a table shows."""
+    measured = [m for m in metrics if m not in ("num_params", "flops", "seconds")]
+    names = dict.fromkeys("mse" if m in ("mse_x100", "dispersion") else m for m in measured)
+    words = []
+    for predictor, values in record.trivial.items():
+        shown = [f"{METRIC_LABELS[n][:-2]} {number(value, n)}" for n in names if (value := values.get(n)) is not None]
+        words.append(f"{predictor.replace('_', ' ')} {', '.join(shown)}")
+    return "; ".join(words)
 
 
 def _label(name: str) -> str:

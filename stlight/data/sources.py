@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from stlight.config import OFFICIAL_MOVING_MNIST
 from stlight.data.clips import SPLITS, Split
 
 logger = logging.getLogger(__name__)
 
-TRAIN_IMAGES = "moving_mnist/train-images-idx3-ubyte.gz"
-TEST_SEQUENCE = "moving_mnist/mnist_test_seq.npy"
+TRAIN_IMAGES, TEST_SEQUENCE = OFFICIAL_MOVING_MNIST
 PUBLISHED_MD5 = {TRAIN_IMAGES: "f68b3c2dcbeaaa9fbdd348bbdeb94873", TEST_SEQUENCE: "be083ec986bfe91a449d63653c411eb2"}
 
 # The last digits of the official training images, kept back for validation: the benchmark has none of its own.
@@ -34,11 +34,6 @@ class DataError(ValueError):
 def prepared_path(data_root: Path, dataset: str, source: str) -> Path:
     """Where `prepare` leaves the digits of a source."""
     return data_root / "prepared" / f"{dataset}-{source}.npz"
-
-
-def official_files_present(data_root: Path) -> bool:
-    """Whether both files of the official Moving MNIST lie under the data root."""
-    return all((data_root / name).is_file() for name in PUBLISHED_MD5)
 
 
 def prepare(dataset: str, source: str, data_root: Path) -> Path:

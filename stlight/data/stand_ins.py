@@ -46,7 +46,7 @@ class TaxiBJStandIn(_StandIn):
         in_x = torch.exp(-((grid - x.unsqueeze(-1)) ** 2) / (2 * width**2).unsqueeze(-1))
         in_y = torch.exp(-((grid - y.unsqueeze(-1)) ** 2) / (2 * width**2).unsqueeze(-1))
         # A sum over centres of separable bumps: (N, T, C, centres, 32) twice → (N, T, C, 32, 32).
-        flow = torch.einsum("ntcki,ntckj->ntcij", in_y * height.unsqueeze(-1), in_x)
+        flow = ((in_y * height.unsqueeze(-1)).unsqueeze(-1) * in_x.unsqueeze(-2)).sum(3)
         return 1 - torch.exp(-flow)
 
 

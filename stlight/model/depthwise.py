@@ -4,24 +4,10 @@ On a CPU, PyTorch sends a dilated depthwise convolution down its slow reference 
 interleaved grids turns it into a plain one with the same weights: every tap of the dilated kernel stays on its own grid.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_plain: ContextVar[bool] = ContextVar("plain_depthwise", default=False)
-
-
-@contextmanager
-def plain_depthwise() -> Iterator[None]:
-    """Compute by PyTorch's own operator inside: for counting operations, and as the reference in tests."""
-    token = _plain.set(True)
-    try:
-        yield
-    finally:
-        _plain.reset(token)
+from stlight.kernels.plain import only_plain
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -36,7 +22,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C, H, W), the same result whichever way it is computed."""
-        if self.dilation[0] == 1 or x.device.type != "cpu" or _plain.get():
+        if self.dilation[0] == 1 or x.device.type != "cpu" or only_plain():
             return super().forward(x)
         return self._by_interleaved_grids(x)
 

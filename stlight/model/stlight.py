@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from stlight.config import check_architecture, check_frame_size
+from stlight.config import check_architecture, check_frame_size, check_integer
+from stlight.kernels import choose_path
 from stlight.model.depthwise import DepthwiseConv2d
 from stlight.model.initialization import initialize
 
@@ -67,8 +68,9 @@ class STLight(nn.Module):
         skip: bool = True,
     ) -> None:
         for name, value in {"context_frames": context_frames, "horizon_frames": horizon_frames, "channels": channels}.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+            check_integer(name, value, minimum=1)
+        if not isinstance(skip, bool):
+            raise ValueError(f"skip must be True or False, got {skip!r}")
         check_architecture(
             hidden_dim=hidden_dim,
             depth=depth,
@@ -102,12 +104,16 @@ class STLight(nn.Module):
         check_frame_size(height, width, self.patch_size)
 
         x = self.patch_encoder(clip_BTCHW.flatten(1, 2))
+        # Plain PyTorch, or faster kernels of the same result.
+        path = choose_path(self.mixers, x)
+        x = path.enter(x)
         for i, mixer in enumerate(self.mixers):
             if self.skip and i == self.skip[0]:
                 skipped = x
             if self.skip and i == self.skip[1]:
                 x = x + skipped
-            x = mixer(x)
+            x = path.mix(mixer, x)
+        x = path.leave(x)
         if self.decoder == "shuffle_reassemble":
             x = self.patch_reassemble(self.patch_shuffle(x))
         else:

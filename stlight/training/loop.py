@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stlight.config import RunConfig
+from stlight.config import RunConfig, TrainingConfig
 from stlight.data.clips import Clips, Split
 from stlight.training.devices import autocast
-from stlight.training.evaluation import evaluate
+from stlight.training.evaluation import Predictor, evaluate
 from stlight.training.schedule import one_cycle
 
 # An epoch whose mean loss is this many times the loss of the very first batch has exploded.
@@ -45,7 +45,7 @@ def train(
 
     A row holds epoch (from 1), learning_rate (of its last step), train_loss (mean over its steps of the squared error per
     element), validation_* and test_* metrics, and seconds of training and evaluation. Training ends early, diverged, when the
-    loss is not finite or has exploded.
+    loss or the error after an epoch is not finite, or the loss has exploded.
     """
     recipe, device = config.training, dataset.device
     num_context = config.clip_shape.context_frames
@@ -83,19 +83,32 @@ def train(
         trained = time.perf_counter()
 
         row: Row = {"epoch": epoch, "learning_rate": learning_rate, "train_loss": train_loss}
-        model.eval()
-        with autocast(device, recipe):
-            for split, num_clips in held_out:
-                scores = evaluate(model, dataset, split, num_clips, num_context)
-                row |= {f"{split}_{name}": value for name, value in scores.items()}
+        for split, num_clips in held_out:
+            scores = evaluate(predictor(model, device, recipe), dataset, split, num_clips, num_context)
+            row |= {f"{split}_{name}": value for name, value in scores.items()}
         row |= {"train_seconds": trained - started, "evaluation_seconds": time.perf_counter() - trained}
         result.history.append(row)
         on_epoch(row)
 
-        if not math.isfinite(train_loss) or train_loss > EXPLOSION * first_loss:
+        # The training loss of an epoch is older than its last step, so what the weights have become is seen in the evaluation.
+        if (
+            not all(map(math.isfinite, (train_loss, row["validation_mse"], row["test_mse"])))
+            or train_loss > EXPLOSION * first_loss
+        ):
             result.diverged = True
             break
     return result
+
+
+def predictor(model: nn.Module, device: torch.device, recipe: TrainingConfig) -> Predictor:
+    """The model for evaluation, in the precision it is trained in; only its own computation is, not the clips it is given."""
+    model.eval()
+
+    def predict(context: Tensor) -> Tensor:
+        with autocast(device, recipe):
+            return model(context)
+
+    return predict
 
 
 def _batches(dataset: Clips, config: RunConfig, epoch: int) -> Iterator[Tensor]:

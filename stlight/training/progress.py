@@ -12,7 +12,7 @@ class Progress:
 
     def __init__(self, name: str, num_epochs: int) -> None:
         self._live = sys.stderr.isatty()
-        self._every = max(1, num_epochs // 20)
+        self._every = -(-num_epochs // 20)
         self._bar = tqdm(total=num_epochs, desc=name, unit="epoch", disable=not self._live)
         self._name, self._num_epochs, self._seconds = name, num_epochs, 0.0
 

@@ -20,9 +20,9 @@ from stlight.data import Clips, open_dataset
 from stlight.model import build_model
 from stlight.model.complexity import count_flops, count_parameters
 from stlight.records import Heartbeat, RunRecord, finite, provenance, read_record, write_record
-from stlight.training.devices import autocast, choose_device, configure, describe_device
+from stlight.training.devices import choose_device, configure, describe_device
 from stlight.training.evaluation import evaluate, trivial_predictors
-from stlight.training.loop import Row, Training, train
+from stlight.training.loop import Row, Training, predictor, train
 from stlight.training.progress import Progress
 
 # Test clips whose predictions are kept to be shown: the first ones, the same for every run.
@@ -53,7 +53,8 @@ def train_run(
         if config.training.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-        with Progress(name, config.training.num_epochs) as progress:
+        label = f"{name} (stand-in data)" if config.data.source == "stand_in" else name
+        with Progress(label, config.training.num_epochs) as progress:
 
             def on_epoch(row: Row) -> None:
                 progress.show(row)
@@ -92,8 +93,8 @@ def _record(name: str, config: RunConfig, model: nn.Module, dataset: Clips, resu
         status="diverged" if result.diverged else "done",
         metrics={selection: {"epoch": row["epoch"]} | finite(_test_metrics(row)) for selection, row in selected.items()},
         trivial={
-            predictor: finite(evaluate(predict, dataset, "test", config.data.test_clips, shape.context_frames))
-            for predictor, predict in trivial_predictors(shape.horizon_frames).items()
+            name_of: finite(evaluate(predict, dataset, "test", config.data.test_clips, shape.context_frames))
+            for name_of, predict in trivial_predictors(shape.horizon_frames).items()
         },
         num_params=count_parameters(model)["total"],
         flops=count_flops(model, shape),
@@ -126,8 +127,7 @@ def _write_examples(path: Path, model: nn.Module, dataset: Clips, config: RunCon
     """Context, truth and prediction of the first test clips, uint8 (N, T, C, H, W), to be drawn later without torch."""
     num_context = config.clip_shape.context_frames
     clip = dataset.clips("test", torch.arange(min(count, config.data.test_clips)))
-    with autocast(dataset.device, config.training):
-        prediction = model.eval()(clip[:, :num_context]).float()
+    prediction = predictor(model, dataset.device, config.training)(clip[:, :num_context]).float()
     arrays = {"context": clip[:, :num_context], "truth": clip[:, num_context:], "prediction": prediction.nan_to_num(0)}
     np.savez_compressed(path, **{name: _to_uint8(values) for name, values in arrays.items()})
 

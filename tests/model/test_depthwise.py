@@ -2,7 +2,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stlight.model.depthwise import DepthwiseConv2d, plain_depthwise
+from stlight.kernels.plain import plain_operators
+from stlight.model.depthwise import DepthwiseConv2d
 
 
 @settings(max_examples=60, deadline=None)
@@ -19,7 +20,7 @@ def test_equals_pytorch_s_convolution_forward_and_backward(kernel_size, dilation
     convolution = DepthwiseConv2d(channels, kernel_size, dilation).double()
     x = torch.randn(batch, channels, height, width, dtype=torch.float64, requires_grad=True)
     ours = convolution(x)
-    with plain_depthwise():
+    with plain_operators():
         plain = convolution(x)
     torch.testing.assert_close(ours, plain)
     leaves = (x, convolution.weight, convolution.bias)

@@ -7,9 +7,12 @@ rule count:
         f"{OUT}/complexity/{{experiment}}.json",
     log:
         f"{OUT}/logs/count/{{experiment}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/count/{{experiment}}.tsv"
     conda:
         "../envs/stlight.yaml"
     resources:
+        gpu=0,
         mem_mb=4000,
         runtime=10,
     params:
@@ -47,6 +50,7 @@ rule analyse:
     conda:
         "../envs/stlight.yaml"
     resources:
+        gpu=0,
         mem_mb=1000,
         runtime=10,
     params:

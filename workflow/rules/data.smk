@@ -3,13 +3,18 @@
 
 
 rule prepare:
+    input:
+        official_files,
     output:
         f"{DATA}/prepared/{{dataset}}-{{source}}.npz",
     log:
         f"{DATA}/prepared/{{dataset}}-{{source}}.log",
+    benchmark:
+        f"{DATA}/prepared/{{dataset}}-{{source}}.tsv"
     conda:
         "../envs/stlight.yaml"
     resources:
+        gpu=0,
         mem_mb=2000,
         runtime=10,
     shell:
