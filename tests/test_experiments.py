@@ -130,7 +130,21 @@ def test_numbers_mean_the_same_however_they_are_written(workflow):
         ({"metrics": ["mes"]}, r"mine\.yaml: metrics"),
         ({"colour": "red"}, r"mine\.yaml: .*'colour' was unexpected"),
         ({"figure": {"kind": "pie"}}, r"mine\.yaml: figure\.kind: 'pie'"),
-        ({"figure": {"kind": "heatmap", "x": "k1"}}, r"figure\.x: 'k1' is neither an axis"),
+        ({"figure": {"kind": "heatmap"}}, r"figure: kind heatmap takes x, y, metric, got nothing else"),
+        (
+            {"grid": {"k1": [3], "depth": [8]}, "figure": {"kind": "heatmap", "x": "k2", "y": "k1", "metric": "mse"}},
+            r"figure\.x: must be one of depth, k1, got 'k2'",
+        ),
+        (
+            {"grid": {"k1": [3], "k2": [5], "depth": [8, 16]}, "table": {"rows": "k1", "columns": "k2"}},
+            r"table: several points of the grid share one cell of k1 × k2",
+        ),
+        ({"figure": {"kind": "bars"}}, r"the grid must have an axis dataset"),
+        ({"train": False}, r"figure: kind growth is for experiments with train: false"),
+        ({"grid": {"k1": [True]}}, r"k1 must be like 3, got True"),
+        ({"grid": {3: [3]}}, r"the key '3' is not text"),
+        ({"published": [{"depth": 8, "mse": "nan"}]}, r"published\[0\]\.mse: must be a number.*got 'nan'"),
+        ({"published": [{"depth": 8, "mse": 1}, {"depth": 8, "mse": 2}]}, r"published\[1\]\.mse: this cell is published twice"),
         ({"published": [{"depth": 4, "mse": 1}]}, r"published\[0\]: no point of the grid has depth = 4"),
         (
             {"published": [{"depth": 8, "mae": 1}]},
@@ -154,11 +168,21 @@ def test_wrong_yaml_repeated_keys_and_scales_are_named(workflow):
     path.write_text("title: a\ntitle: b\n")
     with pytest.raises(ExperimentError, match="the key 'title' is given twice"):
         load_plan(workflow, "demo")
-    path.unlink()
+    path.write_bytes(b"title: \xff")
+    with pytest.raises(ExperimentError, match=r"mine\.yaml: not UTF-8 text"):
+        load_plan(workflow, "demo")
+    path.rename(path.with_suffix(".yml"))
+    with pytest.raises(ExperimentError, match=r"mine\.yml: would not be read: rename it to mine\.yaml"):
+        load_plan(workflow, "demo")
+    path.with_suffix(".yml").unlink()
     with pytest.raises(ExperimentError, match="no scale 'dmeo'; the scales are demo, paper, small, smoke"):
         load_plan(workflow, "dmeo")
     scale = workflow / "scales" / "demo.yaml"
-    scale.write_text(scale.read_text().replace("depth:", "dept:"))
+    text = scale.read_text()
+    scale.write_text(text.replace("hidden_dim: 24", "hidden_dim: 25"))
+    with pytest.raises(ExperimentError, match=r"demo\.yaml: base: hidden_dim 25 must be divisible by patch_size² = 4"):
+        load_plan(workflow, "demo")
+    scale.write_text(text.replace("depth:", "dept:"))
     with pytest.raises(ExperimentError, match=r"demo\.yaml: base.*'dept' was unexpected"):
         load_plan(workflow, "demo")
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 
 import pytest
 import yaml
@@ -29,8 +30,11 @@ MAY_IMPORT = {
 
 def imported_rooms(path):
     for node in ast.walk(ast.parse(path.read_text())):
-        names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"stlight.{alias.name}" for alias in node.names] if node.module == "stlight" else [node.module]
+        else:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         yield from (name.split(".")[1] for name in names if name.startswith("stlight."))
 
 
@@ -86,9 +90,9 @@ def test_the_rules_environment_has_the_locked_versions(locked):
 
 
 def test_what_is_installed_here_is_what_is_locked(locked):
-    from importlib.metadata import version
-
-    assert Version(Version(version("torch")).public) == locked["torch"]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    names = [Requirement(text).name for text in project["dependencies"]]
+    assert {n: Version(Version(version(n)).public) for n in names} == {n: locked[canonical(n)] for n in names}
 
 
 def test_versions_agree():

@@ -103,7 +103,7 @@ def axis_text(axis: str, value: Any) -> str:
 def is_best(values: "pd.Series[float]", metric: str) -> "pd.Series[bool]":
     """Which values are the best of a metric: several where they print alike, none where none is finite."""
     shown = as_shown(values, metric)
-    return shown == (shown.max() if HIGHER_IS_BETTER.get(metric, False) else shown.min())
+    return shown.eq(shown.max() if HIGHER_IS_BETTER.get(metric, False) else shown.min())
 
 
 def as_shown(values: "pd.Series[float]", metric: str) -> "pd.Series[float]":
@@ -121,7 +121,8 @@ def _two_way(experiment: Experiment, table: pd.DataFrame) -> list[Block]:
             best = is_best(group[source], str(metric))
             text = {i: r["printed"] or "–" if source == "published" else measured_text(r) for i, r in group.iterrows()}
             across, down = group[columns].unique(), group[rows].unique()
-            places = {(r[rows], r[columns]): Cell(text[i], best[i]) for i, r in group.iterrows()}
+            marked = dict(zip(group.index, best, strict=True))
+            places = {(r[rows], r[columns]): Cell(text[i], marked[i]) for i, r in group.iterrows()}
             grid = [[Cell(axis_text(rows, d)), *(places.get((d, a), Cell("")) for a in across)] for d in down]
             header = [f"{_label(rows)} \\ {_label(columns)}", *(axis_text(columns, a) for a in across)]
             blocks.append(Block(f"{METRIC_LABELS[str(metric)]}, {source}", header, grid))

@@ -32,7 +32,7 @@ def record_run(tmp_path):
         )
         write_record(tmp_path / "runs" / name / "record.json", record)
         history = pd.DataFrame({"epoch": range(1, len(losses) + 1), "train_loss": losses})
-        history["validation_mse"] = history["train_loss"] * 100
+        history["test_mse"] = history["train_loss"] * 100
         history.to_csv(tmp_path / "runs" / name / "history.csv", index=False)
 
     return write

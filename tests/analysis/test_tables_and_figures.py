@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -112,3 +113,45 @@ def test_a_diverged_grid_can_still_be_drawn(make):
     text = make("table3_kernel_sizes", lambda v, _: None if v.axes["k1"] == 11 else 60.0 + v.axes["k2"])
     assert text.count("–") >= 5
     assert "no run" not in make("table5_final_div_factor", lambda v, _: None)
+
+
+def test_grids_with_holes_keep_their_columns(demo, record_run, tmp_path):
+    whole = demo.experiment("table3_kernel_sizes")
+    places = [(3, 5), (3, 7), (5, 3), (5, 5), (5, 7)]
+    holed = dataclasses.replace(whole, variants=[v for v in whole.variants if (v.axes["k1"], v.axes["k2"]) in places])
+    for variant in holed.variants:
+        record_run(holed, variant, mse=10.0 * variant.axes["k1"] + variant.axes["k2"])
+    write_tables(holed, demo.scale, aggregate(holed, tmp_path), tmp_path)
+    measured = (tmp_path / "tables" / "table3_kernel_sizes.md").read_text().split("measured")[1].splitlines()
+    cells = {
+        row[1].strip(): [cell.strip(" *") for cell in row[2:-1]]
+        for row in (line.split("|") for line in measured)
+        if len(row) > 2
+    }
+    header = next(cells[key] for key in cells if key.startswith("k1"))
+    assert dict(zip(header, cells["5"], strict=True)) == {"3": "53.00", "5": "55.00", "7": "57.00"}
+    assert dict(zip(header, cells["3"], strict=True)) == {"3": "", "5": "35.00", "7": "37.00"}
+
+
+def test_records_of_another_configuration_are_not_tabulated(demo, record_run, tmp_path):
+    experiment = demo.experiment("table5_final_div_factor")
+    old = experiment.variants[0]
+    changed = old.config.model_copy(update={"training": old.config.training.model_copy(update={"num_epochs": 99})})
+    record_run(experiment, dataclasses.replace(old, config=changed), mse=1.0)
+    assert set(aggregate(experiment, tmp_path)["status"]) == {"waiting"}
+
+
+def test_equal_looking_cells_are_all_best(make):
+    text = make("table5_final_div_factor", lambda v, _: 50.0 + v.axes["max_lr"] * 1000 + v.axes["final_div_factor"] * 1e-9)
+    assert text.split("measured")[1].count("**50.30**") == 3
+
+
+def test_missing_counts_say_what_to_do(demo, tmp_path):
+    with pytest.raises(FileNotFoundError, match="python -m stlight count section_b_complexity"):
+        aggregate(demo.experiment("section_b_complexity"), tmp_path)
+
+
+def test_trivial_predictors_are_given_for_each_data_set_and_metric(make):
+    text = make("table1_literature")
+    for dataset in ("mmnist", "taxibj", "kth"):
+        assert f"Trivial predictors on {dataset}: repeat last frame" in text

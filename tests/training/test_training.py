@@ -142,13 +142,23 @@ def test_divergence_ends_training_with_its_history(value):
     assert [row["epoch"] for row in result.history] == [1, 2]
 
 
+def test_weights_ruined_by_the_last_step_are_seen():
+    # The training loss of the only step was still fine.
+    config = tiny(num_epochs=1, clips_per_epoch=2, max_lr=1e38)
+    result = train(build_model(config.model, config.clip_shape), TaxiBJStandIn(), config)
+    assert np.isfinite(result.history[0]["train_loss"])
+    assert result.diverged
+
+
 def test_a_diverged_run_is_a_result(tmp_path, monkeypatch):
     monkeypatch.setattr("stlight.training.run.open_dataset", lambda *_, **__: (ExplodingClips(float("nan")), {}))
     record = train_run("taxibj/diverges/seed0", tiny(), tmp_path, tmp_path)
     assert record.status == "diverged"
     assert read_record(tmp_path / "record.json").metrics["last"]["mse"] is None
     assert record.metrics["best_on_validation"]["epoch"] == 1
-    assert read_state(tmp_path)["status"] == "diverged"
+    assert read_state(tmp_path, tiny().hash)["status"] == "diverged"
+    # A record of another configuration does not count.
+    assert read_state(tmp_path, "another")["status"] == "waiting"
 
 
 def test_best_takes_the_first_of_equals_and_passes_over_nan():
@@ -203,22 +213,22 @@ def test_damaged_and_foreign_records_are_refused(recorded, tmp_path):
 def test_a_failed_run_says_why_in_its_state(tmp_path):
     with pytest.raises(ValueError, match="is missing"):
         train_run("mmnist/x/seed0", tiny(dataset="mmnist", source="embedded"), tmp_path / "run", tmp_path)
-    state = read_state(tmp_path / "run")
+    state = read_state(tmp_path / "run", "any")
     assert state["status"] == "failed"
     assert "python -m stlight prepare" in state["error"]
 
 
 def test_states_of_runs_under_way(tmp_path):
-    assert read_state(tmp_path) == {"status": "waiting"}
+    assert read_state(tmp_path, "any") == {"status": "waiting"}
     import os
     import socket
 
     beat = {"pid": os.getpid(), "host": socket.gethostname(), "epoch": 2, "num_epochs": 5, "seconds": 1.0}
     (tmp_path / "progress.json").write_text(json.dumps(beat))
-    assert read_state(tmp_path)["status"] == "running"
+    assert read_state(tmp_path, "any")["status"] == "running"
     # No process has this number: it is above the largest that Linux gives out.
     (tmp_path / "progress.json").write_text(json.dumps(beat | {"pid": 2**22 + 1}))
-    assert read_state(tmp_path)["status"] == "failed"
+    assert read_state(tmp_path, "any")["status"] == "failed"
 
 
 def test_devices():
