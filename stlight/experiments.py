@@ -4,22 +4,17 @@ An experiment speaks in the paper's units; a scale says what the paper's base be
 follows in proportion. A variant is therefore called the same at every scale. Imports no torch.
 """
 
-import difflib
 import hashlib
 import itertools
 import json
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-import yaml
-
 from stlight.config import DEFAULTS, OFFICIAL_MOVING_MNIST, SECTION_OF_FIELD, ConfigError, RunConfig
+from stlight.experiment_files import ExperimentError, as_text, nearest, published_entries, read_yaml
 
 # Set by the scale for each data set, never by an experiment.
 SCALE_FIELDS = ("source", "clips_per_epoch", "validation_clips", "test_clips")
@@ -44,10 +39,6 @@ _FIGURE_KEYS = {
     "scatter": ("x", "y", "hue"),
     "growth": (),
 }
-
-
-class ExperimentError(ValueError):
-    """An experiment or scale file that cannot be used; the message names the file, the place in it and what would be right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,27 +142,17 @@ class Plan:
     def run(self, name: str) -> RunConfig:
         """A run's configuration. Raises `ExperimentError` for an unknown name, with the nearest known one."""
         if name not in self.runs:
-            raise ExperimentError(f"no run {name!r} at scale {self.scale.name}{_nearest(name, self.runs)}")
+            raise ExperimentError(f"no run {name!r} at scale {self.scale.name}{nearest(name, self.runs)}")
         return self.runs[name]
 
     def experiment(self, name: str) -> Experiment:
         """An experiment. Raises `ExperimentError` for an unknown name, with the nearest known one."""
         if name not in self.experiments:
-            raise ExperimentError(f"no experiment {name!r}{_nearest(name, self.experiments)}")
+            raise ExperimentError(f"no experiment {name!r}{nearest(name, self.experiments)}")
         return self.experiments[name]
 
 
 COUNTED_METRICS = ("num_params", "flops")
-
-
-def quantity(printed: str) -> float:
-    """A published number as printed, which may carry a unit: "14.77", or "32.9M" for 32.9e6."""
-    number, unit = (printed[:-1], printed[-1]) if printed[-1] in _UNITS else (printed, "")
-    return float(number) * _UNITS.get(unit, 1)
-
-
-_UNITS = {"K": 1e3, "M": 1e6, "G": 1e9}
-_QUANTITY = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?[KMG]?")
 
 
 def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Plan:
@@ -199,7 +180,7 @@ def load_scale(workflow: Path, name: str, data_root: Path = Path("data")) -> Sca
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise ExperimentError(f"no scale {name!r}; the scales are {known}")
-    content = _read_yaml(path, workflow / "schemas" / "scale.schema.json")
+    content = read_yaml(path, workflow / "schemas" / "scale.schema.json")
     base, patch_area = content["base"], content["base"]["patch_size"] ** 2
     if base["hidden_dim"] % patch_area:
         raise ExperimentError(f"{path}: base: hidden_dim {base['hidden_dim']} must be divisible by patch_size² = {patch_area}")
@@ -221,7 +202,7 @@ def load_scale(workflow: Path, name: str, data_root: Path = Path("data")) -> Sca
 
 
 def _load_experiment(path: Path, workflow: Path, scale: Scale) -> Experiment:
-    content = _read_yaml(path, workflow / "schemas" / "experiment.schema.json")
+    content = read_yaml(path, workflow / "schemas" / "experiment.schema.json")
     grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
     base = content.get("base", {})
     axes = list(dict.fromkeys(name for grid in grids for name in grid))
@@ -251,7 +232,7 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale) -> Experiment:
         axes=axes,
         seeds=min(seeds, scale.max_seeds or seeds),
         selection=content.get("selection", "last"),
-        published=_published(path, content, {metric for names in metrics_of.values() for metric in names}),
+        published=published_entries(path, content, {metric for names in metrics_of.values() for metric in names}),
         table=content.get("table", {}),
         figure=content["figure"],
         variants=list(variants.values()),
@@ -259,24 +240,6 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale) -> Experiment:
     )
     _check_places(path, experiment, datasets)
     return experiment
-
-
-def _published(path: Path, content: dict[str, Any], metrics: set[str]) -> list[dict[str, Any]]:
-    """The published entries with their metrics as the file prints them, so that 21.80 stays 21.80."""
-    as_text = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader).get("published", [])
-    entries: list[dict[str, Any]] = []
-    places = set()
-    for number, (entry, text) in enumerate(zip(content.get("published", []), as_text, strict=True)):
-        for metric in metrics & entry.keys():
-            if not _QUANTITY.fullmatch(text[metric]):
-                words = f"must be a number, which may end in K, M or G, got {text[metric]!r}"
-                raise ExperimentError(f"{path}: published[{number}].{metric}: {words}")
-            place = (metric, *sorted((k, v) for k, v in text.items() if k not in metrics and k != "source"))
-            if place in places:
-                raise ExperimentError(f"{path}: published[{number}].{metric}: this cell is published twice")
-            places.add(place)
-        entries.append(entry | {metric: text[metric] for metric in metrics & entry.keys()})
-    return entries
 
 
 def _variant(stated: dict[str, Any], axes: list[str], scale: Scale) -> Variant:
@@ -289,7 +252,7 @@ def _variant(stated: dict[str, Any], axes: list[str], scale: Scale) -> Variant:
         for name, value in paper_fields.items()
         if value != DEFAULTS[name] and name not in (*SCALE_FIELDS, "dataset")
     }
-    name = ",".join(f"{_SHORT.get(n, n)}={_text(v)}" for n, v in differing.items()) or "stlight_l"
+    name = ",".join(f"{_SHORT.get(n, n)}={as_text(v)}" for n, v in differing.items()) or "stlight_l"
     return Variant(dataset=dataset, name=name, axes={n: paper_fields[n] for n in axes}, paper=paper, config=config)
 
 
@@ -308,7 +271,7 @@ def _check_fields(path: Path, place: str, names: dict[str, Any]) -> None:
         if name in SCALE_FIELDS:
             raise ExperimentError(f"{path}: {place}: {name} is set by the scale, not by an experiment")
         if name not in SECTION_OF_FIELD:
-            raise ExperimentError(f"{path}: {place}: unknown field {name!r}{_nearest(name, SECTION_OF_FIELD)}")
+            raise ExperimentError(f"{path}: {place}: unknown field {name!r}{nearest(name, SECTION_OF_FIELD)}")
 
 
 def _check_places(path: Path, experiment: Experiment, datasets: list[str]) -> None:
@@ -363,53 +326,9 @@ def _check_table_and_figure(path: Path, experiment: Experiment, metrics: set[str
             raise ExperimentError(f"{path}: {part}: several points of the grid share one cell of {names[0]} × {names[1]}")
 
 
-@cache
-def _schema(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text()))
-
-
-def _read_yaml(path: Path, schema: Path) -> Any:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except UnicodeDecodeError as error:
-        raise ExperimentError(f"{path}: not UTF-8 text: {error}") from error
-    except yaml.YAMLError as error:
-        raise ExperimentError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    best = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_schema(schema)).iter_errors(content))
-    if best is not None:
-        raise ExperimentError(f"{path}: {best.json_path.removeprefix('$.').replace('$', 'the file')}: {best.message}")
-    return content
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text; here every way of writing a number gives a number, and a repeated key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        if other := [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:str"]:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {other[0]!r} is not text", node.start_mark)
-        if repeated := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {repeated[0]!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
-
-
 def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _state(fields: dict[str, Any]) -> str:
-    return ", ".join(f"{name} = {_text(value)}" for name, value in fields.items())
-
-
-def _text(value: Any) -> str:
-    return f"{value:.12g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+    return ", ".join(f"{name} = {as_text(value)}" for name, value in fields.items())

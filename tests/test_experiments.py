@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from stlight.config import DEFAULTS, ConfigError, RunConfig
-from stlight.experiments import ExperimentError, load_plan, quantity
+from stlight.experiment_files import ExperimentError, quantity
+from stlight.experiments import load_plan
 
 from .conftest import WORKFLOW
 

@@ -16,14 +16,15 @@ from .conftest import REPOSITORY
 
 MAY_IMPORT = {
     "config": set(),
-    "experiments": {"config"},
+    "experiment_files": set(),
+    "experiments": {"config", "experiment_files"},
     "records": {"config"},
     "metrics": {"config"},
     "kernels": set(),
     "model": {"config", "kernels"},
     "data": {"config"},
     "training": {"config", "records", "kernels", "model", "data", "metrics"},
-    "analysis": {"config", "experiments", "records"},
+    "analysis": {"config", "experiment_files", "experiments", "records"},
     "status": {"config", "experiments", "records"},
 }
 

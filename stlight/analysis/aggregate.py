@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from stlight.experiments import Experiment, Variant, quantity
+from stlight.experiment_files import quantity
+from stlight.experiments import Experiment, Variant
 from stlight.records import RunRecord, read_record
 
 CONFIDENCE = 0.95

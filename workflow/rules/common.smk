@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from stlight.config import OFFICIAL_MOVING_MNIST, ConfigError
-from stlight.experiments import ExperimentError, load_plan
+from stlight.experiment_files import ExperimentError
+from stlight.experiments import load_plan
 
 WORKFLOW = Path(workflow.basedir) / "workflow"
 
