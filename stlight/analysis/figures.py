@@ -226,12 +226,15 @@ def _scatter_models(experiment: Experiment, table: pd.DataFrame) -> Figure:
         for source in ("published", "measured")
         if np.isfinite((cells := group.set_index("metric")).loc[[x, y], source].astype(float)).all()
     ]
-    for i, (at_x, at_y, model, source) in enumerate(sorted(points)):
+    for point in points:
+        at_x, at_y, model, source = point
         ours = model == OURS
         colour = COLOURS[1] if source == "measured" else COLOURS[0] if ours else "#5d6a72"
         ax.scatter(at_x, at_y, s=90 if ours else 40, color=colour, marker="*" if source == "measured" else "D" if ours else "o")
-        # Above and below in turn, so that neighbours' names do not cover each other.
-        place: dict[str, Any] = {"xytext": (0, 8 if i % 2 else -9), "va": "bottom" if i % 2 else "top", "ha": "center"}
+        # Above the point, unless the nearest other one stands higher: so that neighbours' names do not cover each other.
+        nearest = min((other for other in points if other is not point), key=lambda other: abs(other[0] - at_x), default=point)
+        above = at_y >= nearest[1]
+        place: dict[str, Any] = {"xytext": (0, 8 if above else -9), "va": "bottom" if above else "top", "ha": "center"}
         words = f"{model}, {source}" if ours else str(model)
         ax.annotate(words, (at_x, at_y), textcoords="offset points", fontsize="x-small", color=colour, **place)
     ax.set(xlabel=f"{METRIC_LABELS[x]} at the paper's size", ylabel=METRIC_LABELS[y], yscale="log")
