@@ -61,9 +61,13 @@ static inline float gelu(float x) {
     return x * normal_cdf(x, &gauss);
 }
 
-static inline float gelu_slope(float x) {
-    float gauss, cdf = normal_cdf(x, &gauss);
-    return cdf + x * gauss * 0.3989422804014327f;
+/* gelu and its slope, which share nearly all of their work. */
+static void gelu_and_slope(float *restrict value, float *restrict slope, const float *restrict x, float bias, long n) {
+    for (long i = 0; i < n; i++) {
+        float gauss, z = x[i] + bias, cdf = normal_cdf(z, &gauss);
+        value[i] = z * cdf;
+        slope[i] = cdf + z * gauss * 0.3989422804014327f;
+    }
 }
 
 static float sum(const float *a, long n) {
@@ -195,19 +199,19 @@ int dw_backward(int threads, int C, int H, int W, int B, int k1, int k2, int dil
     int failed = 0;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(| : failed)
     for (int c = 0; c < C; c++) {
-        float *P1 = scratch(H * row1 + 2 * H * row2 + 2 * N);
+        float *P1 = scratch(H * row1 + 2 * H * row2 + 3 * N);
         if (!P1) {
             failed = 1;
             continue;
         }
-        float *U = P1 + H * row1, *GV = U + H * row2, *a = GV + H * row2, *e = a + N;
+        float *U = P1 + H * row1, *GV = U + H * row2, *a = GV + H * row2, *e = a + N, *slope = e + N;
         const float *vc = v + c * N, *gc = gy + c * N, *xc = x + c * N;
         const float *w1c = w1 + (long)c * k1 * k1, *w2c = w2 + (long)c * k2 * k2;
 
         /* Through BatchNorm and GELU to the second convolution's output. */
-        for (long i = 0; i < N; i++) a[i] = gelu(vc[i]);
+        gelu_and_slope(a, slope, vc, 0, N);
         norm_backward(e, gc, a, N, gamma[c], mean[c], 1.0f / sqrtf(var[c] + eps), dgamma + c, dbeta + c);
-        for (long i = 0; i < N; i++) e[i] *= gelu_slope(vc[i]);
+        for (long i = 0; i < N; i++) e[i] *= slope[i];
         db2[c] = sum(e, N);
 
         /* The first convolution's output again: cheaper than keeping it. */
@@ -245,15 +249,15 @@ int act_backward(int threads, int C, long N, float eps, const float *h, const fl
     int failed = 0;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(| : failed)
     for (int c = 0; c < C; c++) {
-        float *a = scratch(N), *gc = gh + c * N;
+        float *a = scratch(2 * N), *slope = a + N, *gc = gh + c * N;
         if (!a) {
             failed = 1;
             continue;
         }
         const float *hc = h + c * N;
-        for (long i = 0; i < N; i++) a[i] = gelu(hc[i] + bias[c]);
+        gelu_and_slope(a, slope, hc, bias[c], N);
         norm_backward(gc, gz + c * N, a, N, gamma[c], mean[c], 1.0f / sqrtf(var[c] + eps), dgamma + c, dbeta + c);
-        for (long i = 0; i < N; i++) gc[i] *= gelu_slope(hc[i] + bias[c]);
+        for (long i = 0; i < N; i++) gc[i] *= slope[i];
         dbias[c] = sum(gc, N);
     }
     return failed;
