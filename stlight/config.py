@@ -223,7 +223,8 @@ class RunConfig(_Section):
         for name, value in fields.items():
             if name not in SECTION_OF_FIELD:
                 raise ConfigError(f"unknown field {name!r}; the fields are {', '.join(SECTION_OF_FIELD)}")
-            if isinstance(value, bool) != isinstance(DEFAULTS[name], bool):
+            # Else true would pass as 1, and the text "1400" as a number.
+            if any(isinstance(value, kind) != isinstance(DEFAULTS[name], kind) for kind in (bool, str)):
                 raise ConfigError(f"{name} must be like {DEFAULTS[name]!r}, got {value!r}")
             sections[SECTION_OF_FIELD[name]][name] = value
         try:

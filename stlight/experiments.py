@@ -196,8 +196,8 @@ def load_scale(workflow: Path, name: str, data_root: Path = Path("data")) -> Sca
         summary=content["summary"],
         base=base,
         data=data,
-        seeds=content["seeds"],
-        max_seeds=content.get("max_seeds"),
+        seeds=int(content["seeds"]),
+        max_seeds=int(content["max_seeds"]) if "max_seeds" in content else None,
     )
 
 
@@ -220,7 +220,8 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale) -> Experiment:
     datasets = list(dict.fromkeys(variant.dataset for variant in variants.values()))
     stated = content["metrics"]
     metrics_of = stated if isinstance(stated, dict) else dict.fromkeys(datasets, stated)
-    seeds = max(scale.seeds, content.get("seeds", 1))
+    # JSON Schema takes 2.0 for an integer.
+    seeds = max(scale.seeds, int(content.get("seeds", 1)))
     experiment = Experiment(
         name=path.stem,
         title=content["title"],
@@ -288,6 +289,13 @@ def _check_places(path: Path, experiment: Experiment, datasets: list[str]) -> No
                 f"{path}: published[{number}]: {name!r} is neither an axis of the grid nor one of the metrics"
             )
         place = {axis: entry[axis] for axis in experiment.axes if axis in entry}
+        if not known & entry.keys():
+            raise ExperimentError(f"{path}: published[{number}]: gives none of the metrics {', '.join(sorted(known))}")
+        cells = sum(place.items() <= variant.axes.items() for variant in experiment.variants)
+        if "model" not in entry and cells > 1:
+            raise ExperimentError(
+                f"{path}: published[{number}]: {cells} points of the grid have {_state(place)}: name every axis"
+            )
         if "model" not in entry and not any(place.items() <= variant.axes.items() for variant in experiment.variants):
             raise ExperimentError(f"{path}: published[{number}]: no point of the grid has {_state(place)}")
     _check_table_and_figure(path, experiment, known)

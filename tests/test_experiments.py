@@ -140,6 +140,12 @@ def test_numbers_mean_the_same_however_they_are_written(workflow):
             {"grid": {"k1": [3], "k2": [5], "depth": [8, 16]}, "table": {"rows": "k1", "columns": "k2"}},
             r"table: several points of the grid share one cell of k1 × k2",
         ),
+        ({"published": [{"depth": 8}]}, r"published\[0\]: gives none of the metrics mse"),
+        (
+            {"grid": {"depth": [8, 16], "skip": [True, False]}, "published": [{"depth": 8, "mse": 1}]},
+            r"published\[0\]: 2 points of the grid have depth = 8: name every axis",
+        ),
+        ({"base": {"hidden_dim": "1400"}}, r"hidden_dim must be like 1400, got '1400'"),
         ({"figure": {"kind": "bars"}}, r"the grid must have an axis dataset"),
         ({"train": False}, r"figure: kind growth is for experiments with train: false"),
         ({"grid": {"k1": [True]}}, r"k1 must be like 3, got True"),
@@ -159,6 +165,11 @@ def test_wrong_files_are_answered_in_one_line(workflow, content, words):
     with pytest.raises(ExperimentError, match=words) as caught:
         load_plan(workflow, "demo")
     assert "\n" not in str(caught.value)
+
+
+def test_whole_seeds_written_as_decimals_are_whole(workflow):
+    write(workflow, seeds=2.0)
+    assert load_plan(workflow, "demo").experiments["mine"].seeds == 2
 
 
 def test_wrong_yaml_repeated_keys_and_scales_are_named(workflow):
@@ -197,7 +208,7 @@ def test_unknown_runs_and_experiments_name_the_nearest(demo):
 
 def test_hash_follows_the_meaning():
     base = RunConfig.from_fields({})
-    assert base.hash == RunConfig.from_fields({"max_lr": "1e-3", "k1": 3}).hash
+    assert base.hash == RunConfig.from_fields({"max_lr": 1e-3, "k1": 3}).hash
     different = [{"k1": 5}, {"max_lr": 0.002}, {"skip": False}, {"test_clips": 9}]
     assert len({RunConfig.from_fields(fields).hash for fields in [{}, *different]}) == 5
     assert RunConfig.from_fields({}, seed=1).hash != base.hash

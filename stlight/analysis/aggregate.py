@@ -86,7 +86,10 @@ def aggregate(experiment: Experiment, folder: Path) -> pd.DataFrame:
             rows += _quoted_rows(experiment, entry)
     first = (["model"] if quoted else []) + experiment.axes
     columns = ["data", "metric", "printed", "published", "measured", "low", "high", "n", "selection", "status", "runs"]
-    return pd.DataFrame(rows).reindex(columns=[*first, *columns])
+    table = pd.DataFrame(rows).reindex(columns=[*first, *columns])
+    # Where quoted rows leave an axis empty, whole numbers stay whole.
+    whole = [a for a in experiment.axes if all(type(v.axes[a]) is int for v in experiment.variants)]
+    return table.astype(dict.fromkeys(whole, "Int64"))
 
 
 def published_text(experiment: Experiment, variant: Variant, metric: str) -> str:

@@ -93,7 +93,7 @@ def measured_text(row: "pd.Series[Any]") -> str:
 
 def axis_text(axis: str, value: Any) -> str:
     """An axis value for a reader."""
-    if isinstance(value, float) and math.isnan(value):
+    if pd.isna(value):
         return ""
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
@@ -239,11 +239,11 @@ def _notes(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Pa
 
 def _trivial(record: RunRecord, metrics: list[str]) -> str:
     """What no model should be worse than, in the metrics that a table shows."""
-    measured = [m for m in metrics if m not in ("num_params", "flops", "seconds")]
-    names = dict.fromkeys("mse" if m in ("mse_x100", "dispersion") else m for m in measured)
+    names = ["mse" if m == "dispersion" else m for m in metrics if m not in ("num_params", "flops", "seconds")]
     words = []
-    for predictor, values in record.trivial.items():
-        shown = [f"{METRIC_LABELS[n][:-2]} {number(value, n)}" for n in names if (value := values.get(n)) is not None]
+    for predictor, scores in record.trivial.items():
+        values = {**scores, "mse_x100": None if scores.get("mse") is None else 100 * (scores["mse"] or 0)}
+        shown = [f"{METRIC_LABELS[n][:-2]} {number(v, n)}" for n in dict.fromkeys(names) if (v := values.get(n)) is not None]
         words.append(f"{predictor.replace('_', ' ')} {', '.join(shown)}")
     return "; ".join(words)
 

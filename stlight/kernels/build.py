@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -32,35 +33,53 @@ def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None, said once, where they cannot be had: no compiler, or one that fails."""
     if os.environ.get("STLIGHT_KERNELS") == "off":
         return None
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        logger.warning("no C compiler (gcc or cc): training by plain PyTorch, several times slower on a CPU")
-        return None
-    try:
-        return ctypes.CDLL(str(_compiled(compiler)))
-    except (OSError, subprocess.CalledProcessError) as error:
-        detail = error.stderr.strip().splitlines()[-1:] if isinstance(error, subprocess.CalledProcessError) else error
-        logger.warning("%s cannot build the kernels (%s): training by plain PyTorch, slower on a CPU", compiler, detail)
-        return None
+    wanted = shlex.split(os.environ.get("CC", ""))
+    compilers = [wanted] if wanted else []
+    compilers += [[found] for name in ("gcc", "cc") if (found := shutil.which(name))]
+    reasons = []
+    for compiler in compilers:
+        try:
+            return _open(compiler)
+        except (OSError, subprocess.CalledProcessError) as error:
+            detail = error.stderr.strip().splitlines()[-1:] if isinstance(error, subprocess.CalledProcessError) else error
+            reasons.append(f"{shlex.join(compiler)}: {detail}")
+    why = "; ".join(reasons) or "no C compiler (gcc or cc) is there"
+    logger.warning("no compiled kernels (%s): computing by plain PyTorch, slower on a CPU", why)
+    return None
 
 
-def _compiled(compiler: str) -> Path:
-    """The shared library for this source, compiler and processor, built if it is not in the user's cache."""
-    key = "\0".join([_SOURCE.read_text(), compiler, *_FLAGS, platform.machine(), _processor()])
+def _open(compiler: list[str]) -> ctypes.CDLL:
+    """The library for this source, compiler and processor: from the user's cache, or built there or in a temporary folder."""
+    key = "\0".join([_SOURCE.read_text(), *compiler, *_FLAGS, platform.machine(), _processor()])
     name = f"mixer-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
-    path = _cache_folder() / name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Several runs may start at once: each builds its own, and the last to finish takes the name.
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".so", delete=False) as partial:
-            command = [compiler, *_FLAGS, "-o", partial.name, str(_SOURCE), "-lm"]
-        subprocess.run(command, check=True, capture_output=True, text=True)
-        Path(partial.name).replace(path)
-    return path
+    folder = _cache_folder()
+    if folder and (folder / name).exists():
+        try:
+            return ctypes.CDLL(str(folder / name))
+        except OSError:
+            # Damaged, or of another system in a shared home.
+            logger.warning("%s cannot be opened: building it again", folder / name)
+    scratch = Path(tempfile.mkdtemp(dir=folder))
+    try:
+        built = scratch / name
+        subprocess.run([*compiler, *_FLAGS, "-o", str(built), str(_SOURCE), "-lm"], check=True, capture_output=True, text=True)
+        opened = ctypes.CDLL(str(built))
+        if folder:
+            # Several runs may start at once: each builds its own, and the last to finish leaves it for the next.
+            built.replace(folder / name)
+        return opened
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stlight"
+def _cache_folder() -> Path | None:
+    """The user's own folder for what can be built again; None where there is none to write to, as in some containers."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stlight"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def _processor() -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from stlight.kernels.build import library
 from stlight.kernels.plain import only_plain
@@ -59,16 +60,24 @@ _PLAIN, _FUSED = Path(), FusedPath()
 
 
 def choose_path(mixers: nn.ModuleList, x: Tensor) -> Path:
-    """The fused path where it can serve, with a compiler at hand and kernels of up to 11; else the plain one."""
-    served = x.dtype == torch.float32 and x.device.type == "cpu" and mixers.training == torch.is_grad_enabled()
-    if served and not only_plain() and max(_kernel_sizes(mixers)) <= 11 and library() is not None:
-        return _FUSED
-    return _PLAIN
+    """The fused path where it gives exactly what the plain one would, and a compiler is at hand; else the plain one."""
+    plain_tensor = type(x) is Tensor and x.dtype == torch.float32 and x.device.type == "cpu"
+    observed = torch.jit.is_tracing() or torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
+    if not plain_tensor or observed or only_plain() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return _PLAIN
+    served = mixers.training == torch.is_grad_enabled() and all(_served(m, mixers.training) for m in mixers.modules())
+    return _FUSED if served and library() is not None else _PLAIN
 
 
-def _kernel_sizes(mixers: nn.ModuleList) -> list[int]:
-    conv1, conv2, *_ = mixers[0][0].block  # type: ignore[index]
-    return [conv1.kernel_size[0], conv2.kernel_size[0]]
+def _served(module: nn.Module, training: bool) -> bool:
+    """Whether the kernels do what this module would: no hooks to call, the usual BatchNorm, in the mode of all others."""
+    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module.training != training:
+        return False
+    if isinstance(module, nn.BatchNorm2d):
+        return module.affine and module.track_running_stats and isinstance(module.momentum, float)
+    if isinstance(module, nn.Conv2d):
+        return module.bias is not None and max(module.kernel_size) <= 11
+    return True
 
 
 def _normalised(function: Any, norm: nn.BatchNorm2d, x: Tensor, *weights: Tensor, **settings: int) -> Tensor:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from stlight.config import TrainingConfig
-from stlight.kernels.build import library
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
@@ -58,5 +57,4 @@ def describe_device(device: torch.device) -> dict[str, Any]:
         "name": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
-        "kernels": "plain" if library() is None else "fused",
     }

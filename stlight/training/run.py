@@ -17,7 +17,8 @@ from torch import nn
 
 from stlight.config import RunConfig
 from stlight.data import Clips, open_dataset
-from stlight.model import build_model
+from stlight.kernels import choose_path
+from stlight.model import Rollout, STLight, build_model
 from stlight.model.complexity import count_flops, count_parameters
 from stlight.records import Heartbeat, RunRecord, finite, provenance, read_record, write_record
 from stlight.training.devices import choose_device, configure, describe_device
@@ -69,7 +70,7 @@ def train_run(
         record = record.model_copy(
             update={
                 "seconds": record.seconds | {"total": time.perf_counter() - started},
-                "device": describe_device(chosen),
+                "device": describe_device(chosen) | {"mixers": _mixer_path(model, chosen)},
                 "provenance": provenance(data_facts)
                 | {"started": started_at.isoformat(timespec="seconds"), "host": os.uname().nodename},
             }
@@ -105,6 +106,14 @@ def _record(name: str, config: RunConfig, model: nn.Module, dataset: Clips, resu
         device={},
         provenance={},
     )
+
+
+def _mixer_path(model: nn.Module, device: torch.device) -> str:
+    """How the mixers were computed in training: plain or fused."""
+    inner = model.model if isinstance(model, Rollout) else model
+    assert isinstance(inner, STLight)
+    with torch.enable_grad():
+        return choose_path(inner.train().mixers, torch.empty(0, device=device)).name
 
 
 def _test_metrics(row: Row) -> dict[str, float]:

@@ -102,6 +102,13 @@ def test_stand_ins_are_labelled_wherever_their_numbers_appear(make, tmp_path):
     assert "stand-in" in (tmp_path / "tables" / "table1_literature.csv").read_text()
 
 
+def test_whole_numbers_stay_whole_beside_quoted_rows(make, tmp_path):
+    make("table2_openstl")
+    text = (tmp_path / "tables" / "table2_openstl.csv").read_text()
+    assert ",2000," in text
+    assert "2000.0" not in text
+
+
 def test_latex_is_escaped(make, tmp_path):
     make("table4_learning_rate_epochs")
     text = (tmp_path / "tables" / "table4_learning_rate_epochs.tex").read_text()
@@ -155,3 +162,5 @@ def test_trivial_predictors_are_given_for_each_data_set_and_metric(make):
     text = make("table1_literature")
     for dataset in ("mmnist", "taxibj", "kth"):
         assert f"Trivial predictors on {dataset}: repeat last frame" in text
+    # In the column's own unit.
+    assert "Trivial predictors on taxibj: repeat last frame MSE × 100 28800.00" in text

@@ -1,12 +1,14 @@
 """The compiled kernels give what PyTorch's own operators give, judged against double precision."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from stlight import STLight
 from stlight.kernels import build, choose_path
@@ -101,19 +103,88 @@ def test_what_the_kernels_cannot_serve_takes_the_plain_path():
         assert choose_path(model.train().mixers, clip).name == "plain"
 
 
-@pytest.mark.parametrize("compiler", ["", "/bin/false", "/no/such/compiler"])
-def test_without_a_working_compiler_training_goes_on(compiler, monkeypatch, tmp_path, caplog):
+def set_up(model, change):
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            change(module)
+
+
+def freeze(norm):
+    norm.eval()
+
+
+def forget_momentum(norm):
+    norm.momentum = None
+
+
+def hook(norm):
+    norm.register_forward_hook(lambda *_: None)
+
+
+@pytest.mark.parametrize("change", [freeze, forget_momentum, hook])
+def test_unusual_models_take_the_plain_path_and_keep_every_gradient(change):
+    model = STLight(hidden_dim=8, depth=2)
+    model(torch.rand(2, 10, 1, 8, 8))
+    set_up(model, change)
+    clip, target = torch.rand(2, 2, 10, 1, 8, 8)
+    assert choose_path(model.mixers, clip).name == "plain"
+    F.mse_loss(model(clip), target).backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_who_looks_on_sees_pytorch_s_operators():
+    model, clip = STLight(hidden_dim=8, depth=2).eval(), torch.rand(2, 10, 1, 8, 8)
+    with torch.no_grad():
+        fused = model(clip)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            traced = torch.jit.trace(model, clip)
+        torch.testing.assert_close(traced(clip), fused, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(torch.func.vmap(model)(clip[None])[0], fused, rtol=1e-4, atol=1e-5)
+        with FlopCounterMode(display=False) as counter:
+            model(clip[:1])
+    assert counter.get_total_flops() // 2 >= 2 * 8 * (9 + 49 + 8) * 4 * 4
+
+
+@pytest.fixture
+def fresh_library(monkeypatch, tmp_path):
+    """An empty cache, and a library that is looked for anew."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    build.library.cache_clear()
+    yield tmp_path / "stlight"
+    build.library.cache_clear()
+
+
+@pytest.mark.parametrize("compiler", ["", "/bin/false", "/no/such/compiler"])
+def test_without_a_working_compiler_training_goes_on(compiler, fresh_library, monkeypatch, caplog):
     monkeypatch.setenv("CC", compiler)
     monkeypatch.setenv("PATH", "")
+    model = STLight(hidden_dim=8, depth=1)
+    assert choose_path(model.mixers, torch.rand(1)).name == "plain"
+    model(torch.rand(1, 10, 1, 8, 8)).sum().backward()
+    assert "plain PyTorch" in caplog.text
+    assert list(fresh_library.glob("*")) == []
+
+
+def test_a_compiler_with_flags_is_understood(fresh_library, monkeypatch):
+    monkeypatch.setenv("CC", "gcc -g0")
+    assert build.library() is not None
+    assert len(list(fresh_library.glob("*.so"))) == 1
+
+
+def test_a_damaged_cache_is_built_again(fresh_library):
+    assert build.library() is not None
+    (library,) = fresh_library.glob("*.so")
+    library.unlink()
+    library.write_bytes(b"not a library")
     build.library.cache_clear()
-    try:
-        model = STLight(hidden_dim=8, depth=1)
-        assert choose_path(model.mixers, torch.rand(1)).name == "plain"
-        model(torch.rand(1, 10, 1, 8, 8)).sum().backward()
-        assert "plain PyTorch" in caplog.text
-    finally:
-        build.library.cache_clear()
+    assert build.library() is not None
+    assert library.stat().st_size > 1000
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(fresh_library, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    assert build.library() is not None
 
 
 def test_no_other_derivatives_are_promised():
