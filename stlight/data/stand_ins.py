@@ -4,6 +4,7 @@ They resemble the real data in shape and kind of motion only. Every number made 
 """
 
 import math
+from abc import abstractmethod
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +24,9 @@ class _StandIn(Clips):
         key = (self.seed if split == "train" else HELD_OUT_SEED, SPLITS.index(split), epoch)
         return self._draw(uniform(random_bits(key, index_N.to(self.device), self.num_draws)).float())
 
+    @abstractmethod
     def _draw(self, u_ND: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Uniform numbers (N, num_draws) → clips."""
 
 
 class TaxiBJStandIn(_StandIn):
