@@ -292,12 +292,10 @@ def _check_places(path: Path, experiment: Experiment, datasets: list[str]) -> No
         if not known & entry.keys():
             raise ExperimentError(f"{path}: published[{number}]: gives none of the metrics {', '.join(sorted(known))}")
         cells = sum(place.items() <= variant.axes.items() for variant in experiment.variants)
-        if "model" not in entry and cells > 1:
-            raise ExperimentError(
-                f"{path}: published[{number}]: {cells} points of the grid have {_state(place)}: name every axis"
-            )
-        if "model" not in entry and not any(place.items() <= variant.axes.items() for variant in experiment.variants):
-            raise ExperimentError(f"{path}: published[{number}]: no point of the grid has {_state(place)}")
+        if "model" not in entry and cells != 1:
+            found = f"{cells} points of the grid have" if cells else "no point of the grid has"
+            words = f"{found} {_state(place)}" + (": name every axis" if cells else "")
+            raise ExperimentError(f"{path}: published[{number}]: {words}")
     _check_table_and_figure(path, experiment, known)
 
 
