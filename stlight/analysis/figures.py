@@ -26,7 +26,7 @@ from stlight.analysis.aggregate import (
     load_records,
     values_by_seed,
 )
-from stlight.analysis.tables import FIELD_LABELS, METRIC_LABELS, as_shown, axis_text, is_best, number
+from stlight.analysis.tables import METRIC_LABELS, as_shown, axis_text, field_label, is_best, number
 from stlight.experiments import Experiment, Scale
 
 # Distinct in hue (for the colour-blind), in lightness (for greyscale), in marker and in line.
@@ -81,7 +81,7 @@ def _heatmap(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figur
         for best in cells.index[is_best(cells[source], metric)]:
             row, column = list(grid.index).index(cells.loc[best, y]), list(grid.columns).index(cells.loc[best, x])
             ax.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor="#d1662b", linewidth=3.5, clip_on=False))
-        ax.set(title=f"{source}: {METRIC_LABELS[metric]}", xlabel=_label(x), ylabel=_label(y))
+        ax.set(title=f"{source}: {METRIC_LABELS[metric]}", xlabel=field_label(x), ylabel=field_label(y))
         ax.set_xticklabels([axis_text(x, value) for value in grid.columns])
         ax.set_yticklabels([axis_text(y, value) for value in grid.index], rotation=0)
     figure.supxlabel("shade: rank within each grid, darker is worse; frame: best cell", fontsize="small")
@@ -89,7 +89,7 @@ def _heatmap(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figur
 
 
 def _lines(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
-    """A row for published and one for measured, a column for each axis, all other axes held at one value."""
+    """A row for each metric; for each axis, the others held at one value, a panel published and a panel measured."""
     metrics = list(dict.fromkeys(table["metric"]))
     figure, axes = plt.subplots(
         len(metrics),
@@ -111,7 +111,7 @@ def _lines(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
                     ax.errorbar(x, line["measured"], yerr=spread, fmt="none", color=COLOURS[k], capsize=3)
                 best = is_best(line[source], metric)
                 ax.plot(x[best], line[source][best], "*", color="black", markersize=12, zorder=3)
-                ax.set(xlabel=_label(axis), title=f"{METRIC_LABELS[metric]}, {source}")
+                ax.set(xlabel=field_label(axis), title=f"{METRIC_LABELS[metric]}, {source}")
     return figure
 
 
@@ -172,7 +172,7 @@ def _curves(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure
         ax.axhline(baseline, color="grey", linewidth=1, linestyle=(0, (1, 3)), label="better trivial predictor")
     ax.set(xlabel="epoch", ylabel=f"test {METRIC_LABELS[metric]}", yscale="log")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(title=f"{_label(hue)}; band: minimum to maximum", frameon=False)
+    ax.legend(title=f"{field_label(hue)}; band: minimum to maximum", frameon=False)
     sns.despine(ax=ax)
     return figure
 
@@ -211,8 +211,8 @@ def _scatter(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figur
     for axis in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
         axis(lambda value, _: f"{value:,.0f}")
     ax.tick_params(axis="x", which="minor", labelsize="x-small", rotation=30)
-    others = " × ".join(_label(axis) for axis in experiment.axes if axis != hue)
-    ax.legend(title=f"{_label(hue)}; numbers: {others}", frameon=False)
+    others = " × ".join(field_label(axis) for axis in experiment.axes if axis != hue)
+    ax.legend(title=f"{field_label(hue)}; numbers: {others}", frameon=False)
     sns.despine(ax=ax)
     return figure
 
@@ -263,8 +263,8 @@ def _growth(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure
             ax.plot(line[axis], [c["closed_forms"][component] for c in of_line], LINES[i], color=COLOURS[i])
             counted = [c["parameters"][component] for c in of_line]
             ax.plot(line[axis], counted, MARKERS[i], color=COLOURS[i], label=component.replace("_", " "))
-        held = ", ".join(f"{_label(a)} {axis_text(a, line.iloc[0][a])}" for a in experiment.axes if a != axis)
-        ax.set(xlabel=_label(axis), ylabel="parameters", xscale="log", yscale="log", title=held)
+        held = ", ".join(f"{field_label(a)} {axis_text(a, line.iloc[0][a])}" for a in experiment.axes if a != axis)
+        ax.set(xlabel=field_label(axis), ylabel="parameters", xscale="log", yscale="log", title=held)
         ax.set_xticks(line[axis], [axis_text(axis, value) for value in line[axis]])
         ax.minorticks_off()
         sns.despine(ax=ax)
@@ -335,10 +335,6 @@ def _longest_line(table: pd.DataFrame, axis: str, axes: list[str]) -> pd.DataFra
     line = max(groups, key=lambda group: group[axis].nunique())
     # Numbers in their order; names in the order of the experiment's file.
     return line.sort_values(axis) if pd.api.types.is_numeric_dtype(line[axis]) else line
-
-
-def _label(name: str) -> str:
-    return FIELD_LABELS.get(name, name.replace("_", " "))
 
 
 KINDS: dict[str, Callable[[Experiment, pd.DataFrame, Path], Figure]] = {

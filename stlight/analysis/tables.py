@@ -100,6 +100,11 @@ def axis_text(axis: str, value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float | np.number) else str(value)
 
 
+def field_label(name: str) -> str:
+    """What a reader calls a field."""
+    return FIELD_LABELS.get(name, name.replace("_", " "))
+
+
 def is_best(values: "pd.Series[float]", metric: str) -> "pd.Series[bool]":
     """Which values are the best of a metric: several where they print alike, none where none is finite."""
     shown = as_shown(values, metric)
@@ -124,7 +129,7 @@ def _two_way(experiment: Experiment, table: pd.DataFrame) -> list[Block]:
             marked = dict(zip(group.index, best, strict=True))
             places = {(r[rows], r[columns]): Cell(text[i], marked[i]) for i, r in group.iterrows()}
             grid = [[Cell(axis_text(rows, d)), *(places.get((d, a), Cell("")) for a in across)] for d in down]
-            header = [f"{_label(rows)} \\ {_label(columns)}", *(axis_text(columns, a) for a in across)]
+            header = [f"{field_label(rows)} \\ {field_label(columns)}", *(axis_text(columns, a) for a in across)]
             blocks.append(Block(f"{METRIC_LABELS[str(metric)]}, {source}", header, grid))
     return blocks
 
@@ -137,7 +142,7 @@ def _long(experiment: Experiment, table: pd.DataFrame) -> Block:
         # One row a model, one column a data set, as the paper has it.
         places = ["model"]
     kinds = list(dict.fromkeys(zip(table.get("dataset", pd.Series("", table.index)), table["metric"], strict=True)))
-    header = [_label(place) for place in places]
+    header = [field_label(place) for place in places]
     for dataset, metric in kinds:
         name = f"{dataset} {METRIC_LABELS[metric]}".strip()
         header += [f"{name} published", f"{name} measured"]
@@ -191,7 +196,7 @@ def _components(experiment: Experiment, folder: Path) -> pd.DataFrame:
 def _complexity(experiment: Experiment, folder: Path) -> Block:
     counts = load_counts(experiment, folder)
     components = ["patch_encoder", "mixers", "patch_reassemble"]
-    header = [*map(_label, experiment.axes)]
+    header = [*map(field_label, experiment.axes)]
     for name in components:
         header += [name.replace("_", " "), "closed form"]
     header += ["parameters", "FLOPs", "FLOPs (fvcore)"]
@@ -246,10 +251,6 @@ def _trivial(record: RunRecord, metrics: list[str]) -> str:
         shown = [f"{METRIC_LABELS[n][:-2]} {number(v, n)}" for n in dict.fromkeys(names) if (v := values.get(n)) is not None]
         words.append(f"{predictor.replace('_', ' ')} {', '.join(shown)}")
     return "; ".join(words)
-
-
-def _label(name: str) -> str:
-    return FIELD_LABELS.get(name, name.replace("_", " "))
 
 
 def _markdown(experiment: Experiment, blocks: list[Block], notes: list[str]) -> str:
