@@ -80,7 +80,8 @@ def _train(options: argparse.Namespace) -> None:
     from stlight.training import train_run
     from stlight.training.devices import leave_out_compiler
 
-    leave_out_compiler()
+    if config.training.kernels != "compiled" and not torch.cuda.is_available():
+        leave_out_compiler()
     gc.freeze()
     gc.enable()
     torch.set_num_threads(options.threads)

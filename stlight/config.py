@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 Decoder = Literal["shuffle_reassemble", "reassemble_shuffle"]
 Initialization = Literal["kaiming_uniform", "kaiming_normal", "hybrid"]
+Kernels = Literal["auto", "plain", "channels_last", "space_to_batch", "fused", "compiled"]
 DECODERS: tuple[str, ...] = ("shuffle_reassemble", "reassemble_shuffle")
 INITIALIZATIONS: tuple[str, ...] = ("kaiming_uniform", "kaiming_normal", "hybrid")
 
@@ -174,10 +175,12 @@ class TrainingConfig(_Section):
     """Clips per step; the last incomplete batch of an epoch is dropped."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: autocast on a CUDA device; a CPU always computes in float32."""
-    tf32: bool = False
-    """Allow TensorFloat-32 in convolutions and matrix products on a CUDA device."""
-    channels_last: bool = True
-    """Keep activations in (B, H, W, C) memory order."""
+    tf32: bool = True
+    """Allow TensorFloat-32 in convolutions and matrix products on a CUDA device; PyTorch's own default for convolutions."""
+    kernels: Kernels = "auto"
+    """How the mixers are computed, with the same result; auto takes what is fastest on the device, found by timing."""
+    cuda_graphs: bool = False
+    """Record the training step's kernels on a CUDA device once and replay them."""
 
 
 class RunConfig(_Section):

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stlight.kernels.frames import errors, structural_similarity
+
 WINDOW = 7
 K1, K2 = 0.01, 0.03
 
@@ -23,27 +25,34 @@ def _check(prediction: Tensor, target: Tensor) -> None:
         )
 
 
-def _per_frame_sum(values_BTCHW: Tensor) -> Tensor:
-    return values_BTCHW.sum(dim=(2, 3, 4), dtype=torch.float64)
+def _errors(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared error, absolute error, and squared error of the clipped prediction, summed over each frame: float64 (3, B·T)."""
+    _check(prediction, target)
+    x_NM, y_NM = prediction.flatten(2).flatten(0, 1), target.flatten(2).flatten(0, 1)
+    if (sums := errors(x_NM, y_NM)) is not None:
+        return sums
+    x_NM, y_NM = x_NM.double(), y_NM.double()
+    error = x_NM - y_NM
+    return torch.stack([error.square().sum(1), error.abs().sum(1), (x_NM.clamp(0, 1) - y_NM).square().sum(1)])
 
 
 def mse(prediction: Tensor, target: Tensor) -> float:
     """Squared error summed over C·H·W, averaged over clips and frames; 0 is perfect."""
-    _check(prediction, target)
-    return _per_frame_sum((prediction.double() - target.double()).square()).mean().item()
+    return _errors(prediction, target)[0].mean().item()
 
 
 def mae(prediction: Tensor, target: Tensor) -> float:
     """Absolute error summed over C·H·W, averaged over clips and frames; 0 is perfect."""
-    _check(prediction, target)
-    return _per_frame_sum((prediction.double() - target.double()).abs()).mean().item()
+    return _errors(prediction, target)[1].mean().item()
 
 
 def psnr(prediction: Tensor, target: Tensor) -> float:
     """Peak signal-to-noise ratio in dB per frame, averaged over frames; prediction clipped; infinite if a frame is perfect."""
-    _check(prediction, target)
-    error = (prediction.double().clamp(0, 1) - target.double()).square().mean(dim=(2, 3, 4))
-    return (-10 * torch.log10(error)).mean().item()
+    return _psnr(_errors(prediction, target)[2], prediction)
+
+
+def _psnr(squared_errors: Tensor, prediction: Tensor) -> float:
+    return (-10 * torch.log10(squared_errors / prediction.shape[2:].numel())).mean().item()
 
 
 def ssim(prediction: Tensor, target: Tensor) -> float:
@@ -57,14 +66,15 @@ def ssim_unit_range(prediction: Tensor, target: Tensor) -> float:
 
 
 def all_metrics(prediction: Tensor, target: Tensor) -> dict[str, float]:
-    """Every metric by its name; both similarities from one pass over the windows."""
+    """Every metric by its name; both similarities from one pass over the windows, and all errors from one over the pixels."""
+    squared, absolute, clipped = _errors(prediction, target)
     published_range, unit_range = _similarity(prediction, target, 2.0, 1.0)
     return {
-        "mse": mse(prediction, target),
-        "mae": mae(prediction, target),
+        "mse": squared.mean().item(),
+        "mae": absolute.mean().item(),
         "ssim": published_range,
         "ssim_unit_range": unit_range,
-        "psnr": psnr(prediction, target),
+        "psnr": _psnr(clipped, prediction),
     }
 
 
@@ -73,13 +83,12 @@ def _similarity(prediction: Tensor, target: Tensor, *data_ranges: float) -> list
     _check(prediction, target)
     if min(prediction.shape[-2:]) < WINDOW:
         raise ValueError(f"frames of {tuple(prediction.shape[-2:])} are smaller than the {WINDOW}x{WINDOW} window of SSIM")
-    pairs = zip(
-        prediction.clamp(0, 1).flatten(0, 2).split(_FRAMES_AT_ONCE),
-        target.flatten(0, 2).split(_FRAMES_AT_ONCE),
-        strict=True,
-    )
-    per_chunk = [torch.stack(_frame_similarities(x.double(), y.double(), data_ranges)) for x, y in pairs]
-    return torch.cat(per_chunk, 1).mean(1).tolist()
+    x_NHW, y_NHW = prediction.clamp(0, 1).flatten(0, 2), target.flatten(0, 2)
+    similarity = structural_similarity(x_NHW, y_NHW, K1, K2, data_ranges)
+    if similarity is None:
+        pairs = zip(x_NHW.split(_FRAMES_AT_ONCE), y_NHW.split(_FRAMES_AT_ONCE), strict=True)
+        similarity = torch.cat([torch.stack(_frame_similarities(x.double(), y.double(), data_ranges)) for x, y in pairs], 1)
+    return similarity.mean(1).tolist()
 
 
 def _frame_similarities(x_NHW: Tensor, y_NHW: Tensor, data_ranges: tuple[float, ...]) -> list[Tensor]:

@@ -11,6 +11,7 @@ import torch
 
 from stlight.data.sources import prepare
 from stlight.experiments import Plan, load_plan
+from stlight.kernels import frames
 
 torch.set_num_threads(1)
 
@@ -39,3 +40,12 @@ def paper() -> Plan:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(params=["kernels", "torch"])
+def with_and_without_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once by the compiled kernels for frames, where there is a compiler, and once by PyTorch."""
+    if request.param == "torch":
+        monkeypatch.setattr(frames, "_kernels", lambda: None)
+    elif frames._kernels() is None:
+        pytest.skip("no C compiler")

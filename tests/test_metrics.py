@@ -7,6 +7,8 @@ from stlight import metrics
 
 SHAPE = (3, 4, 2, 20, 17)
 
+pytestmark = pytest.mark.usefixtures("with_and_without_kernels")
+
 
 @pytest.fixture
 def pair(rng):

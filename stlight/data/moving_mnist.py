@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stlight.data.clips import HELD_OUT_SEED, SPLITS, Clips, Split
 from stlight.data.counter import integers, random_bits, uniform, unit_circle
+from stlight.kernels.frames import paste
 
 CANVAS = 64
 DIGIT = 28
@@ -42,7 +43,9 @@ def positions(start: Tensor, velocity: Tensor, num_frames: int) -> Tensor:
 
 
 def render(digits_NGHW: Tensor, top_NGT: Tensor, left_NGT: Tensor) -> Tensor:
-    """Paste digits at pixel offsets with the maximum: uint8 (N, G, 28, 28), int64 (N, G, T) → uint8 (N, T, 64, 64)."""
+    """Paste digits at pixel offsets with the maximum: uint8 (N, G, 28, 28), int64 (N, G, T) → float32 (N, T, 64, 64)."""
+    if (frames := paste(digits_NGHW, top_NGT, left_NGT, CANVAS)) is not None:
+        return frames
     num_clips, num_digits, num_frames = top_NGT.shape
     device = digits_NGHW.device
     pixel = torch.arange(DIGIT, device=device)
@@ -54,11 +57,11 @@ def render(digits_NGHW: Tensor, top_NGT: Tensor, left_NGT: Tensor) -> Tensor:
         index = (corner_NT.unsqueeze(-1) + in_patch).flatten()
         values = digits_NGHW[:, digit].reshape(num_clips, 1, -1).expand(-1, num_frames, -1).flatten()
         canvas[digit].scatter_(0, index, values)
-    return canvas.amax(0).view(num_clips, num_frames, CANVAS, CANVAS)
+    return canvas.amax(0).view(num_clips, num_frames, CANVAS, CANVAS).float().div_(255)
 
 
 def moving_digits(digits_KHW: Tensor, key: tuple[int, ...], index_N: Tensor, num_frames: int) -> Tensor:
-    """The clips numbered `index_N` of the stream `key`: uint8 (N, num_frames, 1, 64, 64)."""
+    """The clips numbered `index_N` of the stream `key`: float32 (N, num_frames, 1, 64, 64) in [0, 1]."""
     bits = random_bits(key, index_N, 4 * DIGITS_PER_CLIP).view(-1, 4, DIGITS_PER_CLIP)
     which_NG = integers(bits[:, 0], len(digits_KHW))
     x_NG, y_NG = uniform(bits[:, 1]), uniform(bits[:, 2])
@@ -101,4 +104,4 @@ class MovingMNIST(Clips):
             chosen = np.ascontiguousarray(self._test_sequence[:, index_N.cpu().numpy()].swapaxes(0, 1))
             return torch.from_numpy(chosen).to(self.device).unsqueeze(2).float().div_(255)
         key = (self.seed if split == "train" else HELD_OUT_SEED, SPLITS.index(split), epoch)
-        return moving_digits(self._digits[split], key, index_N.to(self.device), 20).float().div_(255)
+        return moving_digits(self._digits[split], key, index_N.to(self.device), 20)

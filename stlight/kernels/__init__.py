@@ -1,5 +1,6 @@
 """Faster computation of the same model; what the model is stands in `stlight.model`."""
 
-from stlight.kernels.mixer import Path, choose_path
+from stlight.kernels.choice import choose_path, fastest, using
+from stlight.kernels.paths import Path
 
-__all__ = ["Path", "choose_path"]
+__all__ = ["Path", "choose_path", "fastest", "using"]

@@ -1,4 +1,4 @@
-"""Compiles mixer.c once for this machine and opens it; without a compiler there is simply no library."""
+"""Compiles the C sources once for this machine and opens them; without a compiler there is simply no library."""
 
 import ctypes
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_SOURCE = Path(__file__).with_name("mixer.c")
+_FOLDER = Path(__file__).parent
 
 # What -ffast-math has of use, without what it breaks: NaN stays NaN, so that divergence is seen, and linking does not turn
 # on flushing to zero for the whole process.
@@ -29,8 +29,8 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 
 @cache
-def library() -> ctypes.CDLL | None:
-    """The compiled kernels, or None, said once, where they cannot be had: no compiler, or one that fails."""
+def library(source: str, *flags: str) -> ctypes.CDLL | None:
+    """A C file of this folder, compiled with these flags besides the usual; None, said once, where that cannot be had."""
     if os.environ.get("STLIGHT_KERNELS") == "off":
         return None
     wanted = shlex.split(os.environ.get("CC", ""))
@@ -39,7 +39,7 @@ def library() -> ctypes.CDLL | None:
     reasons = []
     for compiler in compilers:
         try:
-            return _open(compiler)
+            return _open(_FOLDER / source, [*compiler, *_FLAGS, *flags])
         except (OSError, subprocess.CalledProcessError) as error:
             detail = error.stderr.strip().splitlines()[-1:] if isinstance(error, subprocess.CalledProcessError) else error
             reasons.append(f"{shlex.join(compiler)}: {detail}")
@@ -48,11 +48,11 @@ def library() -> ctypes.CDLL | None:
     return None
 
 
-def _open(compiler: list[str]) -> ctypes.CDLL:
+def _open(source: Path, command: list[str]) -> ctypes.CDLL:
     """The library for this source, compiler and processor: from the user's cache, or built there or in a temporary folder."""
-    key = "\0".join([_SOURCE.read_text(), *compiler, *_FLAGS, platform.machine(), _processor()])
-    name = f"mixer-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
-    folder = _cache_folder()
+    key = "\0".join([source.read_text(), *command, platform.machine(), processor()])
+    name = f"{source.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    folder = cache_folder()
     if folder and (folder / name).exists():
         try:
             return ctypes.CDLL(str(folder / name))
@@ -62,7 +62,7 @@ def _open(compiler: list[str]) -> ctypes.CDLL:
     scratch = Path(tempfile.mkdtemp(dir=folder))
     try:
         built = scratch / name
-        subprocess.run([*compiler, *_FLAGS, "-o", str(built), str(_SOURCE), "-lm"], check=True, capture_output=True, text=True)
+        subprocess.run([*command, "-o", str(built), str(source), "-lm"], check=True, capture_output=True, text=True)
         opened = ctypes.CDLL(str(built))
         if folder:
             # Several runs may start at once: each builds its own, and the last to finish leaves it for the next.
@@ -72,8 +72,8 @@ def _open(compiler: list[str]) -> ctypes.CDLL:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _cache_folder() -> Path | None:
-    """The user's own folder for what can be built again; None where there is none to write to, as in some containers."""
+def cache_folder() -> Path | None:
+    """The user's own folder for what can be made again; None where there is none to write to, as in some containers."""
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stlight"
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,8 @@ def _cache_folder() -> Path | None:
     return folder if os.access(folder, os.W_OK) else None
 
 
-def _processor() -> str:
+@cache
+def processor() -> str:
     """What -march=native depends on: a cache in a shared home serves machines of several kinds."""
     if sys.platform == "linux":
         lines = Path("/proc/cpuinfo").read_text().splitlines()

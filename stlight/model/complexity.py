@@ -9,7 +9,7 @@ from torch.jit._trace import TracerWarning
 from torch.utils.flop_counter import FlopCounterMode
 
 from stlight.config import ClipShape, ModelConfig
-from stlight.kernels.plain import plain_operators
+from stlight.kernels import using
 from stlight.model import Rollout, STLight, build_model
 
 
@@ -52,7 +52,7 @@ def count_flops_by_fvcore(model: nn.Module, shape: ClipShape) -> dict[str, int]:
         warnings.simplefilter("ignore", DeprecationWarning)
         from fvcore.nn import FlopCountAnalysis
 
-        with plain_operators():
+        with using("plain"):
             analysis = FlopCountAnalysis(model.eval(), _clip_of_one_patch(model, shape))
             by_operator = analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).by_operator()
     return {name: _scaled_up(int(count), model, shape) for name, count in by_operator.items()}
@@ -69,7 +69,7 @@ def _clip_of_one_patch(model: nn.Module, shape: ClipShape) -> Tensor:
 
 @torch.no_grad()
 def _run_on_one_patch(model: nn.Module, shape: ClipShape) -> None:
-    with plain_operators():
+    with using("plain"):
         model.eval()(_clip_of_one_patch(model, shape))
 
 

@@ -4,7 +4,6 @@ from torch import Tensor, nn
 
 from stlight.config import check_architecture, check_frame_size, check_integer
 from stlight.kernels import choose_path
-from stlight.model.depthwise import DepthwiseConv2d
 from stlight.model.initialization import initialize
 
 
@@ -20,13 +19,19 @@ class Residual(nn.Module):
         return self.block(x) + x
 
 
+def depthwise_conv(dim: int, kernel_size: int, dilation: int = 1) -> nn.Conv2d:
+    """Same-padded. The padding is given as an integer: fvcore counts convolutions with `padding="same"` as free."""
+    padding = dilation * (kernel_size - 1) // 2
+    return nn.Conv2d(dim, dim, kernel_size, padding=padding, dilation=dilation, groups=dim)
+
+
 def stl_mixer(dim: int, k1: int, k2: int, dilation: int) -> nn.Sequential:
     """Two depthwise convolutions, the second dilated, in a residual; then a pointwise one across channels and time."""
     return nn.Sequential(
         Residual(
             nn.Sequential(
-                DepthwiseConv2d(dim, k1),
-                DepthwiseConv2d(dim, k2, dilation),
+                depthwise_conv(dim, k1),
+                depthwise_conv(dim, k2, dilation),
                 nn.GELU(),
                 nn.BatchNorm2d(dim),
             )
@@ -103,19 +108,17 @@ class STLight(nn.Module):
         height, width = clip_BTCHW.shape[-2:]
         check_frame_size(height, width, self.patch_size)
 
-        x = self.patch_encoder(clip_BTCHW.flatten(1, 2))
-        # Plain PyTorch, or faster kernels of the same result.
-        path = choose_path(self.mixers, x)
-        x = path.enter(x)
+        # How it is computed: each module's own forward, or something faster with the same result.
+        path = choose_path(self, clip_BTCHW)
+        x = path.encode(self.patch_encoder, clip_BTCHW.flatten(1, 2))
         for i, mixer in enumerate(self.mixers):
             if self.skip and i == self.skip[0]:
                 skipped = x
             if self.skip and i == self.skip[1]:
                 x = x + skipped
             x = path.mix(mixer, x)
-        x = path.leave(x)
         if self.decoder == "shuffle_reassemble":
-            x = self.patch_reassemble(self.patch_shuffle(x))
+            x = path.decode((self.patch_shuffle, self.patch_reassemble), x)
         else:
-            x = self.patch_shuffle(self.patch_reassemble(x))
+            x = path.decode((self.patch_reassemble, self.patch_shuffle), x)
         return x.unflatten(1, (self.horizon_frames, self.channels))

@@ -8,8 +8,11 @@ import types
 from typing import Any
 
 import torch
+from torch import nn
 
-from stlight.config import TrainingConfig
+from stlight.config import RunConfig, TrainingConfig
+from stlight.kernels import choose_path, fastest, using
+from stlight.model import STLight
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
@@ -26,6 +29,30 @@ def configure(config: TrainingConfig) -> None:
     torch.backends.cuda.matmul.allow_tf32 = config.tf32
     torch.backends.cudnn.allow_tf32 = config.tf32
     torch.backends.cudnn.benchmark = False
+
+
+def choose_kernels(model: nn.Module, config: RunConfig, device: torch.device) -> tuple[str, dict[str, float]]:
+    """How the run's mixers will be computed, and a mixer's milliseconds by each way if they were compared to find out.
+
+    A way that is asked for and cannot serve here, for want of a compiler say, becomes "plain".
+    """
+    (stlight,) = (module for module in model.modules() if isinstance(module, STLight))
+    shape, batch_size = config.clip_shape, config.training.batch_size
+    side = stlight.patch_size
+    clip = torch.zeros(batch_size, shape.context_frames, shape.channels, shape.height, shape.width, device=device)
+    times: dict[str, float] = {}
+    kernels: str = config.training.kernels
+    model.train()
+    with autocast(device, config.training):
+        if kernels == "auto":
+            x = torch.linspace(
+                -1, 1, batch_size * config.model.hidden_dim * shape.height * shape.width // side**2, device=device
+            )
+            x = x.view(batch_size, -1, shape.height // side, shape.width // side)
+            times = fastest(stlight, stlight.mixers[0], clip, x)
+            kernels = next(iter(times))
+        with using(kernels):
+            return choose_path(stlight, clip).name, times
 
 
 def leave_out_compiler() -> None:

@@ -57,6 +57,8 @@ def train(
         total_steps=recipe.num_epochs * config.steps_per_epoch,
     )
     held_out: list[tuple[Split, int]] = [("validation", config.data.validation_clips), ("test", config.data.test_clips)]
+    if recipe.cuda_graphs and device.type == "cuda":
+        _record_graph(model, config, device)
     result = Training()
     first_loss = math.inf
 
@@ -111,7 +113,28 @@ def predictor(model: nn.Module, device: torch.device, recipe: TrainingConfig) ->
     return predict
 
 
+# Clips are made several batches at a time, up to this many bytes: they are the same however many are asked for at once.
+_BYTES_AT_ONCE = 2**24
+
+
 def _batches(dataset: Clips, config: RunConfig, epoch: int) -> Iterator[Tensor]:
     """The clips of an epoch in their order; the last incomplete batch is dropped. Clips differ from epoch to epoch."""
-    for index in torch.arange(config.data.clips_per_epoch).split(config.training.batch_size)[: config.steps_per_epoch]:
-        yield dataset.clips("train", index, epoch)
+    batch_size, shape = config.training.batch_size, config.clip_shape
+    frames = shape.context_frames + shape.horizon_frames
+    bytes_per_batch = 4 * batch_size * frames * shape.channels * shape.height * shape.width
+    at_once = batch_size * max(1, _BYTES_AT_ONCE // bytes_per_batch)
+    for index in torch.arange(config.steps_per_epoch * batch_size, device=dataset.device).split(at_once):
+        yield from dataset.clips("train", index, epoch).split(batch_size)
+
+
+def _record_graph(model: nn.Module, config: RunConfig, device: torch.device) -> None:
+    """Make training steps replay recorded CUDA kernels. Recording runs the model, so what it moves is put back."""
+    shape = config.clip_shape
+    clip = torch.zeros(
+        config.training.batch_size, shape.context_frames, shape.channels, shape.height, shape.width, device=device
+    )
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.train()
+    with autocast(device, config.training):
+        torch.cuda.make_graphed_callables(model, (clip,))
+    model.load_state_dict(state)

@@ -17,11 +17,11 @@ from torch import nn
 
 from stlight.config import RunConfig
 from stlight.data import Clips, open_dataset
-from stlight.kernels import choose_path
-from stlight.model import Rollout, STLight, build_model
+from stlight.kernels import using
+from stlight.model import build_model
 from stlight.model.complexity import count_flops, count_parameters
 from stlight.records import Heartbeat, RunRecord, finite, provenance, read_record, write_record
-from stlight.training.devices import choose_device, configure, describe_device
+from stlight.training.devices import choose_device, choose_kernels, configure, describe_device
 from stlight.training.evaluation import evaluate, trivial_predictors
 from stlight.training.loop import Row, Training, predictor, train
 from stlight.training.progress import Progress
@@ -51,11 +51,10 @@ def train_run(
         configure(config.training)
         dataset, data_facts = open_dataset(config.data, data_root, seed=config.seed, device=chosen)
         model = build_model(config.model, config.clip_shape, config.seed).to(chosen)
-        if config.training.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        kernels, milliseconds = choose_kernels(model, config, chosen)
 
         label = f"{name} (stand-in data)" if config.data.source == "stand_in" else name
-        with Progress(label, config.training.num_epochs) as progress:
+        with Progress(label, config.training.num_epochs) as progress, using(kernels):
 
             def on_epoch(row: Row) -> None:
                 progress.show(row)
@@ -65,12 +64,13 @@ def train_run(
 
         _write_history(folder / "history.csv", result.history)
         save_file(_plain_weights(model), folder / "weights.safetensors", metadata={"config": json.dumps(config.model_dump())})
-        _write_examples(folder / "examples.npz", model, dataset, config, examples)
+        with using(kernels):
+            _write_examples(folder / "examples.npz", model, dataset, config, examples)
         record = _record(name, config, model, dataset, result)
         record = record.model_copy(
             update={
                 "seconds": record.seconds | {"total": time.perf_counter() - started},
-                "device": describe_device(chosen) | {"mixers": _mixer_path(model, chosen)},
+                "device": describe_device(chosen) | {"kernels": kernels, "mixer_milliseconds": milliseconds},
                 "provenance": provenance(data_facts)
                 | {"started": started_at.isoformat(timespec="seconds"), "host": os.uname().nodename},
             }
@@ -106,14 +106,6 @@ def _record(name: str, config: RunConfig, model: nn.Module, dataset: Clips, resu
         device={},
         provenance={},
     )
-
-
-def _mixer_path(model: nn.Module, device: torch.device) -> str:
-    """How the mixers were computed in training: plain or fused."""
-    inner = model.model if isinstance(model, Rollout) else model
-    assert isinstance(inner, STLight)
-    with torch.enable_grad():
-        return choose_path(inner.train().mixers, torch.empty(0, device=device)).name
 
 
 def _test_metrics(row: Row) -> dict[str, float]:
