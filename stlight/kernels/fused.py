@@ -32,7 +32,7 @@ class FusedPath(Path):
         observed = torch.jit.is_tracing() or torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
         if observed or torch._C._functorch.peek_interpreter_stack() is not None or model.training != torch.is_grad_enabled():
             return False
-        return all(_usual(m, model.training, clip.dtype) for m in model.modules()) and mixer_library(clip.dtype) is not None
+        return _usual(model, model.training, clip.dtype) and mixer_library(clip.dtype) is not None
 
     def enter(self, x_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) → (C, H, W, B)."""
@@ -42,14 +42,15 @@ class FusedPath(Path):
         """The encoder's convolution by PyTorch, its BatchNorm and GELU in one pass."""
         conv, norm, _ = encoder.children()
         h = self.enter(conv(frames_BCHW.contiguous(memory_format=torch.channels_last)))
-        _count_batch(norm, h)
+        _count_batch(norm, h.numel() // len(h))
         return _Encoding.apply(h, norm.weight, norm.bias, norm) if norm.training else _encoding(h, norm)[0]
 
     def mix(self, mixer: nn.Module, x: Tensor) -> Tensor:
         """One STLMixer: the depthwise half in one pass, the pointwise product, what follows it in one pass."""
         parts = _Parts(mixer)
-        _count_batch(parts.norm1, x)
-        _count_batch(parts.norm2, x)
+        values_per_channel = x.numel() // len(x)
+        _count_batch(parts.norm1, values_per_channel)
+        _count_batch(parts.norm2, values_per_channel)
         return _Mixer.apply(x, parts, *parts.weights) if mixer.training else _mix(x, parts)[0]
 
     def decode(self, layers: Sequence[nn.Module], x: Tensor) -> Tensor:
@@ -67,16 +68,24 @@ class FusedPath(Path):
         return out.reshape(batch, -1, height * p, width * p)
 
 
-def _usual(module: nn.Module, training: bool, dtype: torch.dtype) -> bool:
-    """Whether the kernels do what this module would: no hooks to call, the usual BatchNorm, in the mode of all others."""
-    if has_hooks(module) or module.training != training:
-        return False
-    if isinstance(module, nn.BatchNorm2d):
-        usual = module.affine and module.track_running_stats and isinstance(module.momentum, float)
-        return usual and module.weight.dtype == dtype
-    if isinstance(module, nn.Conv2d):
-        served = module.groups == 1 or max(module.kernel_size) <= LARGEST_KERNEL
-        return served and module.bias is not None and module.weight.dtype == dtype
+def _usual(model: nn.Module, training: bool, dtype: torch.dtype) -> bool:
+    """Whether the kernels do what its modules would: no hooks to call, the usual BatchNorm, all in one mode."""
+    # By hand, for this is asked at every step, and `modules()` takes ten times as long.
+    waiting: list[Any] = [model]
+    while waiting:
+        module = waiting.pop()
+        waiting.extend(module._modules.values())
+        if module.training != training or has_hooks(module):
+            return False
+        if isinstance(module, nn.BatchNorm2d):
+            if not (module.affine and module.track_running_stats and isinstance(module.momentum, float)):
+                return False
+        elif not isinstance(module, nn.Conv2d):
+            continue
+        elif module.bias is None or (module.groups > 1 and max(module.kernel_size) > LARGEST_KERNEL):
+            return False
+        if module._parameters["weight"].dtype != dtype:
+            return False
     return True
 
 
@@ -108,13 +117,12 @@ def _call(name: str, sizes: tuple[float, ...], *tensors: Tensor) -> None:
         raise MemoryError(f"no memory for the scratch of {name}")
 
 
-def _count_batch(norm: Any, x: Tensor) -> None:
+def _count_batch(norm: Any, values_per_channel: int) -> None:
     """What BatchNorm does besides computing; the kernels move its running statistics."""
-    if not norm.training:
-        return
-    if x[0].numel() == 1:
-        raise ValueError(f"BatchNorm needs more than one value per channel in training, got (C, H, W, B) {tuple(x.shape)}")
-    norm.num_batches_tracked.add_(1)
+    if norm.training:
+        if values_per_channel == 1:
+            raise ValueError("BatchNorm needs more than one value per channel in training: one clip of one patch is too little")
+        norm.num_batches_tracked.add_(1)
 
 
 class _Parts:

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -117,8 +116,10 @@ def by_interleaved_grids(conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
 
 def has_hooks(module: nn.Module) -> bool:
     """Whether someone wants to know of a module's forward or backward pass."""
-    hooks: Any = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return any(hooks)
+    state = module.__dict__
+    return bool(
+        state["_forward_hooks"] or state["_forward_pre_hooks"] or state["_backward_hooks"] or state["_backward_pre_hooks"]
+    )
 
 
 def step_of(path: Path, mixer: nn.Module, x_BCHW: Tensor) -> Callable[[], None]:

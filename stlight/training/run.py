@@ -120,7 +120,7 @@ def _write_history(path: Path, history: list[Row]) -> None:
 
 
 def _plain_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    return {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
 
 
 @torch.no_grad()

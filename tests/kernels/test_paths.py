@@ -58,13 +58,16 @@ def test_one_step_is_as_near_to_double_precision_as_pytorch_s(path, kernel_sizes
     with using(path):
         assert choose_path(model, clip).name == path
         fast = step(model, clip, target)
+        in_double = step(model.double(), clip.double(), target.double())
+    assert distance(in_double[0], exact[0]) < 1e-12
+    assert distance(in_one(in_double[1]), in_one(exact[1])) < 1e-10
     assert distance(fast[0], exact[0]) < 1e-5
-    # No further off than twice PyTorch's own distance, above a floor of rounding; a BatchNorm over few values magnifies it.
-    floor = 1e-6 if batch * size[0] * size[1] >= 64 else 1e-4
-    assert distance(in_one(fast[1]), in_one(exact[1])) <= 2 * distance(in_one(plain[1]), in_one(exact[1])) + floor
-    for name, reference in exact[1].items():
-        # A single small bias may be unlucky: PyTorch's own channels-last path is up to 3e-5 from the exact one.
-        assert distance(fast[1][name], reference) <= 2 * distance(plain[1][name], reference) + 1e-4, name
+    if batch * size[0] * size[1] >= 64:
+        # No further off than twice PyTorch's own distance, above a floor of rounding (BatchNorm over few values magnifies it).
+        assert distance(in_one(fast[1]), in_one(exact[1])) <= 2 * distance(in_one(plain[1]), in_one(exact[1])) + 3e-6
+        for name, reference in exact[1].items():
+            # A single small bias may be unlucky: PyTorch's own channels-last path can be 3e-5 off where the plain one is 5e-6.
+            assert distance(fast[1][name], reference) <= 2 * distance(plain[1][name], reference) + 1e-4, name
     for name, reference in exact[2].items():
         torch.testing.assert_close(fast[2][name].double(), reference.double(), rtol=1e-5, atol=1e-6)
 
@@ -88,13 +91,9 @@ def test_derivatives_of_the_encoding_agree_with_differences():
     torch.manual_seed(0)
     norm = torch.nn.BatchNorm2d(3).double()
     h = torch.randn(3, 4, 5, 2, dtype=torch.float64, requires_grad=True)
-    weights = [torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
-
-    def encoding(h, gamma, beta):
-        norm.weight.data, norm.bias.data = gamma.data, beta.data
-        return _Encoding.apply(h, gamma, beta, norm)
-
-    assert torch.autograd.gradcheck(encoding, (h, *weights))
+    torch.nn.init.normal_(norm.weight)
+    weights = (norm.weight, norm.bias)
+    assert torch.autograd.gradcheck(lambda h, *weights: _Encoding.apply(h, *weights, norm), (h, *weights))
 
 
 @pytest.mark.parametrize("kernel_sizes", [(3, 7), (11, 5)])
@@ -112,15 +111,14 @@ def test_evaluation_agrees(kernel_sizes):
             torch.testing.assert_close(fused, model(clip), rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
 def test_the_number_of_threads_changes_nothing_but_in_matrix_products():
     torch.manual_seed(0)
-    norm, parts = torch.nn.BatchNorm2d(6), _Parts(stl_mixer(6, 3, 7, 3))
-    x = torch.randn(6, 9, 8, 3, requires_grad=True)
+    parts, x = _Parts(stl_mixer(6, 3, 7, 3)), torch.randn(6, 9, 8, 3)
     results = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        z = _Encoding.apply(x, norm.weight, norm.bias, norm)
-        results.append((*_mix(x.detach(), parts)[1:3], z, *torch.autograd.grad(z.square().sum(), [x, norm.weight, norm.bias])))
+        results.append(_mix(x, parts)[1:3])
     torch.set_num_threads(1)
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
@@ -135,16 +133,15 @@ def test_one_value_per_channel_is_refused_in_training_as_batchnorm_does():
         assert model(clip).shape == (1, 10, 1, 2, 2)
 
 
+@torch.no_grad()
 def test_gelu_is_within_the_errors_that_are_stated():
     x = torch.linspace(-30, 30, 600_001)
     # With this BatchNorm, in evaluation, the encoding is gelu alone.
-    norm = torch.nn.BatchNorm2d(1, eps=0.0).eval()
-    z = _encoding(x.view(1, -1, 1, 1), norm)[0].flatten()
-    exact = F.gelu(x.double())
-    assert (z - exact).abs().max() < 2e-6 * x.abs().max()
-    near = x.abs() < 5
-    assert (z - exact)[near].abs().max() < 1.5e-6
-    assert (z - exact)[x.abs() < 2].abs().max() < 1e-6
+    z = _encoding(x.view(1, -1, 1, 1), torch.nn.BatchNorm2d(1, eps=0.0).eval())[0].flatten()
+    error = (z - F.gelu(x.double())).abs()
+    assert (error / x.abs().clamp_min(1)).max() < 1e-6
+    assert error[x.abs() < 5].max() < 1.5e-6
+    assert error[x.abs() < 2].max() < 1e-6
 
 
 def test_nan_is_passed_on():
