@@ -16,7 +16,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status. What a user did wrong is answered in one line, without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     options = _parser().parse_args(arguments)
+    # Torch's and numpy's libraries would start a thread for each core; verbs that compute say how many they want.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
+        _take_settings(options)
         return int(options.verb(options) or 0)
     except (ValueError, OSError) as error:
         print(f"stlight: {error}", file=sys.stderr)
@@ -27,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m stlight", description="What the STLight supplement says, run again.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="scale, results or data, as for snakemake")
     common.add_argument("--scale", default="demo", help="smoke, demo, small, paper or one of your own (demo)")
     common.add_argument("--results", type=Path, default=Path("results"), help="folder of results (results)")
     common.add_argument("--data-root", type=Path, default=Path("data"), help="folder of data sets (data)")
@@ -52,9 +56,27 @@ def _parser() -> argparse.ArgumentParser:
         parser_of_verb.add_argument("experiment")
         parser_of_verb.set_defaults(verb=verb)
 
+    plan = verbs.add_parser("plan", parents=[common], help="what a scale will cost: runs, hours, memory")
+    plan.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
+    plan.add_argument("--threads", type=int, default=1, help="threads of a run (1)")
+    plan.add_argument("--side-by-side", type=int, help="runs at a time (as many as the cores allow; one on a GPU)")
+    plan.add_argument("--flops", type=float, metavar="RATE", help="multiply-adds a second to reckon with, instead of timing")
+    plan.add_argument("--budget", type=float, metavar="HOURS", help="say which experiments fit into so many hours")
+    plan.set_defaults(verb=_print_plan)
+
     status = verbs.add_parser("status", parents=[common], help="show every run: waiting, running, done, diverged, failed")
     status.set_defaults(verb=_status)
     return parser
+
+
+def _take_settings(options: argparse.Namespace) -> None:
+    """`--config scale=… results=… data=…`, for who has Snakemake's way in mind."""
+    names = {"scale": "scale", "results": "results", "data": "data_root"}
+    for setting in options.config:
+        key, equals, value = setting.partition("=")
+        if not equals or key not in names:
+            raise ValueError(f"--config {setting}: must be one of {', '.join(names)}, written as scale=paper")
+        setattr(options, names[key], value if key == "scale" else Path(value))
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -116,6 +138,30 @@ def _analyse(options: argparse.Namespace) -> None:
     table = aggregate(experiment, folder)
     write_tables(experiment, plan.scale, table, folder)
     write_figures(experiment, plan.scale, table, folder)
+
+
+def _print_plan(options: argparse.Namespace) -> None:
+    for name in ("threads", "side_by_side", "flops", "budget"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {value}")
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    plan = _plan(options)
+
+    import torch
+
+    from stlight.cost import print_plan
+
+    on_gpu = options.device != "cpu" and torch.cuda.is_available()
+    side_by_side = options.side_by_side or (1 if on_gpu else max(1, (os.cpu_count() or 1) // options.threads))
+    print_plan(
+        plan,
+        device=options.device,
+        threads=options.threads,
+        side_by_side=side_by_side,
+        flops_rate=options.flops,
+        budget=options.budget,
+    )
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "training": {"config", "records", "kernels", "model", "data", "metrics"},
     "analysis": {"config", "experiment_files", "experiments", "records"},
     "status": {"config", "experiments", "records"},
+    "cost": {"config", "experiments", "kernels", "model", "training"},
 }
 
 

@@ -1,0 +1,214 @@
+"""What a scale will cost, before it is launched: a few steps of each distinct shape are timed on the device in hand."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from tabulate import tabulate
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from stlight.config import RunConfig
+from stlight.experiments import Experiment, Plan
+from stlight.kernels import using
+from stlight.model import build_model
+from stlight.model.complexity import count_flops
+from stlight.training.devices import autocast, choose_device, choose_kernels, configure
+from stlight.training.loop import flatten_weights
+
+# A process's start, its first look at the data, its record: seen on two CPU cores.
+SECONDS_OF_A_START = 3.0
+# torch, its libraries and the data of a run.
+BYTES_OF_A_PROCESS = 400 * 2**20
+
+# On a CPU, a step of more multiply-adds than this is not timed in full: one clip is, at two depths, and the rest follows.
+_LONG_STEP = 2e10
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one run's shape: seconds of a training step and of evaluating a clip, and bytes of memory."""
+
+    step: float
+    evaluation: float
+    memory: float
+
+    def run(self, config: RunConfig) -> float:
+        """Seconds of a whole run."""
+        held_out = config.data.validation_clips + config.data.test_clips
+        training = config.training.num_epochs * config.steps_per_epoch * self.step
+        return SECONDS_OF_A_START + training + config.training.num_epochs * held_out * self.evaluation
+
+
+def print_plan(
+    plan: Plan, *, device: str, threads: int, side_by_side: int, flops_rate: float | None = None, budget: float | None = None
+) -> None:
+    """Print runs, hours and memory for each experiment and in all, what deduplication saves, and what fits a budget in hours.
+
+    `flops_rate` (multiply-adds a second) replaces timing; `side_by_side` runs share the hours of the whole.
+    """
+    torch.set_num_threads(threads)
+    chosen = choose_device(device)
+    shapes: dict[str, Cost] = {}
+    costs: dict[str, Cost] = {}
+    for name, config in plan.runs.items():
+        key = _shape(config)
+        if key not in shapes:
+            shapes[key] = _stated(config, flops_rate) if flops_rate else _timed(config, chosen)
+        costs[name] = shapes[key]
+    hours = {name: costs[name].run(config) / 3600 for name, config in plan.runs.items()}
+
+    trained = [e for e in plan.experiments.values() if e.train]
+    seen: set[str] = set()
+    rows = []
+    for experiment in trained:
+        names = set(experiment.run_names)
+        memory = max(costs[name].memory for name in names) / 2**30
+        times = [_duration(sum(hours[n] for n in group)) for group in (names, names - seen)]
+        rows.append([experiment.name, len(names), len(names - seen), *times, f"{memory:.1f} GiB"])
+        seen |= names
+    how = f"at {flops_rate:.3g} multiply-adds a second, as stated" if flops_rate else "timed"
+    print(f"scale {plan.scale.name} on {_where(chosen, threads)}: {len(shapes)} distinct shapes {how}")
+    head = ["experiment", "runs", "not in those above", "time", "time more", "memory a run"]
+    print(tabulate(rows, head, disable_numparse=True))
+    total, asked = sum(hours.values()), sum(hours[name] for e in trained for name in set(e.run_names))
+    together = max(total / side_by_side, max(hours.values()))
+    print(f"\n{len(hours)} runs, {_duration(total)} of computing; about {_duration(together)} with {side_by_side} side by side")
+    shared = sum(len(set(e.run_names)) for e in trained) - len(hours)
+    print(f"runs that experiments share: {shared}, which saves {_duration(asked - total)}")
+    if budget is not None:
+        _print_budget(trained, hours, budget * side_by_side, budget)
+
+
+def _print_budget(trained: list[Experiment], hours: dict[str, float], available: float, budget: float) -> None:
+    """Experiments that fit together, taking at each turn the one that adds least."""
+    waiting, fits, bought, spent = list(trained), [], Counter[str](), 0.0
+    while waiting:
+        added = {e.name: sum(hours[n] for n in set(e.run_names) if not bought[n]) for e in waiting}
+        cheapest = min(waiting, key=lambda e: added[e.name])
+        if spent + added[cheapest.name] > available:
+            break
+        waiting.remove(cheapest)
+        spent += added[cheapest.name]
+        bought.update(cheapest.run_names)
+        fits.append(cheapest.name)
+    left = ", ".join(e.name for e in waiting) or "nothing"
+    print(f"within {budget:g} h: {', '.join(fits) or 'nothing'} ({_duration(spent)} of computing); left out: {left}")
+
+
+def _shape(config: RunConfig) -> str:
+    """What the cost of a step depends on, as a key."""
+    model = config.model.model_dump_json(exclude={"initialization"})
+    training = config.training.model_dump_json(include={"batch_size", "precision", "tf32", "kernels", "cuda_graphs"})
+    return f"{config.data.dataset} {model} {training}"
+
+
+def _stated(config: RunConfig, rate: float) -> Cost:
+    forward = _forward_flops(config) / rate
+    return Cost(3 * config.training.batch_size * forward, forward, _estimated_memory(config))
+
+
+def _estimated_memory(config: RunConfig) -> float:
+    """Bytes: weights with their gradients and Adam's moments, and four activations kept for each mixer."""
+    with torch.device("meta"):
+        weights = sum(p.numel() for p in build_model(config.model, config.clip_shape).parameters())
+    shape, model = config.clip_shape, config.model
+    patches = config.training.batch_size * shape.height * shape.width // model.patch_size**2
+    return BYTES_OF_A_PROCESS + 4.0 * (4 * weights + 5 * model.depth * model.hidden_dim * patches)
+
+
+def _timed(config: RunConfig, device: torch.device) -> Cost:
+    configure(config.training)
+    work = 3 * config.training.batch_size * _forward_flops(config)
+    if device.type == "cuda" or work < _LONG_STEP:
+        return _measured(config, device, config.training.batch_size)
+    # All mixers cost the same and all clips do: a line through two depths, of one clip.
+    depths = (1, 3)
+    (a, b) = (_measured(_with_depth(config, depth), device, 1) for depth in depths)
+    clips, more = config.training.batch_size, (config.model.depth - depths[0]) / (depths[1] - depths[0])
+    step = clips * (a.step + more * (b.step - a.step))
+    return Cost(step, a.evaluation + more * (b.evaluation - a.evaluation), _estimated_memory(config))
+
+
+def _forward_flops(config: RunConfig) -> int:
+    with torch.device("meta"):
+        model = build_model(config.model, config.clip_shape)
+    return count_flops(model.to_empty(device="cpu"), config.clip_shape)
+
+
+def _with_depth(config: RunConfig, depth: int) -> RunConfig:
+    return config.model_copy(update={"model": config.model.model_copy(update={"depth": depth})})
+
+
+def _measured(config: RunConfig, device: torch.device, clips: int) -> Cost:
+    """A few steps on clips of noise."""
+    shape, recipe = config.clip_shape, config.training
+    model = build_model(config.model, shape).to(device)
+    one_batch = config.model_copy(update={"training": recipe.model_copy(update={"batch_size": clips})})
+    kernels, _ = choose_kernels(model, one_batch, device)
+    optimizer = torch.optim.Adam([flatten_weights(model)], fused=True)
+    generator = torch.Generator().manual_seed(0)
+    size = (clips, shape.context_frames + shape.horizon_frames, shape.channels, shape.height, shape.width)
+    clip = torch.rand(size, generator=generator).to(device)
+    context, target = clip[:, : shape.context_frames], clip[:, shape.context_frames :]
+
+    def step() -> None:
+        model.train()
+        with autocast(device, recipe):
+            loss = F.mse_loss(model(context).float(), target)
+        optimizer.zero_grad(set_to_none=False)
+        loss.backward()
+        optimizer.step()
+
+    @torch.no_grad()
+    def evaluate() -> None:
+        with autocast(device, recipe):
+            model.eval()(context)
+
+    with using(kernels):
+        saved = _saved_bytes(step)
+        seconds = _median_seconds(step, device)
+        evaluation = _median_seconds(evaluate, device) / clips
+    weights = sum(p.numel() for p in model.parameters())
+    return Cost(seconds, evaluation, BYTES_OF_A_PROCESS + 16 * weights + saved)
+
+
+def _saved_bytes(step: Callable[[], None]) -> int:
+    """What the backward pass of a step keeps, each storage once."""
+    storages: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        step()
+    return sum(storages.values())
+
+
+def _median_seconds(function: Callable[[], None], device: torch.device) -> float:
+    times = []
+    for _ in range(4):
+        started = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return median(times[1:])
+
+
+def _where(device: torch.device, threads: int) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"this CPU, {threads} thread{'s' * (threads > 1)} a run"
+
+
+def _duration(hours: float) -> str:
+    if hours < 1:
+        return f"{hours * 60:.3g} min"
+    return f"{hours:.3g} h" if hours < 100 else f"{hours:.0f} h"

@@ -1,0 +1,62 @@
+"""What `plan` prints before a scale is launched."""
+
+import re
+
+import pytest
+
+from stlight import cli
+from stlight.experiments import load_plan
+
+from .conftest import WORKFLOW
+
+
+def plan(capsys, *arguments):
+    assert cli.main(["plan", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_stated_rate_gives_the_hours_that_are_reckoned_by_hand(capsys, tmp_path):
+    printed = plan(capsys, "--config", "scale=paper", f"data={tmp_path}", "--flops", "1e12", "--side-by-side", "4")
+    # Table 2: 2000 epochs of 625 steps of 16 clips, 3 × 33.6867328 G multiply-adds each, and 11,000 clips evaluated an epoch.
+    hours = 2000 * (10_000 * 3 + 11_000) * 33_686_732_800 / 1e12 / 3600
+    (line,) = (line for line in printed.splitlines() if line.startswith("table2_openstl"))
+    assert f" {hours:.0f} h " in line
+    assert "66 runs" in printed
+    assert "with 4 side by side" in printed
+
+
+def test_shared_runs_are_counted_once(capsys):
+    printed = plan(capsys, "--flops", "1e12")
+    columns = [re.split(r"  +", line.strip()) for line in printed.splitlines() if re.match(r"(table|figure)\d", line)]
+    runs = load_plan(WORKFLOW, "demo", WORKFLOW).runs
+    assert sum(int(new) for _, _, new, *_ in columns) == len(runs)
+    asked = sum(int(all_runs) for _, all_runs, *_ in columns)
+    assert f"runs that experiments share: {asked - len(runs)}," in printed
+
+
+def test_a_budget_says_what_fits(capsys):
+    everything = plan(capsys, "--flops", "1e12", "--budget", "1000")
+    assert "left out: nothing" in everything
+    nothing = plan(capsys, "--flops", "1e6", "--budget", "0.01")
+    assert "within 0.01 h: nothing" in nothing
+
+
+def test_steps_are_timed_where_no_rate_is_stated(capsys):
+    printed = plan(capsys, "--scale", "smoke", "--device", "cpu", "--side-by-side", "1")
+    assert "shapes timed" in printed
+    assert "54 runs" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--budget", "0"], "--budget must be above 0, got 0.0"),
+        (["--flops", "-1"], "--flops must be above 0, got -1.0"),
+        (["--config", "seed=3"], "--config seed=3: must be one of scale, results, data"),
+        (["--config", "scale"], "--config scale: must be one of"),
+        (["--device", "tpu"], "device must be auto, cpu or cuda, got 'tpu'"),
+    ],
+)
+def test_wrong_settings_are_named(arguments, message, capsys):
+    assert cli.main(["plan", *arguments]) == 1
+    assert message in capsys.readouterr().err
