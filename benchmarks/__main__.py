@@ -13,7 +13,9 @@ from pathlib import Path
 def main() -> None:
     """Parse the command line; threads are set before torch is loaded."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("cases", nargs="*", help="steps, moving_mnist, ssim, concurrency, start, graph, nothing_to_do (all)")
+    parser.add_argument(
+        "cases", nargs="*", help="steps, curves, moving_mnist, ssim, concurrency, start, graph, nothing_to_do (all)"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes, no times: only that both sides give the same")
     parser.add_argument("--threads", type=int, default=2, help="threads of both sides (2); one for demo and small")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])

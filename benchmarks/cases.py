@@ -29,7 +29,7 @@ from stlight.experiments import load_plan
 from stlight.kernels import using
 from stlight.model import build_model
 from stlight.training.devices import choose_kernels
-from stlight.training.loop import flatten_weights
+from stlight.training.loop import flatten_weights, train
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHAPE = DATASETS["mmnist"]
@@ -177,13 +177,34 @@ def embedded_clips() -> Clips:
         return open_dataset(DataConfig(), Path(folder))[0]
 
 
+def curves(options: Options) -> Iterator[Row]:
+    """The training loss of the demo's base run, epoch by epoch, by plain PyTorch and by ours: how far they come apart."""
+    if options.quick or options.device != "cpu":
+        return
+    torch.set_num_threads(options.threads)
+    config = load_plan(REPOSITORY / "workflow", "demo", Path("nowhere")).run("mmnist/stlight_l/seed0")
+
+    def losses(kernels: str) -> list[float]:
+        with using(kernels):
+            return [row["train_loss"] for row in train(build_model(config.model, SHAPE), embedded_clips(), config).history]
+
+    plain = losses("plain")
+    for kernels in ("fused", "channels_last"):
+        apart = [abs(a / b - 1) for a, b in zip(losses(kernels), plain, strict=True)]
+        yield Row(
+            f"curve by {kernels} and by plain", note="relative difference by epoch: " + ", ".join(f"{d:.0e}" for d in apart)
+        )
+
+
 def moving_mnist(options: Options) -> Iterator[Row]:
     """Clips a second: frames drawn one at a time in Python, by the same rules, and ours."""
     torch.set_num_threads(options.threads)
     dataset, index = embedded_clips(), torch.arange(4 if options.quick else 64)
 
+    draws = drawn_numbers(dataset, index)
+
     def by_frame() -> torch.Tensor:
-        return torch.from_numpy(np.stack([clip_by_frame(dataset, int(i)) for i in index]))
+        return torch.from_numpy(np.stack([clip_by_frame(*draw) for draw in zip(*draws, strict=True)]))
 
     def ours() -> torch.Tensor:
         return dataset.clips("train", index)
@@ -196,16 +217,20 @@ def moving_mnist(options: Options) -> Iterator[Row]:
     yield Row("Moving MNIST, a clip", loop, mine, loop / mine, target="6× (15×)", note=f"{1 / mine:.0f} clips a second")
 
 
-def clip_by_frame(dataset: Any, index: int) -> np.ndarray:
-    """Clip `index` of epoch 0, moved and pasted a frame at a time."""
-    digits = dataset._digits["train"].numpy()
-    bits = random_bits((0, 0, 0), torch.tensor([index]), 8).view(4, 2)
+def drawn_numbers(dataset: Any, index: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Digits (N, 2, 28, 28), and where they start and how they move (N, 2, 2), of the first epoch's clips, made beforehand."""
+    bits = random_bits((0, 0, 0), index, 8).view(-1, 4, 2)
+    digits = dataset._digits["train"]
+    images = digits[integers(bits[:, 0], len(digits))]
+    starts = torch.stack([uniform(bits[:, 1]), uniform(bits[:, 2])], -1)
+    moves = 0.1 * torch.stack(unit_circle(uniform(bits[:, 3])), -1)
+    return images.numpy(), starts.numpy(), moves.numpy()
+
+
+def clip_by_frame(images: np.ndarray, starts: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """A clip, its digits moved and pasted a frame at a time."""
     frames = np.zeros((20, 1, 64, 64), np.uint8)
-    for digit in range(2):
-        image = digits[integers(bits[0], len(digits))[digit]]
-        x, y = (float(uniform(bits[row])[digit]) for row in (1, 2))
-        cosine, sine = unit_circle(uniform(bits[3]))
-        dx, dy = 0.1 * float(cosine[digit]), 0.1 * float(sine[digit])
+    for image, (x, y), (dx, dy) in zip(images, starts.tolist(), moves.tolist(), strict=True):
         for frame in frames:
             x, y = x + dx, y + dy
             if x <= 0 or x >= 1:
@@ -342,4 +367,4 @@ def _snakemake(folder: Path, *arguments: str) -> float:
     return time.perf_counter() - started
 
 
-CASES = {case.__name__: case for case in (steps, moving_mnist, ssim, concurrency, start, graph, nothing_to_do)}
+CASES = {case.__name__: case for case in (steps, curves, moving_mnist, ssim, concurrency, start, graph, nothing_to_do)}

@@ -73,9 +73,9 @@ def test_stated_values_follow_the_scale_in_proportion(demo):
     assert demo.runs["mmnist/lr=0.003/seed0"].training.max_lr == pytest.approx(3 * base.training.max_lr)
     half = demo.runs["mmnist/dim=700/seed0"].model
     assert half.hidden_dim == base.model.hidden_dim / 2
-    # Rounded to a width that the patches divide: 24 · 1000 / 1400 = 17.1.
-    assert demo.runs["mmnist/dim=1000/seed0"].model.hidden_dim == 16
-    assert demo.runs["mmnist/dim=1000,decoder=reassemble_shuffle/seed0"].model.hidden_dim == 16
+    # Rounded to a width that the patches divide: 32 · 1000 / 1400 = 22.9.
+    assert demo.runs["mmnist/dim=1000/seed0"].model.hidden_dim == 24
+    assert demo.runs["mmnist/dim=1000,decoder=reassemble_shuffle/seed0"].model.hidden_dim == 24
 
 
 def test_held_values_do_not_follow(demo):
@@ -191,7 +191,7 @@ def test_wrong_yaml_repeated_keys_and_scales_are_named(workflow):
         load_plan(workflow, "dmeo")
     scale = workflow / "scales" / "demo.yaml"
     text = scale.read_text()
-    scale.write_text(text.replace("hidden_dim: 24", "hidden_dim: 25"))
+    scale.write_text(text.replace("hidden_dim: 32", "hidden_dim: 25"))
     with pytest.raises(ExperimentError, match=r"demo\.yaml: base: hidden_dim 25 must be divisible by patch_size² = 4"):
         load_plan(workflow, "demo")
     scale.write_text(text.replace("depth:", "dept:"))

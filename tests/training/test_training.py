@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -9,11 +10,13 @@ from safetensors import safe_open
 from stlight.config import RunConfig
 from stlight.data import TaxiBJStandIn
 from stlight.data.clips import Clips
+from stlight.kernels import using
+from stlight.kernels.choice import COMPETITORS
 from stlight.model import build_model
 from stlight.records import RecordError, read_record, read_state
-from stlight.training import train, train_run
+from stlight.training import loop, train, train_run
 from stlight.training.devices import choose_device
-from stlight.training.loop import Training
+from stlight.training.loop import Training, flatten_weights
 from stlight.training.schedule import one_cycle
 
 
@@ -241,9 +244,78 @@ def test_devices():
             choose_device("cuda")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def curve(kernels):
+    config = tiny(num_epochs=6, kernels=kernels)
+    with using(kernels):
+        return [
+            row["train_loss"] for row in train(build_model(config.model, config.clip_shape), TaxiBJStandIn(), config).history
+        ]
+
+
+@pytest.mark.parametrize("kernels", ["fused", "space_to_batch", "channels_last"])
+def test_the_kernels_change_a_training_curve_by_no_more_than_rounding(kernels):
+    assert curve(kernels) == pytest.approx(curve("plain"), rel=1e-4)
+
+
+def test_the_kernels_of_a_run_are_recorded_and_can_be_pinned(recorded, tmp_path):
+    device = recorded[0].device
+    assert device["kernels"] == min(device["mixer_milliseconds"], key=device["mixer_milliseconds"].get)
+    pinned = train_run("taxibj/pinned/seed0", tiny(kernels="plain"), tmp_path, tmp_path).device
+    assert (pinned["kernels"], pinned["mixer_milliseconds"]) == ("plain", {})
+
+
+def test_kernels_that_cannot_serve_are_recorded_as_plain(tmp_path, monkeypatch):
+    monkeypatch.setattr("stlight.kernels.fused.mixer_library", lambda dtype: None)
+    assert train_run("taxibj/none/seed0", tiny(kernels="fused"), tmp_path, tmp_path).device["kernels"] == "plain"
+
+
+def test_weights_as_one_parameter_take_the_steps_that_each_would():
+    torch.manual_seed(0)
+    one, many = (build_model(tiny().model, tiny().clip_shape) for _ in range(2))
+    flat, clip = flatten_weights(one), torch.rand(2, 4, 2, 32, 32)
+    optimizers = torch.optim.Adam([flat], lr=0.01, fused=True), torch.optim.Adam(many.parameters(), lr=0.01)
+    for _ in range(3):
+        for model, optimizer in zip((one, many), optimizers, strict=True):
+            optimizer.zero_grad(set_to_none=False)
+            model(clip).square().mean().backward()
+            optimizer.step()
+    # Adam's steps near zero gradients are a matter of rounding: the encoder's bias has no other gradient.
+    for (name, mine), theirs in zip(one.named_parameters(), many.parameters(), strict=True):
+        if name != "patch_encoder.0.bias":
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_clips_drawn_several_batches_at_a_time_are_the_same(monkeypatch):
+    config = tiny(clips_per_epoch=11)
+    many = list(loop._batches(TaxiBJStandIn(), config, 3))
+    monkeypatch.setattr(loop, "_BYTES_AT_ONCE", 1)
+    single = list(loop._batches(TaxiBJStandIn(), config, 3))
+    assert [len(clip) for clip in many] == [2] * 5
+    assert all(torch.equal(a, b) for a, b in zip(many, single, strict=True))
+
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@GPU
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_run_on_a_gpu(tmp_path, precision):
-    record = train_run("taxibj/gpu/seed0", tiny(precision=precision, tf32=True), tmp_path, tmp_path)
+@pytest.mark.parametrize("fields", [{}, {"cuda_graphs": True}, *({"kernels": k} for k in COMPETITORS["cuda"])])
+def test_a_run_on_a_gpu(tmp_path, precision, fields):
+    record = train_run("taxibj/gpu/seed0", tiny(precision=precision, **fields), tmp_path, tmp_path)
     assert record.device["type"] == "cuda"
+    assert record.device["kernels"] == fields.get("kernels", record.device["kernels"])
     assert record.status == "done"
+
+
+@GPU
+def test_a_training_step_on_a_gpu_does_not_wait_for_it():
+    config = tiny()
+    model = build_model(config.model, config.clip_shape).cuda()
+    dataset = TaxiBJStandIn(device="cuda")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        for clip in loop._batches(dataset, config, 1):
+            model(clip[:, :4]).square().mean().backward()
+        torch.cuda.set_sync_debug_mode("default")
+    assert not [w for w in caught if "synchroniz" in str(w.message)]
