@@ -64,10 +64,10 @@ def moving_digits(digits_KHW: Tensor, key: tuple[int, ...], index_N: Tensor, num
     """The clips numbered `index_N` of the stream `key`: float32 (N, num_frames, 1, 64, 64) in [0, 1]."""
     bits = random_bits(key, index_N, 4 * DIGITS_PER_CLIP).view(-1, 4, DIGITS_PER_CLIP)
     which_NG = integers(bits[:, 0], len(digits_KHW))
-    x_NG, y_NG = uniform(bits[:, 1]), uniform(bits[:, 2])
-    cosine_NG, sine_NG = unit_circle(uniform(bits[:, 3]))
-    left = (positions(x_NG, STEP * cosine_NG, num_frames) * (CANVAS - DIGIT)).to(torch.int64)
-    top = (positions(y_NG, STEP * sine_NG, num_frames) * (CANVAS - DIGIT)).to(torch.int64)
+    x_y_turn = uniform(bits[:, 1:])
+    direction = torch.stack(unit_circle(x_y_turn[:, 2]), 1)
+    offset = (positions(x_y_turn[:, :2], STEP * direction, num_frames) * (CANVAS - DIGIT)).to(torch.int64)
+    left, top = offset.unbind(1)
     return render(digits_KHW[which_NG], top, left).unsqueeze(2)
 
 

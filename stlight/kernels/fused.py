@@ -19,6 +19,9 @@ from stlight.kernels.paths import Path, has_hooks
 
 LARGEST_KERNEL = 11
 
+# First kernels of this size on are so slow that their output is kept for the backward pass.
+KEPT_FROM = 7
+
 
 class FusedPath(Path):
     """By the compiled kernels, on (C, H, W, B), float32 or float64 on a CPU; training with gradients, evaluation without."""
@@ -102,8 +105,8 @@ def mixer_library(dtype: torch.dtype) -> ctypes.CDLL | None:
 
 # How many sizes, real numbers and tensors each kernel takes, after the number of threads.
 _SIGNATURES = {
-    "depthwise_forward": (8, 2, 13),
-    "depthwise_backward": (7, 1, 16),
+    "depthwise_forward": (8, 2, 14),
+    "depthwise_backward": (7, 1, 17),
     "activation_forward": (3, 2, 9),
     "activation_backward": (2, 1, 10),
     "encoding_forward": (3, 2, 8),
@@ -111,9 +114,11 @@ _SIGNATURES = {
 }
 
 
-def _call(name: str, sizes: tuple[float, ...], *tensors: Tensor) -> None:
+def _call(name: str, sizes: tuple[float, ...], *tensors: Tensor | None) -> None:
+    """Call a kernel; the first tensor says the precision."""
+    assert tensors[0] is not None
     kernel = getattr(mixer_library(tensors[0].dtype), name)
-    if kernel(torch.get_num_threads(), *sizes, *[t.data_ptr() for t in tensors]):
+    if kernel(torch.get_num_threads(), *sizes, *[None if t is None else t.data_ptr() for t in tensors]):
         raise MemoryError(f"no memory for the scratch of {name}")
 
 
@@ -148,19 +153,23 @@ def _encoding(h: Tensor, norm: Any) -> tuple[Tensor, ...]:
     return z, mean, var
 
 
-def _mix(x: Tensor, parts: _Parts) -> tuple[Tensor, ...]:
-    """z, and what the gradient needs besides x and the weights: v, y, h, and the batch's statistics at both BatchNorms."""
+def _mix(x: Tensor, parts: _Parts) -> tuple[Any, ...]:
+    """z, and what the gradient needs besides x and the weights: u, v, y, h, and the batch's statistics at both BatchNorms.
+
+    u, the first convolution's output, is None where it is cheaper to compute it again than to keep it.
+    """
     w1, b1, w2, b2, gamma1, beta1, wp, bp, gamma2, beta2 = parts.weights
     norm1, norm2 = parts.norm1, parts.norm2
+    u = torch.empty_like(x) if norm1.training and w1.shape[-1] >= KEPT_FROM else None
     v, y, z = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
     mean1, var1, mean2, var2 = torch.empty(4, len(x), dtype=x.dtype).unbind()
     sizes = (norm1.training, *parts.sizes(x), norm1.eps, norm1.momentum)
     statistics = (mean1, var1, norm1.running_mean, norm1.running_var)
-    _call("depthwise_forward", sizes, x, w1, b1, w2, b2, gamma1, beta1, v, y, *statistics)
+    _call("depthwise_forward", sizes, x, w1, b1, w2, b2, gamma1, beta1, u, v, y, *statistics)
     h = wp.flatten(1) @ y.flatten(1)
     sizes = (norm2.training, *h.shape, norm2.eps, norm2.momentum)
     _call("activation_forward", sizes, h, bp, gamma2, beta2, z, mean2, var2, norm2.running_mean, norm2.running_var)
-    return z, v, y, h, mean1, var1, mean2, var2
+    return z, u, v, y, h, mean1, var1, mean2, var2
 
 
 class _Encoding(torch.autograd.Function):
@@ -197,7 +206,7 @@ class _Mixer(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gz: Tensor) -> tuple[Tensor | None, ...]:
-        x, w1, b1, w2, _, gamma1, _, wp, bp, gamma2, _, v, y, h, mean1, var1, mean2, var2 = ctx.saved_tensors
+        x, w1, b1, w2, _, gamma1, _, wp, bp, gamma2, _, u, v, y, h, mean1, var1, mean2, var2 = ctx.saved_tensors
         parts, gh = ctx.parts, torch.empty_like(h)
         db1, db2, dgamma1, dbeta1, dbp, dgamma2, dbeta2 = torch.empty(7, len(x), dtype=x.dtype).unbind()
         sizes = (*h.shape, parts.norm2.eps)
@@ -207,6 +216,6 @@ class _Mixer(torch.autograd.Function):
         gx = (wp.flatten(1).t() @ gh).view_as(x)
         dw1, dw2 = torch.empty_like(w1), torch.empty_like(w2)
         sizes = (*parts.sizes(x), parts.norm1.eps)
-        inputs = (x, w1, b1, w2, gamma1, v, mean1, var1, gx)
+        inputs = (x, w1, b1, w2, gamma1, u, v, mean1, var1, gx)
         _call("depthwise_backward", sizes, *inputs, gx, dw1, db1, dw2, db2, dgamma1, dbeta1)
         return gx, None, dw1, db1, dw2, db2, dgamma1, dbeta1, dwp, dbp, dgamma2, dbeta2

@@ -5,7 +5,7 @@
    result does not depend on how many there are. With `training` BatchNorm takes the batch's mean and biased variance, leaves them in
    `mean` and `var` and moves the running ones; without, it takes the running ones.
 
-     depthwise:   y = x + BN(gelu(conv2(conv1(x))))     first half of a mixer
+     depthwise:   y = x + BN(gelu(conv2(conv1(x))))     first half of a mixer; u = conv1(x), v = conv2(u)
      activation:  z = BN(gelu(h + bias))                what follows a mixer's pointwise product h = W y
      encoding:    z = gelu(BN(h))                       what follows the encoder's convolution
 
@@ -188,6 +188,10 @@ static void pad_rows(real *restrict out, const real *restrict in, const plane *p
     }
 }
 
+static void copy_rows(real *restrict out, long out_row, const real *restrict in, long in_row, const plane *p) {
+    for (long y = 0; y < p->H; y++) memcpy(out + y * out_row, in + y * in_row, p->n * sizeof *out);
+}
+
 /* V vectors of outputs stay in registers while all taps that reach into the plane are added to them. */
 #define BLOCK(V)                                                                                                               \
     static inline void block_##V(real *restrict out, const real *restrict in, const real *w, long K, long rows, long columns,   \
@@ -275,8 +279,8 @@ static weights_function *const weights_backward[] = {weights_1, weights_3, weigh
 
 int depthwise_forward(int threads, long training, long C, long H, long W, long B, long k1, long k2, long dilation, double eps,
                       double momentum, const real *x, const real *w1, const real *b1, const real *w2, const real *b2,
-                      const real *gamma, const real *beta, real *v, real *y, real *mean, real *var, real *running_mean,
-                      real *running_var) {
+                      const real *gamma, const real *beta, real *u, real *v, real *y, real *mean, real *var,
+                      real *running_mean, real *running_var) {
     plane p1 = plane_of(H, W, B, k1, 1), p2 = plane_of(H, W, B, k2, dilation);
     long N = H * p1.n;
     int failed = 0;
@@ -292,6 +296,7 @@ int depthwise_forward(int threads, long training, long C, long H, long W, long B
         pad_rows(X, xc, &p1);
         memset(U, 0, H * p2.row * sizeof *U);
         convolve(U + p2.pad, p2.row, X, &p1, w1 + c * k1 * k1, b1[c]);
+        if (u) copy_rows(u + c * N, p2.n, U + p2.pad, p2.row, &p2);
         convolve(vc, p2.n, U, &p2, w2 + c * k2 * k2, b2[c]);
         norm bn = normalise(training, c, a, N, activate(a, vc, 0, N), eps, momentum, gamma, beta, mean, var, running_mean, running_var);
         for (long i = 0; i < N; i++) yc[i] = xc[i] + a[i] * bn.scale + bn.offset;
@@ -299,10 +304,10 @@ int depthwise_forward(int threads, long training, long C, long H, long W, long B
     return failed;
 }
 
-/* gx may be the same array as gy. */
+/* `u` is the first convolution's output if that was kept, else 0. gx may be the same array as gy. */
 int depthwise_backward(int threads, long C, long H, long W, long B, long k1, long k2, long dilation, double eps, const real *x,
-                       const real *w1, const real *b1, const real *w2, const real *gamma, const real *v, const real *mean,
-                       const real *var, const real *gy, real *gx, real *dw1, real *db1, real *dw2, real *db2, real *dgamma,
+                       const real *w1, const real *b1, const real *w2, const real *gamma, const real *u, const real *v,
+                       const real *mean, const real *var, const real *gy, real *gx, real *dw1, real *db1, real *dw2, real *db2, real *dgamma,
                        real *dbeta) {
     plane p1 = plane_of(H, W, B, k1, 1), p2 = plane_of(H, W, B, k2, dilation);
     long N = H * p1.n;
@@ -320,10 +325,12 @@ int depthwise_backward(int threads, long C, long H, long W, long B, long k1, lon
         /* Through BatchNorm and GELU to the second convolution's output. */
         db2[c] = normalise_activate_backward(e, gc, vc, 0, c, N, eps, gamma, mean, var, dgamma, dbeta);
 
-        /* The first convolution's output again: cheaper than keeping it. */
         pad_rows(P, x + c * N, &p1);
         memset(U, 0, H * p2.row * sizeof *U);
-        convolve(U + p2.pad, p2.row, P, &p1, w1c, b1[c]);
+        if (u)
+            copy_rows(U + p2.pad, p2.row, u + c * N, p2.n, &p2);
+        else
+            convolve(U + p2.pad, p2.row, P, &p1, w1c, b1[c]);
         weights_backward[k2 / 2](dw2 + c * k2 * k2, e, U, &p2);
         pad_rows(U, e, &p2);
         convolve_transposed(e, U, &p2, w2c);
