@@ -51,6 +51,8 @@ class Scale:
     """What the paper's values become; stated values of the same fields follow in proportion."""
     data: dict[str, dict[str, Any]]
     """Source and numbers of clips, for each data set."""
+    compute: dict[str, Any]
+    """How runs compute (kernels, precision), where an experiment does not say."""
     seeds: int
     """Seeds per variant, unless an experiment asks for more."""
     max_seeds: int | None
@@ -59,6 +61,7 @@ class Scale:
     def resolve(self, paper_fields: dict[str, Any]) -> dict[str, Any]:
         """Fields in the paper's units → fields as they are run at this scale."""
         fields = {name: self._in_proportion(name, value) for name, value in paper_fields.items()}
+        fields |= {name: value for name, value in self.compute.items() if paper_fields[name] == DEFAULTS[name]}
         patch_area = fields["patch_size"] ** 2
         if paper_fields["hidden_dim"] % paper_fields["patch_size"] ** 2 == 0:
             # A width that the paper's patches divide stays one; for either decoder, so that pairs keep one width.
@@ -196,6 +199,7 @@ def load_scale(workflow: Path, name: str, data_root: Path = Path("data")) -> Sca
         summary=content["summary"],
         base=base,
         data=data,
+        compute=content.get("compute", {}),
         seeds=int(content["seeds"]),
         max_seeds=int(content["max_seeds"]) if "max_seeds" in content else None,
     )
@@ -237,7 +241,7 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale) -> Experiment:
         table=content.get("table", {}),
         figure=content["figure"],
         variants=list(variants.values()),
-        hash=_hash([content, scale.name, scale.summary, scale.base, scale.data, scale.seeds, scale.max_seeds]),
+        hash=_hash([content, scale.name, scale.summary, scale.base, scale.data, scale.compute, scale.seeds, scale.max_seeds]),
     )
     _check_places(path, experiment, datasets)
     return experiment

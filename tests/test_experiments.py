@@ -78,6 +78,19 @@ def test_stated_values_follow_the_scale_in_proportion(demo):
     assert demo.runs["mmnist/dim=1000,decoder=reassemble_shuffle/seed0"].model.hidden_dim == 24
 
 
+def test_a_scale_says_how_runs_compute_where_an_experiment_does_not(workflow):
+    scale = workflow / "scales" / "demo.yaml"
+    scale.write_text(scale.read_text() + "compute: {kernels: fused, precision: bfloat16}\n")
+    experiment = workflow / "experiments" / "table2_openstl.yaml"
+    experiment.write_text(experiment.read_text().replace("grid:", "base: {kernels: plain}\ngrid:"))
+    runs = load_plan(workflow, "demo").runs
+    assert {(c.training.kernels, c.training.precision) for c in runs.values()} == {("fused", "bfloat16"), ("plain", "bfloat16")}
+    assert runs["mmnist/stlight_l/seed0"].training.kernels == "fused"
+    scale.write_text(scale.read_text().replace("kernels: fused", "kernels: fast"))
+    with pytest.raises(ExperimentError, match=r"demo\.yaml: compute.*'fast'"):
+        load_plan(workflow, "demo")
+
+
 def test_held_values_do_not_follow(demo):
     assert {c.model.k1 for c in demo.runs.values()} == {3, 5, 7, 9, 11}
     assert {c.training.final_div_factor for c in demo.runs.values()} == {1000, 3000, 10000}

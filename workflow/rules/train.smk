@@ -16,6 +16,7 @@ rule train:
         f"{OUT}/benchmarks/train/{{dataset}}/{{variant}}/seed{{seed}}.tsv"
     conda:
         "../envs/stlight.yaml"
+    # As many runs side by side as there are cores: faster than runs of several threads (docs/performance.md).
     threads: 1
     resources:
         mem_mb=2000,
