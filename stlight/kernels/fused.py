@@ -44,9 +44,9 @@ class FusedPath(Path):
     def encode(self, encoder: nn.Module, frames_BCHW: Tensor) -> Tensor:
         """The encoder's convolution by PyTorch, its BatchNorm and GELU in one pass."""
         conv, norm, _ = encoder.children()
-        h = self.enter(conv(frames_BCHW.contiguous(memory_format=torch.channels_last)))
-        _count_batch(norm, h.numel() // len(h))
-        return _Encoding.apply(h, norm.weight, norm.bias, norm) if norm.training else _encoding(h, norm)[0]
+        h_BCHW = conv(frames_BCHW.contiguous(memory_format=torch.channels_last))
+        _count_batch(norm, h_BCHW[:, 0].numel())
+        return _Encoding.apply(h_BCHW, norm.weight, norm.bias, norm) if norm.training else _encoding(h_BCHW, norm)[0]
 
     def mix(self, mixer: nn.Module, x: Tensor) -> Tensor:
         """One STLMixer: the depthwise half in one pass, the pointwise product, what follows it in one pass."""
@@ -105,6 +105,7 @@ def mixer_library(dtype: torch.dtype) -> ctypes.CDLL | None:
 
 # How many sizes, real numbers and tensors each kernel takes, after the number of threads.
 _SIGNATURES = {
+    "turn": (3, 0, 2),
     "depthwise_forward": (8, 2, 14),
     "depthwise_backward": (7, 1, 17),
     "activation_forward": (3, 2, 9),
@@ -145,12 +146,30 @@ class _Parts:
         return (*x.shape, self.conv1.kernel_size[0], self.conv2.kernel_size[0], self.conv2.dilation[0])
 
 
-def _encoding(h: Tensor, norm: Any) -> tuple[Tensor, ...]:
-    """z = gelu(BN(h)); with it the mean and variance of the batch."""
+def _into_layout(x_BCHW: Tensor) -> Tensor:
+    """(B, C, H, W), best channels-last in memory → (C, H, W, B)."""
+    batch, channels, height, width = x_BCHW.shape
+    x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+    out = torch.empty(channels, height, width, batch, dtype=x_BCHW.dtype)
+    _call("turn", (batch, height * width, channels), x_BCHW, out)
+    return out
+
+
+def _out_of_layout(x: Tensor) -> Tensor:
+    """(C, H, W, B) → (B, C, H, W), channels-last in memory."""
+    channels, height, width, batch = x.shape
+    out = torch.empty(batch, height, width, channels, dtype=x.dtype)
+    _call("turn", (channels, height * width, batch), x, out)
+    return out.permute(0, 3, 1, 2)
+
+
+def _encoding(h_BCHW: Tensor, norm: Any) -> tuple[Tensor, ...]:
+    """z = gelu(BN(h)) in the kernels' layout; with it h in that layout, and the mean and variance of the batch."""
+    h = _into_layout(h_BCHW)
     z, mean, var = torch.empty_like(h), torch.empty_like(norm.weight), torch.empty_like(norm.weight)
     sizes = (norm.training, h.shape[0], h[0].numel(), norm.eps, norm.momentum)
     _call("encoding_forward", sizes, h, norm.weight, norm.bias, z, mean, var, norm.running_mean, norm.running_var)
-    return z, mean, var
+    return z, h, mean, var
 
 
 def _mix(x: Tensor, parts: _Parts) -> tuple[Any, ...]:
@@ -173,11 +192,11 @@ def _mix(x: Tensor, parts: _Parts) -> tuple[Any, ...]:
 
 
 class _Encoding(torch.autograd.Function):
-    """gelu(BN(h)), in training."""
+    """gelu(BN(h)), in training: from (B, C, H, W) to (C, H, W, B)."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, gamma: Tensor, beta: Tensor, norm: Any) -> Tensor:
-        z, mean, var = _encoding(h, norm)
+    def forward(ctx: Any, h_BCHW: Tensor, gamma: Tensor, beta: Tensor, norm: Any) -> Tensor:
+        z, h, mean, var = _encoding(h_BCHW, norm)
         ctx.save_for_backward(h, gamma, beta, mean, var)
         ctx.eps = norm.eps
         return z
@@ -189,7 +208,7 @@ class _Encoding(torch.autograd.Function):
         gh, dgamma, dbeta = torch.empty_like(h), torch.empty_like(gamma), torch.empty_like(gamma)
         sizes = (h.shape[0], h[0].numel(), ctx.eps)
         _call("encoding_backward", sizes, h, gamma, beta, mean, var, gz.contiguous(), gh, dgamma, dbeta)
-        return gh, dgamma, dbeta, None
+        return _out_of_layout(gh), dgamma, dbeta, None
 
 
 class _Mixer(torch.autograd.Function):

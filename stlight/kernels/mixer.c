@@ -277,6 +277,26 @@ WEIGHTS(1) WEIGHTS(3) WEIGHTS(5) WEIGHTS(7) WEIGHTS(9) WEIGHTS(11)
 typedef void weights_function(real *, const real *, const real *, const plane *);
 static weights_function *const weights_backward[] = {weights_1, weights_3, weights_5, weights_7, weights_9, weights_11};
 
+/* (A, M, D) → (D, M, A): channels-last into these kernels' layout, and back. */
+int turn(int threads, long A, long M, long D, const real *in, real *out) {
+    int failed = 0;
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(| : failed)
+    for (long m = 0; m < M; m++) {
+        /* By way of the cache: rows are often a power of two apart, and would push each other out of it. */
+        real *tile = scratch(A * D);
+        if (!tile) {
+            failed = 1;
+            continue;
+        }
+        for (long a = 0; a < A; a++) memcpy(tile + a * D, in + (a * M + m) * D, D * sizeof *tile);
+        for (long d = 0; d < D; d++) {
+            real *row = out + (d * M + m) * A;
+            for (long a = 0; a < A; a++) row[a] = tile[a * D + d];
+        }
+    }
+    return failed;
+}
+
 int depthwise_forward(int threads, long training, long C, long H, long W, long B, long k1, long k2, long dilation, double eps,
                       double momentum, const real *x, const real *w1, const real *b1, const real *w2, const real *b2,
                       const real *gamma, const real *beta, real *u, real *v, real *y, real *mean, real *var,

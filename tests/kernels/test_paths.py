@@ -90,7 +90,7 @@ def test_derivatives_in_double_precision_agree_with_differences(sizes):
 def test_derivatives_of_the_encoding_agree_with_differences():
     torch.manual_seed(0)
     norm = torch.nn.BatchNorm2d(3).double()
-    h = torch.randn(3, 4, 5, 2, dtype=torch.float64, requires_grad=True)
+    h = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
     torch.nn.init.normal_(norm.weight)
     weights = (norm.weight, norm.bias)
     assert torch.autograd.gradcheck(lambda h, *weights: _Encoding.apply(h, *weights, norm), (h, *weights))
@@ -137,7 +137,7 @@ def test_one_value_per_channel_is_refused_in_training_as_batchnorm_does():
 def test_gelu_is_within_the_errors_that_are_stated():
     x = torch.linspace(-30, 30, 600_001)
     # With this BatchNorm, in evaluation, the encoding is gelu alone.
-    z = _encoding(x.view(1, -1, 1, 1), torch.nn.BatchNorm2d(1, eps=0.0).eval())[0].flatten()
+    z = _encoding(x.view(1, 1, -1, 1), torch.nn.BatchNorm2d(1, eps=0.0).eval())[0].flatten()
     error = (z - F.gelu(x.double())).abs()
     assert (error / x.abs().clamp_min(1)).max() < 1e-6
     assert error[x.abs() < 5].max() < 1.5e-6
