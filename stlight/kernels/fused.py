@@ -87,8 +87,12 @@ def _usual(model: nn.Module, training: bool, dtype: torch.dtype) -> bool:
             continue
         elif module.bias is None or (module.groups > 1 and max(module.kernel_size) > LARGEST_KERNEL):
             return False
-        if module._parameters["weight"].dtype != dtype:
-            return False
+        by_address = isinstance(module, nn.BatchNorm2d) or module.groups > 1
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if not tensor.is_cpu or (tensor.is_floating_point() and tensor.dtype != dtype):
+                return False
+            if by_address and not tensor.is_contiguous():
+                return False
     return True
 
 

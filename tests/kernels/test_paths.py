@@ -168,6 +168,14 @@ def set_up(model, change):
             change(module)
 
 
+def lay_out_otherwise(norm):
+    norm.weight.data = torch.ones(2 * len(norm.weight))[::2]
+
+
+def widen_statistics(norm):
+    norm.running_var = norm.running_var.double()
+
+
 def freeze(norm):
     norm.eval()
 
@@ -180,7 +188,7 @@ def hook(norm):
     norm.register_forward_hook(lambda *_: None)
 
 
-@pytest.mark.parametrize("change", [freeze, forget_momentum, hook])
+@pytest.mark.parametrize("change", [freeze, forget_momentum, hook, lay_out_otherwise])
 def test_unusual_models_take_the_plain_path_and_keep_every_gradient(change):
     model = STLight(hidden_dim=8, depth=2)
     model(torch.rand(2, 10, 1, 8, 8))
@@ -189,6 +197,21 @@ def test_unusual_models_take_the_plain_path_and_keep_every_gradient(change):
     assert choose_path(model, clip).name == "plain"
     F.mse_loss(model(clip), target).backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def test_statistics_of_another_precision_take_the_plain_path():
+    model = STLight(hidden_dim=8, depth=2)
+    set_up(model, widen_statistics)
+    assert choose_path(model, torch.rand(2, 10, 1, 8, 8)).name == "plain"
+
+
+def test_channels_last_weights_are_served():
+    torch.manual_seed(0)
+    model, clip = STLight(hidden_dim=8, depth=2), torch.rand(2, 10, 1, 8, 8)
+    before = model(clip)
+    model.to(memory_format=torch.channels_last)
+    assert choose_path(model, clip).name == "fused"
+    torch.testing.assert_close(model(clip), before, rtol=1e-4, atol=1e-5)
 
 
 def test_who_looks_on_sees_pytorch_s_operators():
