@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -22,6 +23,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("results/benchmark.json"), help="where to keep the figures")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    if find_spec("skimage") is None:
+        parser.error(
+            "scikit-image is not installed, which the tests' requirements bring: pip install -e '.[test]' -c constraints.txt"
+        )
 
     from benchmarks.cases import CASES, Options, Row
 

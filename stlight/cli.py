@@ -141,10 +141,11 @@ def _analyse(options: argparse.Namespace) -> None:
 
 
 def _print_plan(options: argparse.Namespace) -> None:
-    for name in ("threads", "side_by_side", "flops", "budget"):
+    bounds = {"threads": (1, 4096), "side_by_side": (1, 10**6), "flops": (1.0, 1e24), "budget": (1e-6, 1e9)}
+    for name, (low, high) in bounds.items():
         value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {value}")
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"--{name.replace('_', '-')} must be from {low:g} to {high:g}, got {value}")
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     plan = _plan(options)
 

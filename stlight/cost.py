@@ -52,7 +52,7 @@ def print_plan(
     `flops_rate` (multiply-adds a second) replaces timing; `side_by_side` runs share the hours of the whole.
     """
     torch.set_num_threads(threads)
-    chosen = choose_device(device)
+    chosen = torch.device("cpu") if flops_rate else choose_device(device)
     shapes: dict[str, Cost] = {}
     costs: dict[str, Cost] = {}
     for name, config in plan.runs.items():
@@ -71,8 +71,8 @@ def print_plan(
         times = [_duration(sum(hours[n] for n in group)) for group in (names, names - seen)]
         rows.append([experiment.name, len(names), len(names - seen), *times, f"{memory:.1f} GiB"])
         seen |= names
-    how = f"at {flops_rate:.3g} multiply-adds a second, as stated" if flops_rate else "timed"
-    print(f"scale {plan.scale.name} on {_where(chosen, threads)}: {len(shapes)} distinct shapes {how}")
+    where = f"at {flops_rate:.3g} multiply-adds a second, as stated" if flops_rate else f"on {_where(chosen, threads)}, timed"
+    print(f"scale {plan.scale.name} {where}: {len(shapes)} distinct shapes")
     head = ["experiment", "runs", "not in those above", "time", "time more", "memory a run"]
     print(tabulate(rows, head, disable_numparse=True))
     total, asked = sum(hours.values()), sum(hours[name] for e in trained for name in set(e.run_names))
@@ -86,17 +86,20 @@ def print_plan(
 
 def _print_budget(trained: list[Experiment], hours: dict[str, float], available: float, budget: float) -> None:
     """Experiments that fit together, taking at each turn the one that adds least."""
-    waiting, fits, bought, spent = list(trained), [], Counter[str](), 0.0
+    waiting, fits, too_long, bought, spent = list(trained), [], [], Counter[str](), 0.0
     while waiting:
         added = {e.name: sum(hours[n] for n in set(e.run_names) if not bought[n]) for e in waiting}
         cheapest = min(waiting, key=lambda e: added[e.name])
         if spent + added[cheapest.name] > available:
             break
         waiting.remove(cheapest)
+        if max(hours[n] for n in cheapest.run_names) > budget:
+            too_long.append(cheapest.name)
+            continue
         spent += added[cheapest.name]
         bought.update(cheapest.run_names)
         fits.append(cheapest.name)
-    left = ", ".join(e.name for e in waiting) or "nothing"
+    left = ", ".join([*(e.name for e in waiting), *(f"{name} (a single run takes longer)" for name in too_long)]) or "nothing"
     print(f"within {budget:g} h: {', '.join(fits) or 'nothing'} ({_duration(spent)} of computing); left out: {left}")
 
 

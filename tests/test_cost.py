@@ -41,17 +41,22 @@ def test_a_budget_says_what_fits(capsys):
     assert "within 0.01 h: nothing" in nothing
 
 
+def test_a_run_longer_than_the_budget_does_not_fit_however_many_run_side_by_side(capsys):
+    printed = plan(capsys, "--scale", "paper", "--flops", "1e12", "--side-by-side", "66", "--budget", "120")
+    assert "table2_openstl (a single run takes longer)" in printed.rsplit("left out:", 1)[1]
+
+
 def test_steps_are_timed_where_no_rate_is_stated(capsys):
     printed = plan(capsys, "--scale", "smoke", "--device", "cpu", "--side-by-side", "1")
-    assert "shapes timed" in printed
+    assert "timed: " in printed
     assert "54 runs" in printed
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--budget", "0"], "--budget must be above 0, got 0.0"),
-        (["--flops", "-1"], "--flops must be above 0, got -1.0"),
+        (["--budget", "0"], "--budget must be from 1e-06 to 1e+09, got 0.0"),
+        (["--flops", "-1"], "--flops must be from 1 to 1e+24, got -1.0"),
         (["--config", "seed=3"], "--config seed=3: must be one of scale, results, data"),
         (["--config", "scale"], "--config scale: must be one of"),
         (["--device", "tpu"], "device must be auto, cpu or cuda, got 'tpu'"),

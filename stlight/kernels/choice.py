@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import tempfile
 import time
@@ -65,10 +66,11 @@ def fastest(model: nn.Module, mixer: nn.Module, clip: Tensor, x_BCHW: Tensor) ->
     if not folder:
         return _measure(model, mixer, clip, x_BCHW)
     path = folder / f"paths-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
-    if not (times := _remembered(path)):
-        _remember(path, {"key": key, "milliseconds": _measure(model, mixer, clip, x_BCHW)})
-        times = _remembered(path)
-    return times
+    if times := _remembered(path):
+        return times
+    times = _measure(model, mixer, clip, x_BCHW)
+    _remember(path, {"key": key, "milliseconds": times})
+    return _remembered(path) or times
 
 
 def _measure(model: nn.Module, mixer: nn.Module, clip: Tensor, x_BCHW: Tensor) -> dict[str, float]:
@@ -109,18 +111,21 @@ def _key(mixer: nn.Module, x_BCHW: Tensor) -> list[Any]:
 
 
 def _remembered(path: FilePath) -> dict[str, float]:
-    """What was measured before; nothing if it was not, or its file is damaged or gone."""
+    """What was measured before; nothing if it was not, or its file is damaged, which then goes."""
     try:
-        return {str(name): float(ms) for name, ms in json.loads(path.read_text())["milliseconds"].items() if name in PATHS}
+        times = {str(name): float(ms) for name, ms in json.loads(path.read_text())["milliseconds"].items()}
+        if times and all(name in PATHS and 0 < ms < math.inf for name, ms in times.items()):
+            return times
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        path.unlink(missing_ok=True)
-        return {}
+        pass
+    with contextlib.suppress(OSError):
+        path.unlink()
+    return {}
 
 
 def _remember(path: FilePath, measured: dict[str, Any]) -> None:
-    """Write in one step, unless another process has."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp") as file:
+    """Write in one step, unless another process has, or the file system does not let us: then it is measured again."""
+    with contextlib.suppress(OSError), tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp") as file:
         json.dump(measured, file, indent=1)
         file.flush()
-        with contextlib.suppress(FileExistsError):
-            os.link(file.name, path)
+        os.link(file.name, path)

@@ -34,7 +34,7 @@ def paste(digits_NGHW: Tensor, top_NGT: Tensor, left_NGT: Tensor, side: int) -> 
     if digits_NGHW.device.type != "cpu" or (kernels := _kernels()) is None:
         return None
     num_clips, num_digits, num_frames = top_NGT.shape
-    frames = torch.empty(num_clips, num_frames, side, side)
+    frames = torch.empty(num_clips, num_frames, side, side, dtype=torch.float32)
     sizes = (num_clips, num_digits, num_frames, digits_NGHW.shape[-1], side)
     tensors = (digits_NGHW.contiguous(), top_NGT.contiguous(), left_NGT.contiguous(), frames)
     if kernels.paste(torch.get_num_threads(), *sizes, *[t.data_ptr() for t in tensors]):

@@ -33,7 +33,8 @@ class FusedPath(Path):
         if type(clip) is not Tensor or clip.device.type != "cpu" or clip.dtype not in (torch.float32, torch.float64):
             return False
         observed = torch.jit.is_tracing() or torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
-        if observed or torch._C._functorch.peek_interpreter_stack() is not None or model.training != torch.is_grad_enabled():
+        observed = observed or torch._C._functorch.peek_interpreter_stack() is not None
+        if observed or torch.is_autocast_enabled("cpu") or model.training != torch.is_grad_enabled():
             return False
         return _usual(model, model.training, clip.dtype) and mixer_library(clip.dtype) is not None
 
@@ -71,28 +72,49 @@ class FusedPath(Path):
         return out.reshape(batch, -1, height * p, width * p)
 
 
+# What an STLight is made of, in order: its encoder, any number of mixers, its decoder.
+_ENCODER = [nn.Conv2d, nn.BatchNorm2d, nn.GELU]
+_MIXER = [nn.Conv2d, nn.Conv2d, nn.GELU, nn.BatchNorm2d, nn.Conv2d, nn.GELU, nn.BatchNorm2d]
+_DECODER = [nn.PixelShuffle, nn.Conv2d]
+
+
 def _usual(model: nn.Module, training: bool, dtype: torch.dtype) -> bool:
-    """Whether the kernels do what its modules would: no hooks to call, the usual BatchNorm, all in one mode."""
+    """Whether the kernels do what its modules would: an STLight as it is built, all in one mode, with no hooks to call."""
     # By hand, for this is asked at every step, and `modules()` takes ten times as long.
     waiting: list[Any] = [model]
+    leaves: list[Any] = []
     while waiting:
         module = waiting.pop()
-        waiting.extend(module._modules.values())
         if module.training != training or has_hooks(module):
             return False
-        if isinstance(module, nn.BatchNorm2d):
-            if not (module.affine and module.track_running_stats and isinstance(module.momentum, float)):
-                return False
-        elif not isinstance(module, nn.Conv2d):
-            continue
-        elif module.bias is None or (module.groups > 1 and max(module.kernel_size) > LARGEST_KERNEL):
+        if children := module._modules:
+            waiting.extend(reversed(children.values()))
+        else:
+            leaves.append(module)
+    num_mixers = (len(leaves) - len(_ENCODER) - len(_DECODER)) // len(_MIXER)
+    if [type(leaf) for leaf in leaves] != _ENCODER + _MIXER * num_mixers + _DECODER:
+        return False
+    # PyTorch computes the first and the last convolution.
+    return all(_served(leaf, dtype, 0 < i < len(leaves) - 1) for i, leaf in enumerate(leaves))
+
+
+def _served(module: Any, dtype: torch.dtype, by_kernels: bool) -> bool:
+    """Whether a module has the usual settings, and weights that lie where the kernels look for them."""
+    if isinstance(module, nn.GELU):
+        return module.approximate == "none"
+    if isinstance(module, nn.BatchNorm2d):
+        if not (module.affine and module.track_running_stats and isinstance(module.momentum, float)):
             return False
-        by_address = isinstance(module, nn.BatchNorm2d) or module.groups > 1
-        for tensor in (*module._parameters.values(), *module._buffers.values()):
-            if not tensor.is_cpu or (tensor.is_floating_point() and tensor.dtype != dtype):
-                return False
-            if by_address and not tensor.is_contiguous():
-                return False
+    elif isinstance(module, nn.Conv2d):
+        if module.bias is None or module.padding_mode != "zeros":
+            return False
+        if by_kernels and max(module.kernel_size) > LARGEST_KERNEL:
+            return False
+    for tensor in (*module._parameters.values(), *module._buffers.values()):
+        if not tensor.is_cpu or (tensor.is_floating_point() and tensor.dtype != dtype):
+            return False
+        if by_kernels and not tensor.is_contiguous():
+            return False
     return True
 
 

@@ -63,13 +63,34 @@ def test_of_two_that_measure_at_once_the_first_decides(small, cache, monkeypatch
         assert measure(small) == {"plain": 0.5, "fused": 1.0}
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"milliseconds": {"plain": "fast"}}', '{"milliseconds": 3}'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "{",
+        "[]",
+        '{"milliseconds": {"plain": "fast"}}',
+        '{"milliseconds": 3}',
+        '{"milliseconds": {}}',
+        '{"milliseconds": {"triton": 1}}',
+        '{"milliseconds": {"plain": NaN}}',
+    ],
+)
 def test_a_damaged_memory_is_measured_again(damage, small, cache):
     first = measure(small)
     (file,) = cache.iterdir()
     file.write_text(damage)
     assert set(measure(small)) == set(first)
     assert json.loads(file.read_text())["milliseconds"]
+
+
+def test_a_file_system_without_links_costs_nothing_but_time(small, cache, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("links are not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    assert "plain" in measure(small)
+    assert list(cache.iterdir()) == []
 
 
 def test_without_a_cache_it_is_measured_each_time(small, monkeypatch):

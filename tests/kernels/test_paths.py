@@ -38,7 +38,7 @@ def in_one(gradients):
 
 
 @pytest.mark.parametrize("path", PATHS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     kernel_sizes=st.tuples(*[st.sampled_from([1, 3, 5, 7, 9, 11])] * 2),
     dilation=st.integers(1, 3),
@@ -66,8 +66,9 @@ def test_one_step_is_as_near_to_double_precision_as_pytorch_s(path, kernel_sizes
         # No further off than twice PyTorch's own distance, above a floor of rounding (BatchNorm over few values magnifies it).
         assert distance(in_one(fast[1]), in_one(exact[1])) <= 2 * distance(in_one(plain[1]), in_one(exact[1])) + 3e-6
         for name, reference in exact[1].items():
-            # A single small bias may be unlucky: PyTorch's own channels-last path can be 3e-5 off where the plain one is 5e-6.
-            assert distance(fast[1][name], reference) <= 2 * distance(plain[1][name], reference) + 1e-4, name
+            # A single small bias may be unlucky, in PyTorch's own arrangements most.
+            floor = 3e-5 if path == "fused" else 1e-4
+            assert distance(fast[1][name], reference) <= 2 * distance(plain[1][name], reference) + floor, name
     for name, reference in exact[2].items():
         torch.testing.assert_close(fast[2][name].double(), reference.double(), rtol=1e-5, atol=1e-6)
 
@@ -197,6 +198,51 @@ def test_unusual_models_take_the_plain_path_and_keep_every_gradient(change):
     assert choose_path(model, clip).name == "plain"
     F.mse_loss(model(clip), target).backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def other_activation(model):
+    model.mixers[0][0].block[2] = torch.nn.ReLU()
+
+
+def approximate_activation(model):
+    model.mixers[1][1][1].approximate = "tanh"
+
+
+def no_norm(model):
+    model.mixers[0][1][2] = torch.nn.Identity()
+
+
+def around_the_edge(model):
+    model.mixers[0][0].block[0].padding_mode = "circular"
+
+
+def parametrised(model):
+    torch.nn.utils.parametrizations.weight_norm(model.mixers[0][0].block[0])
+
+
+def strided_bias(model):
+    model.mixers[0][1][0].bias.data = torch.randn(16)[::2]
+
+
+@pytest.mark.parametrize(
+    "change", [other_activation, approximate_activation, no_norm, around_the_edge, parametrised, strided_bias]
+)
+def test_a_changed_model_is_computed_as_it_is(change):
+    torch.manual_seed(0)
+    model, clip = STLight(hidden_dim=8, depth=2), torch.rand(2, 10, 1, 8, 8)
+    change(model)
+    assert choose_path(model, clip).name == "plain"
+    with using("plain"):
+        expected = model(clip)
+    torch.testing.assert_close(model(clip), expected)
+
+
+def test_one_channel_and_autocast_are_no_trap():
+    model, clip = STLight(hidden_dim=1, depth=1, patch_size=1, overlap=1, kernel_sizes=(13, 3)), torch.rand(2, 10, 1, 8, 8)
+    assert choose_path(model, clip).name == "plain"
+    assert choose_path(STLight(hidden_dim=1, depth=1, patch_size=1, overlap=1), clip).name == "fused"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert choose_path(STLight(hidden_dim=8, depth=1), clip).name == "plain"
 
 
 def test_statistics_of_another_precision_take_the_plain_path():
