@@ -1,5 +1,6 @@
 """What a scale will cost, before it is launched: a few steps of each distinct shape are timed on the device in hand."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from tqdm import tqdm
 
 from stlight.config import RunConfig
 from stlight.experiments import Experiment, Plan
@@ -55,7 +57,7 @@ def print_plan(
     chosen = torch.device("cpu") if flops_rate else choose_device(device)
     shapes: dict[str, Cost] = {}
     costs: dict[str, Cost] = {}
-    for name, config in plan.runs.items():
+    for name, config in tqdm(plan.runs.items(), desc="shapes of runs", unit="run", disable=not sys.stderr.isatty()):
         key = _shape(config)
         if key not in shapes:
             shapes[key] = _stated(config, flops_rate) if flops_rate else _timed(config, chosen)
@@ -151,8 +153,10 @@ def _measured(config: RunConfig, device: torch.device, clips: int) -> Cost:
     """A few steps on clips of noise."""
     shape, recipe = config.clip_shape, config.training
     model = build_model(config.model, shape).to(device)
-    one_batch = config.model_copy(update={"training": recipe.model_copy(update={"batch_size": clips})})
-    kernels, _ = choose_kernels(model, one_batch, device)
+    # On a CPU the first way that serves is the fastest, and comparing them would take longer than what is asked here.
+    kernels: str = config.training.kernels
+    if device.type == "cuda":
+        kernels, _ = choose_kernels(model, config, device)
     optimizer = torch.optim.Adam([flatten_weights(model)], fused=True)
     generator = torch.Generator().manual_seed(0)
     size = (clips, shape.context_frames + shape.horizon_frames, shape.channels, shape.height, shape.width)
@@ -196,7 +200,7 @@ def _saved_bytes(step: Callable[[], None]) -> int:
 
 def _median_seconds(function: Callable[[], None], device: torch.device) -> float:
     times = []
-    for _ in range(4):
+    for _ in range(3):
         started = time.perf_counter()
         function()
         if device.type == "cuda":
