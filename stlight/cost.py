@@ -133,7 +133,7 @@ def _timed(config: RunConfig, device: torch.device) -> Cost:
         return _measured(config, device, config.training.batch_size)
     # All mixers cost the same and all clips do: a line through two depths, of one clip.
     depths = (1, 3)
-    (a, b) = (_measured(_with_depth(config, depth), device, 1) for depth in depths)
+    (a, b) = (_measured(_with_depth(config, depth), device, 1, repeats=1) for depth in depths)
     clips, more = config.training.batch_size, (config.model.depth - depths[0]) / (depths[1] - depths[0])
     step = clips * (a.step + more * (b.step - a.step))
     return Cost(step, a.evaluation + more * (b.evaluation - a.evaluation), _estimated_memory(config))
@@ -149,7 +149,7 @@ def _with_depth(config: RunConfig, depth: int) -> RunConfig:
     return config.model_copy(update={"model": config.model.model_copy(update={"depth": depth})})
 
 
-def _measured(config: RunConfig, device: torch.device, clips: int) -> Cost:
+def _measured(config: RunConfig, device: torch.device, clips: int, repeats: int = 3) -> Cost:
     """A few steps on clips of noise."""
     shape, recipe = config.clip_shape, config.training
     model = build_model(config.model, shape).to(device)
@@ -178,8 +178,8 @@ def _measured(config: RunConfig, device: torch.device, clips: int) -> Cost:
 
     with using(kernels):
         saved = _saved_bytes(step)
-        seconds = _median_seconds(step, device)
-        evaluation = _median_seconds(evaluate, device) / clips
+        seconds = _median_seconds(step, device, repeats)
+        evaluation = _median_seconds(evaluate, device, repeats) / clips
     weights = sum(p.numel() for p in model.parameters())
     return Cost(seconds, evaluation, BYTES_OF_A_PROCESS + 16 * weights + saved)
 
@@ -198,15 +198,15 @@ def _saved_bytes(step: Callable[[], None]) -> int:
     return sum(storages.values())
 
 
-def _median_seconds(function: Callable[[], None], device: torch.device) -> float:
+def _median_seconds(function: Callable[[], None], device: torch.device, repeats: int) -> float:
     times = []
-    for _ in range(3):
+    for _ in range(repeats):
         started = time.perf_counter()
         function()
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
-    return median(times[1:])
+    return median(times)
 
 
 def _where(device: torch.device, threads: int) -> str:
