@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
-import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
@@ -20,7 +19,7 @@ from stlight.kernels import using
 from stlight.model import build_model
 from stlight.model.complexity import count_flops
 from stlight.training.devices import autocast, choose_device, choose_kernels, configure
-from stlight.training.loop import flatten_weights
+from stlight.training.loop import flatten_weights, take_step
 
 # A process's start, its first look at the data, its record: seen on two CPU cores.
 SECONDS_OF_A_START = 3.0
@@ -118,7 +117,7 @@ def _stated(config: RunConfig, rate: float) -> Cost:
 
 
 def _estimated_memory(config: RunConfig) -> float:
-    """Bytes: weights with their gradients and Adam's moments, and four activations kept for each mixer."""
+    """Bytes: weights with their gradients and Adam's moments, and five activations a mixer, four kept and one on its way."""
     with torch.device("meta"):
         weights = sum(p.numel() for p in build_model(config.model, config.clip_shape).parameters())
     shape, model = config.clip_shape, config.model
@@ -161,20 +160,14 @@ def _measured(config: RunConfig, device: torch.device, clips: int, repeats: int 
     generator = torch.Generator().manual_seed(0)
     size = (clips, shape.context_frames + shape.horizon_frames, shape.channels, shape.height, shape.width)
     clip = torch.rand(size, generator=generator).to(device)
-    context, target = clip[:, : shape.context_frames], clip[:, shape.context_frames :]
 
     def step() -> None:
-        model.train()
-        with autocast(device, recipe):
-            loss = F.mse_loss(model(context).float(), target)
-        optimizer.zero_grad(set_to_none=False)
-        loss.backward()
-        optimizer.step()
+        take_step(model.train(), optimizer, clip, shape.context_frames, recipe)
 
     @torch.no_grad()
     def evaluate() -> None:
         with autocast(device, recipe):
-            model.eval()(context)
+            model.eval()(clip[:, : shape.context_frames])
 
     with using(kernels):
         saved = _saved_bytes(step)

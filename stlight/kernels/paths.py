@@ -95,9 +95,9 @@ def _apply(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def by_interleaved_grids(conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
-    """A same-padded dilated depthwise convolution, (B, C, H, W) → (B, C, H, W)."""
+    """A same-padded dilated depthwise convolution, (B, C, H, W) → (B, C, H, W); any other is left to itself."""
     r = conv.dilation[0]
-    if r == 1:
+    if r == 1 or type(conv) is not nn.Conv2d or conv.padding_mode != "zeros":
         return conv(x_BCHW)
     batch, channels, height, width = x_BCHW.shape
     x_BHWC = F.pad(x_BCHW, (0, -width % r, 0, -height % r)).permute(0, 2, 3, 1)

@@ -68,15 +68,9 @@ def train(
         model.train()
         losses: list[Tensor] = []
         for clip in _batches(dataset, config, epoch):
-            context, target = clip[:, :num_context], clip[:, num_context:]
-            with autocast(device, recipe):
-                loss = F.mse_loss(model(context).float(), target)
-            optimizer.zero_grad(set_to_none=False)
-            loss.backward()
-            optimizer.step()
+            losses.append(take_step(model, optimizer, clip, num_context, recipe))
             learning_rate = schedule.get_last_lr()[0]
             schedule.step()
-            losses.append(loss.detach())
 
         # The only place that waits for the device: the losses of a whole epoch at once.
         epoch_losses = torch.stack(losses).tolist()
@@ -101,6 +95,20 @@ def train(
             result.diverged = True
             break
     return result
+
+
+def take_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, clip: Tensor, num_context: int, recipe: TrainingConfig
+) -> Tensor:
+    """One step on a batch of clips (B, T + T', C, H, W); gives its loss without waiting for the device."""
+    context, target = clip[:, :num_context], clip[:, num_context:]
+    with autocast(clip.device, recipe):
+        loss = F.mse_loss(model(context).float(), target)
+    # Kept and filled with zeros, for the gradients are views of one tensor.
+    optimizer.zero_grad(set_to_none=False)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
 
 
 def flatten_weights(model: nn.Module) -> nn.Parameter:

@@ -237,6 +237,16 @@ def test_a_changed_model_is_computed_as_it_is(change):
     torch.testing.assert_close(model(clip), expected)
 
 
+def test_space_to_batch_leaves_an_unusual_convolution_to_itself():
+    model, clip = STLight(hidden_dim=8, depth=1).eval(), torch.rand(2, 10, 1, 32, 32)
+    model.mixers[0][0].block[1].padding_mode = "circular"
+    with torch.no_grad():
+        with using("plain"):
+            expected = model(clip)
+        with using("space_to_batch"):
+            torch.testing.assert_close(model(clip), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_one_channel_and_autocast_are_no_trap():
     model, clip = STLight(hidden_dim=1, depth=1, patch_size=1, overlap=1, kernel_sizes=(13, 3)), torch.rand(2, 10, 1, 8, 8)
     assert choose_path(model, clip).name == "plain"
