@@ -30,7 +30,7 @@ from stlight.experiments import load_plan
 from stlight.kernels import using
 from stlight.model import build_model
 from stlight.training.devices import choose_kernels, configure
-from stlight.training.loop import flatten_weights, train
+from stlight.training.loop import Training, flatten_weights, train
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHAPE = DATASETS["mmnist"]
@@ -196,7 +196,8 @@ def curves(options: Options) -> Iterator[Row]:
 
     def losses(kernels: str) -> list[float]:
         with using(kernels):
-            return [row["train_loss"] for row in train(build_model(config.model, SHAPE), embedded_clips(), config).history]
+            training = Training(build_model(config.model, SHAPE), config)
+            return [row["train_loss"] for row in train(training, embedded_clips()).history]
 
     plain = losses("plain")
     for kernels in ("fused", "channels_last"):

@@ -7,9 +7,19 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stlight.run_lock import LockLost
+
+if TYPE_CHECKING:
+    from stlight.config import RunConfig
+    from stlight.interruption import Interruption
 
 # The installed package lies beside its workflow when it was installed from a checkout with `pip install -e`.
 _WORKFLOW = Path(__file__).resolve().parent.parent / "workflow"
+
+# The exit status of a run that was asked to stop and has saved its state: sysexits.h's "temporary failure, try again".
+TRY_AGAIN = 75
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _take_settings(options)
         return int(options.verb(options) or 0)
-    except (ValueError, OSError) as error:
-        print(f"stlight: {error}", file=sys.stderr)
+    except (ValueError, OSError, MemoryError, LockLost) as error:
+        _tell(f"stlight: {error}")
         return 1
 
 
@@ -45,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("run", help="<dataset>/<variant>/seed<k>, as `status` lists them")
     train.add_argument("--threads", type=int, default=1, help="threads for torch (1)")
     train.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
+    train.add_argument("--gpus", type=int, default=1, help="GPUs to lease, where there are any (1)")
+    train.add_argument("--slots-per-gpu", type=int, default=1, help="runs that may share a GPU (1)")
+    train.add_argument("--checkpoint-every", type=float, default=300.0, metavar="SECONDS", help="within long epochs (300)")
     train.add_argument("--config-hash", help="refuse to train if the configuration has another hash by now")
     train.set_defaults(verb=_train)
 
@@ -85,9 +98,11 @@ def _prepare(options: argparse.Namespace) -> None:
     print(prepare(options.dataset, options.source, options.data_root))
 
 
-def _train(options: argparse.Namespace) -> None:
-    if options.threads < 1:
-        raise ValueError(f"--threads must be at least 1, got {options.threads}")
+def _train(options: argparse.Namespace) -> int:
+    for name, minimum in (("threads", 1), ("gpus", 0), ("slots_per_gpu", 1), ("checkpoint_every", 0.0)):
+        value = getattr(options, name)
+        if not value >= minimum:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {minimum:g}, got {value:g}")
     # Before torch is loaded, or its libraries start as many threads as there are cores.
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     plan = _plan(options)
@@ -96,21 +111,56 @@ def _train(options: argparse.Namespace) -> None:
         raise ValueError(
             f"{options.run}: the experiment or scale files have changed since the workflow started; start it again"
         )
+    from stlight.interruption import Interrupted, Interruption
 
-    import torch
+    interruption = Interruption()
+    try:
+        with interruption.noticed():
+            _train_here(options, config, interruption)
+    except Interrupted as signal:
+        _tell(f"stlight: {options.run}: stopped by {signal}; start it again to go on")
+        return TRY_AGAIN
+    return 0
 
-    from stlight.training import train_run
-    from stlight.training.devices import leave_out_compiler
 
-    if config.training.kernels != "compiled" and not torch.cuda.is_available():
-        leave_out_compiler()
-    gc.freeze()
-    gc.enable()
-    torch.set_num_threads(options.threads)
+def _train_here(options: argparse.Namespace, config: "RunConfig", interruption: "Interruption") -> None:
+    """Train as the only process that does, on GPUs of its own: both are settled before torch is loaded and looks for them."""
+    from stlight import gpu_slots, run_lock
+    from stlight.records import recorded
+
     folder = options.results / options.scale / "runs" / options.run
-    record = train_run(options.run, config, folder, options.data_root, device=options.device)
+    gpus = 0 if options.device == "cpu" else options.gpus
+    with run_lock.hold(folder, _tell):
+        # A record that another process has just written needs no GPU.
+        gpus = 0 if recorded(folder, config.hash) else gpus
+        with gpu_slots.leased(gpus, options.slots_per_gpu, _tell) as lease:
+            import torch
+
+            from stlight.training import train_run
+            from stlight.training.devices import leave_out_compiler
+
+            recipe = config.training
+            if recipe.kernels != "compiled" and not recipe.deterministic and not torch.cuda.is_available():
+                leave_out_compiler()
+            gc.freeze()
+            gc.enable()
+            torch.set_num_threads(options.threads)
+            record = train_run(
+                options.run,
+                config,
+                folder,
+                options.data_root,
+                device=options.device,
+                gpus=lease.gpus,
+                checkpoint_every=options.checkpoint_every,
+                interruption=interruption,
+            )
     data = " on stand-in data" if config.data.source == "stand_in" else ""
-    print(f"{options.run}: {record.status}, test MSE{data} {record.metrics['last']['mse']}", file=sys.stderr)
+    _tell(f"{options.run}: {record.status}, test MSE{data} {record.metrics['last']['mse']}")
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _count(options: argparse.Namespace) -> None:

@@ -181,6 +181,13 @@ class TrainingConfig(_Section):
     """How the mixers are computed, with the same result; auto takes what is fastest on the device, found by timing."""
     cuda_graphs: bool = False
     """Record the training step's kernels on a CUDA device once and replay them."""
+    deterministic: bool = False
+    """Only algorithms on a CUDA device that give the same to the bit every time, at a cost; a CPU's always do."""
+    accumulation_steps: int = Field(default=1, ge=1)
+    """Equal parts that a batch is computed in, one after the other, adding up their gradients; BatchNorm's statistics are
+    those of each part. Must divide batch_size."""
+    out_of_memory: Literal["stop", "split"] = "stop"
+    """split: a run that does not fit starts anew with batches in more parts; the record says in how many."""
 
 
 class RunConfig(_Section):
@@ -200,6 +207,10 @@ class RunConfig(_Section):
             raise ConfigError(
                 f"batch_size must be at most clips_per_epoch {self.data.clips_per_epoch}, got {self.training.batch_size}:"
                 " the last incomplete batch is dropped, so no step would be left"
+            )
+        if self.training.batch_size % self.training.accumulation_steps:
+            raise ConfigError(
+                f"accumulation_steps must divide batch_size {self.training.batch_size}, got {self.training.accumulation_steps}"
             )
         return self
 

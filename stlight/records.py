@@ -1,6 +1,9 @@
 """What a run leaves behind: `record.json`, written last and whole, so that a run is done exactly when it can be read."""
 
+import contextlib
+import hashlib
 import json
+import logging
 import math
 import os
 import platform
@@ -14,10 +17,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stlight.config import RunConfig, describe
+from stlight.files import write_atomically
+from stlight.run_lock import living_holder
 
 SELECTIONS = ("last", "best_on_validation", "best_on_test")
 
 Metrics = dict[str, float | None]
+
+logger = logging.getLogger(__name__)
 
 
 class RecordError(ValueError):
@@ -54,30 +61,45 @@ class RunRecord(BaseModel):
 
 
 def write_record(path: Path, record: RunRecord) -> None:
-    """Write a record atomically."""
-    write_atomically(path, json.dumps(record.model_dump(), indent=1, allow_nan=False) + "\n")
+    """Write a record atomically, with a checksum of all else in it. Raises `StorageError` where it cannot be."""
+    content = record.model_dump(mode="json")
+    write_atomically(path, json.dumps(content | {"checksum": _checksum(content)}, indent=1, allow_nan=False) + "\n")
 
 
 def read_record(path: Path) -> RunRecord:
-    """Read and check a record. Raises `RecordError`, naming the file, if it is damaged or its hash does not fit."""
+    """Read and check a record. Raises `RecordError`, naming the file, if it is damaged or a hash in it does not fit."""
+    refused = f"{path} is not a valid record"
     try:
-        record = RunRecord.model_validate_json(path.read_bytes())
+        content = json.loads(path.read_bytes())
+        stated = content.pop("checksum", None)
+        record = RunRecord.model_validate(content)
     except ValidationError as error:
-        raise RecordError(f"{path} is not a valid record: {describe(error)}; delete it to train the run again") from error
+        raise RecordError(f"{refused}: {describe(error)}") from error
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise RecordError(f"{refused}: {error}") from error
+    if stated != _checksum(content):
+        raise RecordError(f"{refused}: its content does not have the checksum it states")
     if record.config_hash != record.config.hash:
-        raise RecordError(f"{path}: its configuration does not have the hash it states; delete it to train the run again")
+        raise RecordError(f"{refused}: its configuration does not have the hash it states")
     return record
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that it is there whole or not at all, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+def recorded(folder: Path, config_hash: str) -> RunRecord | None:
+    """The record in a run's folder, if there is one of this configuration. A damaged one is named, set aside, and is none."""
+    path = folder / "record.json"
+    if not path.is_file():
+        return None
+    try:
+        record = read_record(path)
+    except RecordError as error:
+        path.replace(path.with_suffix(".json.set-aside"))
+        logger.warning("%s; set aside as %s.set-aside, the run is to be trained again", error, path.name)
+        return None
+    return record if record.config_hash == config_hash else None
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def finite(metrics: dict[str, float]) -> Metrics:
@@ -88,7 +110,20 @@ def finite(metrics: dict[str, float]) -> Metrics:
 def provenance(data: dict[str, Any]) -> dict[str, Any]:
     """Where a run's numbers come from: the code, the libraries and the data (time stamps are the caller's)."""
     libraries = {name: version(name) for name in ("stlight", "torch", "numpy")}
-    return {"code": code_version(), "libraries": libraries, "python": platform.python_version(), "data": data}
+    code = {"code": code_version(), "source": source_version()}
+    return code | {"libraries": libraries, "python": platform.python_version(), "data": data}
+
+
+@cache
+def source_version() -> str:
+    """First 16 hex digits of the SHA-256 of the sources that make a run's numbers: what is outside them changes none."""
+    package = Path(__file__).resolve().parent
+    rooms = ("config.py", "metrics.py", "data", "kernels", "model", "training")
+    paths = [path for room in rooms for path in ([package / room] if room.endswith(".py") else (package / room).rglob("*"))]
+    digest = hashlib.sha256()
+    for path in sorted(path for path in paths if path.suffix in (".py", ".c")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @cache
@@ -103,14 +138,17 @@ def code_version() -> str:
 
 
 class Heartbeat:
-    """`progress.json` beside the record while a run is under way: where it is, who runs it, and what stopped it."""
+    """`progress.json` beside the record while a run is not done: where it is, who has it, and what stopped it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **state: Any) -> None:
         self._path = folder / "progress.json"
+        self._state: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname()} | state
 
     def beat(self, **state: Any) -> None:
-        """Note the state; it replaces the one before."""
-        write_atomically(self._path, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), **state}) + "\n")
+        """Note what has changed in the state, if it can be written: a run must not end for want of this file."""
+        self._state |= state
+        with contextlib.suppress(OSError):
+            write_atomically(self._path, json.dumps(self._state) + "\n")
 
     def end(self) -> None:
         """The run is recorded: nothing is under way any more."""
@@ -118,29 +156,22 @@ class Heartbeat:
 
 
 def read_state(folder: Path, config_hash: str) -> dict[str, Any]:
-    """The state of a run: waiting, running (with epoch and seconds), done, diverged, or failed (with an error).
+    """The state of a run: waiting, running, interrupted, done, diverged or failed, with epoch, seconds, device and why.
 
-    A record of another configuration does not count: the run is waiting to be trained again.
+    interrupted: stopped by a signal, or its process is gone; it goes on from its checkpoint when it is started again.
+    A record of another configuration does not count: the run is waiting to be trained again. Raises `RecordError`.
     """
     path = folder / "record.json"
     if path.is_file() and (record := read_record(path)).config_hash == config_hash:
-        return {"status": record.status}
+        return {"status": record.status, "device": record.device}
     try:
         state = json.loads((folder / "progress.json").read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return {"status": "waiting"}
+    if state.get("config_hash", config_hash) != config_hash:
+        return {"status": "waiting"}
+    if living_holder(folder):
+        return {"status": "running"} | state
     if "error" in state:
         return {"status": "failed"} | state
-    if state["host"] == socket.gethostname() and not _alive(state["pid"]):
-        return {"status": "failed", "error": "the process is gone"} | state
-    return {"status": "running"} | state
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return {"status": "interrupted", "why": "its process is gone"} | state

@@ -1,6 +1,7 @@
 """Progress of a run: a live bar in a terminal, a plain line for each of at most twenty epochs elsewhere."""
 
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,11 +11,13 @@ from tqdm import tqdm
 class Progress:
     """Shows the epoch, the losses and the remaining time."""
 
-    def __init__(self, name: str, num_epochs: int) -> None:
+    def __init__(self, name: str, num_epochs: int, history: Sequence[dict[str, Any]] = ()) -> None:
+        """`history`: the rows of epochs that an earlier session has finished."""
         self._live = sys.stderr.isatty()
         self._every = -(-num_epochs // 20)
-        self._bar = tqdm(total=num_epochs, desc=name, unit="epoch", disable=not self._live)
-        self._name, self._num_epochs, self._seconds = name, num_epochs, 0.0
+        self._bar = tqdm(total=num_epochs, initial=len(history), desc=name, unit="epoch", disable=not self._live)
+        self._name, self._num_epochs = name, num_epochs
+        self._seconds = sum(row["train_seconds"] + row["evaluation_seconds"] for row in history)
 
     def show(self, row: dict[str, Any]) -> None:
         """Tell of a finished epoch."""

@@ -1,83 +1,217 @@
 """One run from its configuration to its record: everything that touches the disk, in the order in which it happens."""
 
 import csv
+import gc
+import io
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
+from stlight import run_lock
 from stlight.config import RunConfig
 from stlight.data import Clips, open_dataset
+from stlight.files import remove_partials, write_atomically
+from stlight.interruption import Interrupted, Interruption
 from stlight.kernels import using
 from stlight.model import build_model
 from stlight.model.complexity import count_flops, count_parameters
-from stlight.records import Heartbeat, RunRecord, finite, provenance, read_record, write_record
+from stlight.records import Heartbeat, RunRecord, finite, provenance, recorded, source_version, write_record
+from stlight.training.checkpoint import Checkpoints, State
 from stlight.training.devices import choose_device, choose_kernels, configure, describe_device
 from stlight.training.evaluation import evaluate, trivial_predictors
 from stlight.training.loop import Row, Training, predictor, train
+from stlight.training.memory import out_of_memory
 from stlight.training.progress import Progress
 
 # Test clips whose predictions are kept to be shown: the first ones, the same for every run.
 NUM_EXAMPLES = 3
 
+logger = logging.getLogger(__name__)
+
 
 def train_run(
-    name: str, config: RunConfig, folder: Path, data_root: Path, *, device: str = "auto", examples: int = NUM_EXAMPLES
+    name: str,
+    config: RunConfig,
+    folder: Path,
+    data_root: Path,
+    *,
+    device: str = "auto",
+    gpus: tuple[str, ...] = (),
+    examples: int = NUM_EXAMPLES,
+    checkpoint_every: float = 300.0,
+    interruption: Interruption | None = None,
 ) -> RunRecord:
     """Train a run and leave in `folder`: history.csv, weights.safetensors, examples.npz and, last, record.json.
 
-    A run that is already recorded with this configuration is left as it is. Raises `DataError` if its data is not there.
+    A run that is already recorded with this configuration is left as it is, and one that was interrupted goes on from its last
+    checkpoint (`folder`/checkpoints): what it leaves is the same, to the bit on a CPU, times aside. Waits while another process
+    trains it. `gpus` are the names of those leased to it, for the record.
+    Raises `Interrupted`, its state saved, when a signal that `interruption` noticed asks for it; `DataError` if its data is not
+    there, `OutOfMemory` if it does not fit, `StorageError` if it cannot write.
     """
-    record_path = folder / "record.json"
-    if record_path.is_file() and (record := read_record(record_path)).config_hash == config.hash:
-        return record
-    record_path.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    interruption = interruption or Interruption()
+    with run_lock.hold(folder, logger.warning):
+        remove_partials(folder)
+        heartbeat = Heartbeat(folder, config_hash=config.hash, num_epochs=config.training.num_epochs, gpus=gpus)
+        identity = {"config_hash": config.hash, "source": source_version(), "torch": version("torch").partition("+")[0]}
+        checkpoints = Checkpoints(folder, identity, every_seconds=checkpoint_every)
+        record = recorded(folder, config.hash)
+        if not record:
+            (folder / "record.json").unlink(missing_ok=True)
+            with _what_stopped_it(heartbeat):
+                heartbeat.beat(epoch=0, seconds=0.0)
+                chosen = choose_device(device)
+                configure(config.training)
+                dataset, data_facts = open_dataset(config.data, data_root, seed=config.seed, device=chosen)
+                session = _Session(name, config, folder, dataset, data_facts, gpus, checkpoints, heartbeat, interruption)
+                record = session.run(examples)
+                run_lock.check_held(folder)
+                write_record(folder / "record.json", record)
+        # Also for a run whose process ended just after its record was written.
+        heartbeat.end()
+        checkpoints.remove()
+    return record
 
-    started, started_at = time.perf_counter(), datetime.now(UTC)
-    heartbeat = Heartbeat(folder)
-    heartbeat.beat(epoch=0, num_epochs=config.training.num_epochs, seconds=0.0)
-    with _errors_noted(heartbeat):
-        chosen = choose_device(device)
-        configure(config.training)
-        dataset, data_facts = open_dataset(config.data, data_root, seed=config.seed, device=chosen)
-        model = build_model(config.model, config.clip_shape, config.seed).to(chosen)
-        kernels, milliseconds = choose_kernels(model, config, chosen)
 
-        label = f"{name} (stand-in data)" if config.data.source == "stand_in" else name
-        with Progress(label, config.training.num_epochs) as progress, using(kernels):
+@dataclass
+class _Session:
+    """One process's work on a run: the whole of it, or the part until it is interrupted."""
+
+    name: str
+    config: RunConfig
+    folder: Path
+    dataset: Clips
+    data_facts: dict[str, Any]
+    gpus: tuple[str, ...]
+    checkpoints: Checkpoints
+    heartbeat: Heartbeat
+    interruption: Interruption
+    kernels: str = ""
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    begun: float = field(default_factory=time.perf_counter)
+    seconds_before: float = 0.0
+    """Of earlier sessions, up to the checkpoint."""
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat("T", "seconds"))
+    """When the first session was."""
+
+    def run(self, examples: int) -> RunRecord:
+        training = self.train()
+        with using(self.kernels):
+            self.write_outputs(training, examples)
+        record = _record(self.name, self.config, training.model, self.dataset, training)
+        facts: dict[str, Any] = {"kernels": self.kernels, "mixer_milliseconds": self.milliseconds}
+        facts |= {"accumulation_steps": training.accumulation_steps} if training.accumulation_steps > 1 else {}
+        facts |= {"gpus": list(self.gpus)} if self.gpus else {}
+        return record.model_copy(
+            update={
+                "seconds": record.seconds | {"checkpoints": self.checkpoints.seconds, "total": self.seconds()},
+                "device": describe_device(self.dataset.device) | facts,
+                "provenance": provenance(self.data_facts) | {"started": self.started, "host": os.uname().nodename},
+            }
+        )
+
+    def train(self) -> Training:
+        """Train to the end, from the last checkpoint if there is one; in more parts if it does not fit and may be split."""
+        state = self.checkpoints.latest(fits=lambda state: self.begin().go_on_from(state))
+        accumulation_steps = self.config.training.accumulation_steps
+        while True:
+            try:
+                return self.train_from(state, accumulation_steps)
+            except (RuntimeError, MemoryError) as error:
+                too_big = out_of_memory(error, self.dataset.device)
+                smaller = self.smaller_parts(accumulation_steps)
+                if not too_big:
+                    raise
+                # A run that has come to a checkpoint does fit: it goes on from there when there is memory again.
+                if not smaller or state or self.checkpoints.latest():
+                    raise too_big from error
+                logger.warning("%s: %s; starts anew with batches in %d parts", self.name, too_big, smaller)
+            # Out of the except clause, whose traceback holds what is to be freed.
+            accumulation_steps = smaller
+            gc.collect()
+            if self.dataset.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def smaller_parts(self, accumulation_steps: int) -> int | None:
+        """How many parts to try next, if a batch may be split and can be."""
+        recipe = self.config.training
+        more = (n for n in range(2 * accumulation_steps, recipe.batch_size + 1) if recipe.batch_size % n == 0)
+        return next(more, None) if recipe.out_of_memory == "split" else None
+
+    def begin(self, accumulation_steps: int = 1) -> Training:
+        model = build_model(self.config.model, self.config.clip_shape, self.config.seed).to(self.dataset.device)
+        return Training(model, self.config, accumulation_steps)
+
+    def train_from(self, state: State | None, accumulation_steps: int) -> Training:
+        config = self.config
+        training = self.begin(accumulation_steps)
+        if state:
+            training.go_on_from(state)
+            self.take_session_facts(state[1])
+            logger.warning("%s: goes on from epoch %d, step %d", self.name, training.epoch, training.step)
+        else:
+            self.kernels, self.milliseconds = choose_kernels(training.model, config, self.dataset.device)
+
+        def at_safe_point(epoch_ended: bool) -> None:
+            if self.interruption.signal or self.checkpoints.due(epoch_ended=epoch_ended):
+                run_lock.check_held(self.folder)
+                tensors, facts = training.state()
+                self.checkpoints.save((tensors, facts | {"session": self.session_facts()}))
+            self.interruption.check()
+
+        label = f"{self.name} (stand-in data)" if config.data.source == "stand_in" else self.name
+        with (
+            Progress(label, config.training.num_epochs, training.history) as progress,
+            using(self.kernels),
+            self.interruption.held_back(),
+        ):
 
             def on_epoch(row: Row) -> None:
                 progress.show(row)
-                heartbeat.beat(epoch=row["epoch"], num_epochs=config.training.num_epochs, seconds=time.perf_counter() - started)
+                self.heartbeat.beat(epoch=row["epoch"], seconds=self.seconds())
 
-            result = train(model, dataset, config, on_epoch=on_epoch)
+            self.interruption.check()
+            return train(training, self.dataset, on_epoch=on_epoch, at_safe_point=at_safe_point)
 
-        _write_history(folder / "history.csv", result.history)
-        save_file(_plain_weights(model), folder / "weights.safetensors", metadata={"config": json.dumps(config.model_dump())})
-        with using(kernels):
-            _write_examples(folder / "examples.npz", model, dataset, config, examples)
-        record = _record(name, config, model, dataset, result)
-        record = record.model_copy(
-            update={
-                "seconds": record.seconds | {"total": time.perf_counter() - started},
-                "device": describe_device(chosen) | {"kernels": kernels, "mixer_milliseconds": milliseconds},
-                "provenance": provenance(data_facts)
-                | {"started": started_at.isoformat(timespec="seconds"), "host": os.uname().nodename},
-            }
-        )
-        write_record(record_path, record)
-    heartbeat.end()
-    return record
+    def session_facts(self) -> dict[str, Any]:
+        """What a session leaves to the next but is no state of the training."""
+        return {
+            "kernels": self.kernels,
+            "milliseconds": self.milliseconds,
+            "seconds": self.seconds(),
+            "seconds_of_checkpoints": self.checkpoints.seconds,
+            "started": self.started,
+        }
+
+    def take_session_facts(self, facts: dict[str, Any]) -> None:
+        before = facts["session"]
+        self.kernels, self.milliseconds = before["kernels"], before["milliseconds"]
+        self.seconds_before, self.started = before["seconds"], before["started"]
+        self.checkpoints.seconds = before["seconds_of_checkpoints"]
+        self.heartbeat.beat(epoch=len(facts["history"]), seconds=self.seconds())
+
+    def seconds(self) -> float:
+        """Wall time of all sessions up to what they saved, and of this one."""
+        return self.seconds_before + time.perf_counter() - self.begun
+
+    def write_outputs(self, training: Training, examples: int) -> None:
+        run_lock.check_held(self.folder)
+        write_atomically(self.folder / "history.csv", _history_text(training.history))
+        write_atomically(self.folder / "weights.safetensors", _weights_file(training.model, self.config))
+        write_atomically(self.folder / "examples.npz", _examples_file(training.model, self.dataset, self.config, examples))
 
 
 def _record(name: str, config: RunConfig, model: nn.Module, dataset: Clips, result: Training) -> RunRecord:
@@ -112,25 +246,29 @@ def _test_metrics(row: Row) -> dict[str, float]:
     return {name.removeprefix("test_"): value for name, value in row.items() if name.startswith("test_")}
 
 
-def _write_history(path: Path, history: list[Row]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(history[0]))
-        writer.writeheader()
-        writer.writerows(history)
+def _history_text(history: list[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]))
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
 
 
-def _plain_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
+def _weights_file(model: nn.Module, config: RunConfig) -> bytes:
+    weights = {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
+    return safetensors.torch.save(weights, metadata={"config": json.dumps(config.model_dump())})
 
 
 @torch.no_grad()
-def _write_examples(path: Path, model: nn.Module, dataset: Clips, config: RunConfig, count: int) -> None:
+def _examples_file(model: nn.Module, dataset: Clips, config: RunConfig, count: int) -> bytes:
     """Context, truth and prediction of the first test clips, uint8 (N, T, C, H, W), to be drawn later without torch."""
     num_context = config.clip_shape.context_frames
     clip = dataset.clips("test", torch.arange(min(count, config.data.test_clips)))
     prediction = predictor(model, dataset.device, config.training)(clip[:, :num_context]).float()
     arrays = {"context": clip[:, :num_context], "truth": clip[:, num_context:], "prediction": prediction.nan_to_num(0)}
-    np.savez_compressed(path, **{name: _to_uint8(values) for name, values in arrays.items()})
+    file = io.BytesIO()
+    np.savez_compressed(file, **{name: _to_uint8(values) for name, values in arrays.items()})
+    return file.getvalue()
 
 
 def _to_uint8(values: torch.Tensor) -> Any:
@@ -138,10 +276,13 @@ def _to_uint8(values: torch.Tensor) -> Any:
 
 
 @contextmanager
-def _errors_noted(heartbeat: Heartbeat) -> Iterator[None]:
-    """Leave a word of what went wrong for `status`, then let it go on its way."""
+def _what_stopped_it(heartbeat: Heartbeat) -> Iterator[None]:
+    """Leave a word for `status` of what stopped the run, then let it go on its way."""
     try:
         yield
+    except Interrupted as signal:
+        heartbeat.beat(why=f"stopped by {signal}")
+        raise
     except BaseException as error:
         heartbeat.beat(error=f"{type(error).__name__}: {error}")
         raise

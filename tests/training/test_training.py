@@ -1,4 +1,5 @@
 import json
+import re
 import warnings
 
 import numpy as np
@@ -7,13 +8,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from stlight import run_lock
 from stlight.config import RunConfig
 from stlight.data import TaxiBJStandIn
 from stlight.data.clips import Clips
 from stlight.kernels import using
 from stlight.kernels.choice import COMPETITORS
 from stlight.model import build_model
-from stlight.records import RecordError, read_record, read_state
+from stlight.records import Heartbeat, RecordError, read_record, read_state
 from stlight.training import loop, train, train_run
 from stlight.training.devices import choose_device
 from stlight.training.loop import Training, flatten_weights
@@ -25,6 +27,10 @@ def tiny(**fields):
     base = {"dataset": "taxibj", "source": "stand_in", "hidden_dim": 16, "depth": 3, "batch_size": 2, "num_epochs": 3}
     base |= {"clips_per_epoch": 9, "validation_clips": 3, "test_clips": 4, "max_lr": 0.01}
     return RunConfig.from_fields(base | fields)
+
+
+def begin(config):
+    return Training(build_model(config.model, config.clip_shape), config)
 
 
 def test_one_cycle_has_the_protocol_s_values():
@@ -140,7 +146,7 @@ class ExplodingClips(Clips):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e4])
 def test_divergence_ends_training_with_its_history(value):
     config = tiny()
-    result = train(build_model(config.model, config.clip_shape), ExplodingClips(value), config)
+    result = train(begin(config), ExplodingClips(value))
     assert result.diverged
     assert [row["epoch"] for row in result.history] == [1, 2]
 
@@ -148,7 +154,7 @@ def test_divergence_ends_training_with_its_history(value):
 def test_weights_ruined_by_the_last_step_are_seen():
     # The training loss of the only step was still fine.
     config = tiny(num_epochs=1, clips_per_epoch=2, max_lr=1e38)
-    result = train(build_model(config.model, config.clip_shape), TaxiBJStandIn(), config)
+    result = train(begin(config), TaxiBJStandIn())
     assert np.isfinite(result.history[0]["train_loss"])
     assert result.diverged
 
@@ -166,18 +172,15 @@ def test_a_diverged_run_is_a_result(tmp_path, monkeypatch):
 
 def test_best_takes_the_first_of_equals_and_passes_over_nan():
     rows = [{"epoch": 1, "m": float("nan")}, {"epoch": 2, "m": 3.0}, {"epoch": 3, "m": 3.0}]
-    assert Training(history=rows).best("m")["epoch"] == 2
+    training = begin(tiny())
+    training.history = rows
+    assert training.best("m")["epoch"] == 2
 
 
 def test_training_stops_learning_where_the_schedule_says(tmp_path):
     seen = []
     config = tiny(num_epochs=4)
-    train(
-        build_model(config.model, config.clip_shape),
-        TaxiBJStandIn(),
-        config,
-        on_epoch=lambda row: seen.append(row["learning_rate"]),
-    )
+    train(begin(config), TaxiBJStandIn(), on_epoch=lambda row: seen.append(row["learning_rate"]))
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=16, final_div_factor=1e4)
     expected = []
@@ -203,8 +206,11 @@ def test_damaged_and_foreign_records_are_refused(recorded, tmp_path):
     for damaged, words in [
         (text[: len(text) // 2], "not a valid record"),
         ("", "not a valid record"),
+        ("[]", "not a valid record"),
         (text.replace('"done"', '"perfect"'), "status"),
-        (text.replace('"k1": 3', '"k1": 5'), "does not have the hash it states"),
+        (re.sub(r'("mse": \d+\.)', r"\g<1>9", text, count=1), "does not have the checksum it states"),
+        (text.replace('"k1": 3', '"k1": 5'), "does not have the checksum it states"),
+        (text.replace('"checksum"', '"sum"'), "sum"),
     ]:
         path = tmp_path / "record.json"
         path.write_text(damaged)
@@ -216,22 +222,19 @@ def test_damaged_and_foreign_records_are_refused(recorded, tmp_path):
 def test_a_failed_run_says_why_in_its_state(tmp_path):
     with pytest.raises(ValueError, match="is missing"):
         train_run("mmnist/x/seed0", tiny(dataset="mmnist", source="embedded"), tmp_path / "run", tmp_path)
-    state = read_state(tmp_path / "run", "any")
+    state = read_state(tmp_path / "run", tiny(dataset="mmnist", source="embedded").hash)
     assert state["status"] == "failed"
     assert "python -m stlight prepare" in state["error"]
 
 
 def test_states_of_runs_under_way(tmp_path):
     assert read_state(tmp_path, "any") == {"status": "waiting"}
-    import os
-    import socket
-
-    beat = {"pid": os.getpid(), "host": socket.gethostname(), "epoch": 2, "num_epochs": 5, "seconds": 1.0}
-    (tmp_path / "progress.json").write_text(json.dumps(beat))
-    assert read_state(tmp_path, "any")["status"] == "running"
-    # No process has this number: it is above the largest that Linux gives out.
-    (tmp_path / "progress.json").write_text(json.dumps(beat | {"pid": 2**22 + 1}))
-    assert read_state(tmp_path, "any")["status"] == "failed"
+    heartbeat = Heartbeat(tmp_path, config_hash="any")
+    heartbeat.beat(epoch=2)
+    with run_lock.hold(tmp_path):
+        assert read_state(tmp_path, "any") | {"status": "running", "epoch": 2} == read_state(tmp_path, "any")
+    assert read_state(tmp_path, "any")["status"] == "interrupted"
+    assert read_state(tmp_path, "another")["status"] == "waiting"
 
 
 def test_devices():
@@ -247,9 +250,7 @@ def test_devices():
 def curve(kernels):
     config = tiny(num_epochs=6, kernels=kernels)
     with using(kernels):
-        return [
-            row["train_loss"] for row in train(build_model(config.model, config.clip_shape), TaxiBJStandIn(), config).history
-        ]
+        return [row["train_loss"] for row in train(begin(config), TaxiBJStandIn()).history]
 
 
 @pytest.mark.parametrize("kernels", ["fused", "space_to_batch", "channels_last"])

@@ -1,0 +1,120 @@
+"""Checkpoints: the state of a training on the disk, from which it goes on as if it had never been interrupted.
+
+A file is one line, naming the format and the SHA-256 of the rest, and then safetensors, whose header carries the facts as JSON.
+Neither can hold code. Files are written atomically, and the last two are kept, in a folder beside the run's outputs that is
+named by the configuration's hash: the workflow clears declared outputs after a failure, and these are not declared.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from stlight.files import remove_partials, write_atomically
+
+_FORMAT = b"STLight checkpoint 1 "
+_KEPT = 2
+
+# Saving may take this share of a run's time, whatever a save costs: half of the 2 % that it is allowed.
+_SHARE = 0.01
+
+State = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors by name, and everything else: JSON."""
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message says why."""
+
+
+def pack(state: State) -> tuple[bytes, bytes]:
+    """A file's first line and the rest of it."""
+    tensors, facts = state
+    body = safetensors.torch.save(tensors, metadata={"facts": json.dumps(facts)})
+    return _FORMAT + hashlib.sha256(body).hexdigest().encode() + b"\n", body
+
+
+def unpack(content: bytes) -> State:
+    """The state in a file. Raises `CheckpointError` unless it is exactly what `pack` gave."""
+    first, newline, _ = content[:256].partition(b"\n")
+    body = memoryview(content)[len(first) + 1 :]
+    if not newline or not first.startswith(_FORMAT):
+        raise CheckpointError("is not a checkpoint of this version of the suite")
+    if hashlib.sha256(body).hexdigest().encode() != first.removeprefix(_FORMAT):
+        raise CheckpointError("is damaged: its content does not have the checksum it states")
+    try:
+        tensors = safetensors.torch.load(bytes(body))
+        size = int.from_bytes(body[:8], "little")
+        return tensors, json.loads(json.loads(bytes(body[8 : 8 + size]))["__metadata__"]["facts"])
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"is damaged: {error}") from error
+
+
+class Checkpoints:
+    """The checkpoints of one run. Only the process that holds the run's lock may use them."""
+
+    def __init__(self, run_folder: Path, identity: dict[str, Any], *, every_seconds: float = 300.0) -> None:
+        """`identity` is what a checkpoint must agree with to be used: the configuration's hash, and the code's version."""
+        self._all = run_folder / "checkpoints"
+        self._folder = self._all / identity["config_hash"]
+        self._identity = identity
+        self._every_seconds = every_seconds
+        self._saved_at, self._cost = time.perf_counter(), 0.0
+        self.seconds = 0.0
+        """What saving took, in all."""
+
+    def due(self, *, epoch_ended: bool) -> bool:
+        """Whether to save: at an epoch's end, or some minutes after the last time, but never so often that it slows the run."""
+        since = time.perf_counter() - self._saved_at
+        return since * _SHARE >= self._cost and (epoch_ended or since >= self._every_seconds)
+
+    def save(self, state: State) -> None:
+        """Write a checkpoint, then drop all but the last two. Raises `StorageError`; the ones before are kept."""
+        started = time.perf_counter()
+        tensors, facts = state
+        path = self._folder / f"epoch{facts['epoch']:06d}-step{facts['step']:08d}.checkpoint"
+        write_atomically(path, *pack((tensors, facts | {"identity": self._identity})))
+        for old in self._files()[:-_KEPT]:
+            old.unlink(missing_ok=True)
+        self._saved_at = time.perf_counter()
+        self._cost = self._saved_at - started
+        self.seconds += self._cost
+
+    def latest(self, fits: Callable[[State], None] = lambda state: None) -> State | None:
+        """The newest checkpoint that can be used, if any. Others are named, set aside, and the one before is taken.
+
+        `fits` raises `CheckpointError` or `ValueError` for a state that is of no use to its caller.
+        """
+        remove_partials(self._folder)
+        for path in reversed(self._files()):
+            try:
+                state = unpack(path.read_bytes())
+                self._check_identity(state[1].pop("identity", {}))
+                fits(state)
+                return state
+            except (ValueError, KeyError, TypeError, OSError) as error:
+                aside = path.with_suffix(".set-aside")
+                path.replace(aside)
+                logger.warning("%s %s; set aside as %s", path, error, aside.name)
+        return None
+
+    def remove(self) -> None:
+        """All of them, of every configuration: the run is done."""
+        shutil.rmtree(self._all, ignore_errors=True)
+
+    def _check_identity(self, found: dict[str, Any]) -> None:
+        for name, value in self._identity.items():
+            if found.get(name) != value:
+                raise CheckpointError(f"is of another {name.replace('_', ' ')}: {found.get(name)}, not {value}")
+
+    def _files(self) -> list[Path]:
+        return sorted(self._folder.glob("epoch*.checkpoint"))

@@ -1,0 +1,324 @@
+"""A run that is stopped and started again ends as one that never was."""
+
+import contextlib
+import json
+import math
+import os
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from stlight.data import TaxiBJStandIn
+from stlight.data.clips import Clips
+from stlight.interruption import Interrupted, Interruption
+from stlight.kernels import using
+from stlight.model import build_model
+from stlight.records import read_record, read_state
+from stlight.training import Training, train, train_run
+from stlight.training.checkpoint import CheckpointError, Checkpoints, pack, unpack
+from stlight.training.loop import take_step
+
+from .test_training import ExplodingClips, tiny, without_times
+
+CONFIG = tiny(num_epochs=3)
+EVALUATIONS = 2
+SAFE_POINTS = 3 * (4 + EVALUATIONS + 1)
+
+
+def begin(config=CONFIG):
+    return Training(build_model(config.model, config.clip_shape), config)
+
+
+def train_until(training, number, dataset=None):
+    """Train up to the safe point of this number, counted from 1; gives the state there, through a checkpoint's bytes."""
+    passed = []
+
+    def at_safe_point(epoch_ended):
+        passed.append(epoch_ended)
+        if len(passed) == number:
+            raise Interrupted("here")
+
+    with contextlib.suppress(Interrupted):
+        train(training, dataset or TaxiBJStandIn(), at_safe_point=at_safe_point)
+    return unpack(b"".join(pack(training.state())))
+
+
+@pytest.fixture(scope="module")
+def straight():
+    return train(begin(), TaxiBJStandIn())
+
+
+def assert_same(one, other):
+    """Weights, statistics of BatchNorm, moments, schedule, random numbers and history to the bit, times aside."""
+    (tensors, facts), (other_tensors, other_facts) = one.state(), other.state()
+    assert tensors.keys() == other_tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, other_tensors[name]), name
+    for state in (facts, other_facts):
+        state["history"] = [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in state["history"]]
+        del state["seconds"]
+    assert json.dumps(facts) == json.dumps(other_facts)
+
+
+@pytest.mark.parametrize("number", range(1, SAFE_POINTS + 1))
+def test_stopped_at_any_safe_point_it_goes_on_to_the_same_end(straight, number):
+    state = train_until(begin(), number)
+    # Nothing of the first training is left but the bytes; other random numbers have been drawn meanwhile.
+    torch.manual_seed(number)
+    resumed = begin()
+    resumed.go_on_from(state)
+    assert_same(train(resumed, TaxiBJStandIn()), straight)
+
+
+def test_stopped_many_times_in_a_row(straight):
+    training, state = begin(), None
+    for _ in range(SAFE_POINTS):
+        if state:
+            training = begin()
+            training.go_on_from(state)
+        # An evaluation, which is done anew each time, has two.
+        state = train_until(training, 3)
+    assert_same(training, straight)
+
+
+@pytest.mark.parametrize("kernels", ["plain", "fused", "space_to_batch"])
+def test_whatever_the_kernels_and_parts(kernels):
+    config = tiny(num_epochs=2, accumulation_steps=2, prediction="rollout")
+    with using(kernels):
+        whole = train(begin(config), TaxiBJStandIn())
+        resumed = begin(config)
+        resumed.go_on_from(train_until(begin(config), 6))
+        assert_same(train(resumed, TaxiBJStandIn()), whole)
+
+
+def test_a_diverged_training_stays_so():
+    training = train(begin(), ExplodingClips(math.nan))
+    resumed = begin()
+    resumed.go_on_from(unpack(b"".join(pack(training.state()))))
+    train(resumed, ExplodingClips(math.nan))
+    assert resumed.diverged
+    assert len(resumed.history) == 2
+
+
+def test_parts_add_up_to_the_gradients_of_the_whole_batch():
+    # Without BatchNorm's statistics, which are each part's own, nothing else can differ.
+    clip = torch.rand(4, 8, 2, 32, 32, generator=torch.Generator().manual_seed(0))
+    gradients, losses = [], []
+    for parts in (1, 2, 4):
+        training = begin()
+        training.model.eval()
+        losses.append(float(take_step(training.model, training.optimizer, clip, 4, CONFIG.training, parts)))
+        gradients.append(torch.cat([p.grad.flatten() for p in training.model.parameters()]))
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], rtol=1e-3, atol=1e-6)
+
+
+# -- whole runs, from folder to folder
+
+
+class SignalledClips(Clips):
+    """Clips that send the process signals at given moments, by number of requests."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at, self.requests = at, 0
+
+    def clips(self, split, index_N, epoch=0):
+        self.requests += 1
+        for number in self.at.get(self.requests, ()):
+            os.kill(os.getpid(), number)
+        return TaxiBJStandIn().clips(split, index_N, epoch)
+
+
+def run_with_signals(folder, monkeypatch, at):
+    interruption = Interruption()
+    monkeypatch.setattr("stlight.training.run.open_dataset", lambda *_, **__: (SignalledClips(at), {}))
+    with interruption.noticed():
+        return train_run("taxibj/tiny/seed0", CONFIG, folder, folder, interruption=interruption)
+
+
+def outputs(folder):
+    history = pd.read_csv(folder / "history.csv")
+    columns = [name for name in history if not name.endswith("seconds")]
+    with np.load(folder / "examples.npz") as examples:
+        arrays = {name: examples[name].tobytes() for name in examples}
+    weights = {name: tensor.numpy().tobytes() for name, tensor in load_file(folder / "weights.safetensors").items()}
+    return without_times(read_record(folder / "record.json")), history[columns].to_csv(), weights, arrays
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("straight")
+    with pytest.MonkeyPatch.context() as patch:
+        run_with_signals(folder, patch, {})
+    return outputs(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("request_number", [1, 2, 3, 5, 7])
+def test_signals_stop_a_run_that_then_goes_on(tmp_path, monkeypatch, uninterrupted, number, request_number):
+    with pytest.raises(Interrupted, match=number.name):
+        run_with_signals(tmp_path, monkeypatch, {request_number: [number]})
+    state = read_state(tmp_path, CONFIG.hash)
+    assert (state["status"], state["why"]) == ("interrupted", f"stopped by {number.name}")
+    assert list(tmp_path.glob("checkpoints/*/*.checkpoint"))
+    assert not (tmp_path / "record.json").exists()
+    run_with_signals(tmp_path, monkeypatch, {})
+    assert outputs(tmp_path) == uninterrupted
+    # Nothing but what a run leaves.
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"record.json", "history.csv", "weights.safetensors", "examples.npz"}
+
+
+def test_a_second_signal_during_a_save_breaks_nothing(tmp_path, monkeypatch, uninterrupted):
+    fsync = os.fsync
+
+    def signalled(descriptor):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", signalled)
+    with pytest.raises(Interrupted):
+        run_with_signals(tmp_path, monkeypatch, {2: [signal.SIGTERM, signal.SIGUSR1]})
+    monkeypatch.setattr(os, "fsync", fsync)
+    run_with_signals(tmp_path, monkeypatch, {})
+    assert outputs(tmp_path) == uninterrupted
+
+
+def test_a_run_that_ended_just_after_its_record_is_tidied(tmp_path, monkeypatch, uninterrupted):
+    run_with_signals(tmp_path, monkeypatch, {})
+    (tmp_path / "checkpoints" / CONFIG.hash).mkdir(parents=True)
+    (tmp_path / "progress.json").write_text("{}")
+    run_with_signals(tmp_path, monkeypatch, {1: [signal.SIGTERM]})
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv", ".safetensors", ".npz"}
+    assert read_state(tmp_path, CONFIG.hash)["status"] == "done"
+
+
+def test_a_damaged_record_is_set_aside_and_the_run_trained_again(tmp_path, monkeypatch, uninterrupted, caplog):
+    run_with_signals(tmp_path, monkeypatch, {})
+    path = tmp_path / "record.json"
+    path.write_bytes(path.read_bytes()[:-100])
+    run_with_signals(tmp_path, monkeypatch, {})
+    assert outputs(tmp_path) == uninterrupted
+    assert f"{path} is not a valid record" in caplog.text
+    assert (tmp_path / "record.json.set-aside").exists()
+
+
+# -- checkpoints as files
+
+IDENTITY = {"config_hash": "abc", "source": "def"}
+
+
+def state_at(epoch, step=0):
+    return {"x": torch.full((3,), float(epoch))}, {"epoch": epoch, "step": step, "nan": math.nan}
+
+
+def test_the_last_two_are_kept_and_the_newest_is_taken(tmp_path):
+    checkpoints = Checkpoints(tmp_path, IDENTITY)
+    for epoch, step in [(1, 5), (1, 40), (2, 0), (10, 0)]:
+        checkpoints.save(state_at(epoch, step))
+    assert len(list(tmp_path.rglob("*.checkpoint"))) == 2
+    tensors, facts = Checkpoints(tmp_path, IDENTITY).latest()
+    assert (facts["epoch"], tensors["x"].tolist(), math.isnan(facts["nan"])) == (10, [10.0] * 3, True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda content: content[:-1], "checksum"),
+        (lambda content: content[:200], "checksum"),
+        (lambda content: b"", "not a checkpoint"),
+        (lambda content: b"\0" * len(content), "not a checkpoint"),
+        (lambda content: content + b"\0", "checksum"),
+        (lambda content: content.replace(b"checkpoint 1", b"checkpoint 2"), "of this version"),
+        (lambda content: b"".join(pack((unpack(content)[0], unpack(content)[1] | {"identity": {}}))), "another config hash"),
+        (
+            lambda content: b"".join(
+                pack((unpack(content)[0], unpack(content)[1] | {"identity": IDENTITY | {"source": "old"}}))
+            ),
+            "another source",
+        ),
+    ],
+)
+def test_one_that_cannot_be_used_is_named_set_aside_and_the_one_before_taken(tmp_path, caplog, damage, words):
+    checkpoints = Checkpoints(tmp_path, IDENTITY)
+    checkpoints.save(state_at(1))
+    checkpoints.save(state_at(2))
+    newest = max(tmp_path.rglob("*.checkpoint"))
+    newest.write_bytes(damage(newest.read_bytes()))
+    assert checkpoints.latest()[1]["epoch"] == 1
+    assert str(newest) in caplog.text
+    assert words in caplog.text
+    assert newest.with_suffix(".set-aside").exists()
+    checkpoints.save(state_at(2))
+    assert checkpoints.latest()[1]["epoch"] == 2
+
+
+def test_one_of_another_model_is_set_aside(tmp_path, monkeypatch, uninterrupted, caplog):
+    with pytest.raises(Interrupted):
+        run_with_signals(tmp_path, monkeypatch, {3: [signal.SIGTERM]})
+    newest = max(tmp_path.rglob("*.checkpoint"))
+    tensors, facts = unpack(newest.read_bytes())
+    del tensors["model.patch_encoder.0.weight"]
+    newest.write_bytes(b"".join(pack((tensors, facts))))
+    run_with_signals(tmp_path, monkeypatch, {})
+    assert "holds another model" in caplog.text
+    assert outputs(tmp_path) == uninterrupted
+
+
+WHOLE = b"".join(pack(state_at(3)))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 8 * len(WHOLE) - 1))
+def test_no_flipped_bit_goes_unseen(bit):
+    content = bytearray(WHOLE)
+    content[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(CheckpointError):
+        unpack(bytes(content))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=600))
+def test_foreign_bytes_are_refused(content):
+    for candidate in (content, WHOLE[:90] + content, b"STLight checkpoint 1 " + content):
+        with pytest.raises(CheckpointError):
+            unpack(candidate)
+
+
+def test_saving_keeps_its_share_of_the_time(monkeypatch, tmp_path):
+    now = [0.0]
+    monkeypatch.setattr("stlight.training.checkpoint.time.perf_counter", lambda: now[0])
+    checkpoints = Checkpoints(tmp_path, IDENTITY, every_seconds=300.0)
+    write = "stlight.training.checkpoint.write_atomically"
+    monkeypatch.setattr(write, lambda *_: now.__setitem__(0, now[0] + 7.0))  # seconds a save takes
+    saved = 0
+    for step in range(100_000):
+        now[0] += 1.0
+        if checkpoints.due(epoch_ended=step % 30 == 0):
+            checkpoints.save(state_at(1, step))
+            saved += 1
+    assert saved > 100
+    assert checkpoints.seconds / now[0] < 0.02
+    assert checkpoints.seconds == 7.0 * saved
+
+
+def test_within_a_long_epoch_it_is_time_that_counts(monkeypatch, tmp_path):
+    now = [0.0]
+    monkeypatch.setattr("stlight.training.checkpoint.time.perf_counter", lambda: now[0])
+    checkpoints = Checkpoints(tmp_path, IDENTITY, every_seconds=300.0)
+    due = []
+    for _ in range(1000):
+        now[0] += 1.0
+        if checkpoints.due(epoch_ended=False):
+            due.append(now[0])
+            checkpoints.save(state_at(1))
+    assert due == [300.0, 600.0, 900.0]
