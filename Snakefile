@@ -20,3 +20,8 @@ rule all:
     default_target: True
     input:
         tables_and_figures(),
+
+
+# The other items are finished by now; of these, the cells there are, and a line for each that waits, with the reason.
+onerror:
+    shell("stlight waiting || true")

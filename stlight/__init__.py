@@ -3,15 +3,15 @@
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["STLight", "metrics"]
+__all__ = ["STLight", "load_run", "metrics"]
 
 
 def __getattr__(name: str) -> Any:
     # Lazy, so that building the workflow's graph (`stlight.experiments`) does not load torch.
-    if name == "STLight":
-        from stlight.model import STLight
+    if name in ("STLight", "load_run"):
+        from stlight import model
 
-        return STLight
+        return getattr(model, name)
     if name == "metrics":
         import importlib
 

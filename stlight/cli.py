@@ -13,6 +13,7 @@ from stlight.run_lock import LockLost
 
 if TYPE_CHECKING:
     from stlight.config import RunConfig
+    from stlight.experiments import Experiment, Plan
     from stlight.interruption import Interruption
 
 # The installed package lies beside its workflow when it was installed from a checkout with `pip install -e`.
@@ -44,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--scale", default="demo", help="smoke, demo, small, paper or one of your own (demo)")
     common.add_argument("--results", type=Path, default=Path("results"), help="folder of results (results)")
     common.add_argument("--data-root", type=Path, default=Path("data"), help="folder of data sets (data)")
+    common.add_argument("--slots-per-gpu", type=int, default=1, help="runs that may share a GPU (1)")
+    common.add_argument("--mixed-versions", action="store_true", help="tables from records of different versions of the code")
     common.add_argument("--workflow", type=Path, default=_WORKFLOW, help="folder of experiments, scales and schemas")
 
     prepare = verbs.add_parser("prepare", parents=[common], help="read and check a data set once, split its digits")
@@ -56,7 +59,6 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--threads", type=int, default=1, help="threads for torch (1)")
     train.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
     train.add_argument("--gpus", type=int, default=1, help="GPUs to lease, where there are any (1)")
-    train.add_argument("--slots-per-gpu", type=int, default=1, help="runs that may share a GPU (1)")
     train.add_argument("--checkpoint-every", type=float, default=300.0, metavar="SECONDS", help="within long epochs (300)")
     train.add_argument("--config-hash", help="refuse to train if the configuration has another hash by now")
     train.set_defaults(verb=_train)
@@ -68,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
         parser_of_verb = verbs.add_parser(name, parents=[common], help=words)
         parser_of_verb.add_argument("experiment")
         parser_of_verb.set_defaults(verb=verb)
+    parser_of_verb.add_argument("--complete", action="store_true", help="refuse if a run has no valid record yet")
+
+    waiting = verbs.add_parser("waiting", parents=[common], help="say which cells wait and why; write the tables of the others")
+    waiting.set_defaults(verb=_waiting)
 
     plan = verbs.add_parser("plan", parents=[common], help="what a scale will cost: runs, hours, memory")
     plan.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
@@ -166,8 +172,8 @@ def _tell(line: str) -> None:
 def _count(options: argparse.Namespace) -> None:
     import json
 
+    from stlight.files import write_atomically
     from stlight.model.complexity import complexity
-    from stlight.records import write_atomically
 
     experiment = _plan(options).experiment(options.experiment)
     counts = {
@@ -179,15 +185,49 @@ def _count(options: argparse.Namespace) -> None:
 
 
 def _analyse(options: argparse.Namespace) -> None:
-    from stlight.analysis.aggregate import aggregate
-    from stlight.analysis.figures import write_figures
-    from stlight.analysis.tables import write_tables
+    from stlight.analysis.aggregate import missing_runs
 
     plan = _plan(options)
     experiment, folder = plan.experiment(options.experiment), options.results / options.scale
+    missing = missing_runs(experiment, folder)
+    if options.complete and missing:
+        name, why = next(iter(missing.items()))
+        raise ValueError(
+            f"{experiment.name}: {len(missing)} of its {len(experiment.run_names)} runs have no record: {name}: {why}"
+        )
+    _write_item(plan, experiment, folder, options.mixed_versions)
+
+
+def _write_item(plan: "Plan", experiment: "Experiment", folder: Path, mixed_versions: bool) -> None:
+    from stlight.analysis.aggregate import aggregate, check_versions, load_records
+    from stlight.analysis.figures import write_figures
+    from stlight.analysis.tables import write_tables
+
+    if not mixed_versions:
+        check_versions(experiment, load_records(experiment, folder))
     table = aggregate(experiment, folder)
     write_tables(experiment, plan.scale, table, folder)
     write_figures(experiment, plan.scale, table, folder)
+
+
+def _waiting(options: argparse.Namespace) -> None:
+    """What the workflow calls when something has failed for good: the cells there are, and why the others are not."""
+    from stlight.analysis.aggregate import missing_runs
+
+    plan, folder = _plan(options), options.results / options.scale
+    for experiment in plan.experiments.values():
+        missing = missing_runs(experiment, folder)
+        if not missing:
+            continue
+        print(
+            f"{experiment.name}: {len(missing)} of its {len(experiment.run_names)} runs are not there; its table has the others"
+        )
+        print(*(f"  {name}: {why}" for name, why in missing.items()), sep="\n", flush=True)
+        if len(missing) < len(experiment.run_names):
+            try:
+                _write_item(plan, experiment, folder, options.mixed_versions)
+            except (ValueError, OSError) as error:
+                _tell(f"stlight: {error}")
 
 
 def _print_plan(options: argparse.Namespace) -> None:
@@ -221,7 +261,7 @@ def _status(options: argparse.Namespace) -> None:
     print_status(_plan(options), options.results)
 
 
-def _plan(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _plan(options: argparse.Namespace) -> "Plan":
     from stlight.experiments import load_plan
 
     return load_plan(options.workflow, options.scale, options.data_root)

@@ -27,10 +27,15 @@ def _state(folder: Path, config_hash: str) -> dict[str, Any]:
 
 
 def _detail(state: dict[str, Any]) -> str:
-    if state["status"] == "failed":
-        return str(state["error"])
-    if state["status"] != "running":
-        return ""
-    epoch, num_epochs = state["epoch"], state["num_epochs"]
-    remaining = f", {state['seconds'] / epoch * (num_epochs - epoch):.0f} s remaining" if epoch else ""
-    return f"epoch {epoch}/{num_epochs}{remaining}"
+    gpus = state.get("gpus") or state.get("device", {}).get("gpus", [])
+    where = f"GPU {', '.join(gpus)}" if gpus else ""
+    words = [str(state["error"])] if state["status"] == "failed" else []
+    if state["status"] in ("running", "interrupted"):
+        epoch, num_epochs = state["epoch"], state["num_epochs"]
+        words.append(f"epoch {epoch}/{num_epochs}")
+        if state["status"] == "running":
+            words += [f"{state['seconds'] / epoch * (num_epochs - epoch):.0f} s remaining"] if epoch else []
+            where = f"{where or 'process'} on {state['host']}" if where else f"process {state['pid']} on {state['host']}"
+        else:
+            words.append(str(state["why"]))
+    return ", ".join(filter(None, [*words, where]))

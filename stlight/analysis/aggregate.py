@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from scipy.special import stdtrit
 
 from stlight.experiment_files import quantity
 from stlight.experiments import Experiment, Variant
-from stlight.records import RunRecord, read_record
+from stlight.records import RecordError, RunRecord, read_record, read_state
 
 CONFIDENCE = 0.95
 OURS = "STLight-L"
@@ -25,18 +27,56 @@ UNRANKED = ("num_params", "flops", "seconds", "dispersion")
 """Metrics that say nothing of how good a prediction is."""
 
 
-def load_records(experiment: Experiment, folder: Path) -> dict[str, RunRecord]:
-    """The records there are under a scale's results, by run name, those of another configuration left out.
+class MixedVersionsError(ValueError):
+    """Records of an experiment that different versions of the code have made; the message says which to train again."""
 
-    Raises `RecordError` for a damaged one.
-    """
+
+def load_records(experiment: Experiment, folder: Path) -> dict[str, RunRecord]:
+    """The records there are under a scale's results, by run name; damaged ones and those of another configuration are none."""
     records = {}
-    for variant in experiment.variants:
-        for seed in range(experiment.seeds):
-            path = folder / "runs" / variant.run_name(seed) / "record.json"
-            if path.is_file() and (record := read_record(path)).config_hash == variant.run_config(seed).hash:
-                records[record.run] = record
+    for name, config_hash in _runs(experiment):
+        path = folder / "runs" / name / "record.json"
+        with suppress(FileNotFoundError, RecordError):
+            if (record := read_record(path)).config_hash == config_hash:
+                records[name] = record
     return records
+
+
+def missing_runs(experiment: Experiment, folder: Path) -> dict[str, str]:
+    """Why each run without a record is not there, by its name: waiting, running, interrupted or failed, and what stopped it."""
+    reasons = {}
+    for name, config_hash in _runs(experiment):
+        try:
+            state = read_state(folder / "runs" / name, config_hash)
+        except RecordError as error:
+            state = {"status": "damaged", "error": str(error)}
+        if state["status"] not in ("done", "diverged"):
+            words = [state["status"], state.get("error") or state.get("why")]
+            reasons[name] = ": ".join(str(word) for word in words if word)
+    return reasons
+
+
+def check_versions(experiment: Experiment, records: dict[str, RunRecord]) -> None:
+    """Raise `MixedVersionsError` unless all records were made by the same version of the code and of torch."""
+    versions: dict[str, list[str]] = {}
+    for name, record in records.items():
+        facts = record.provenance
+        torch = str(facts.get("libraries", {}).get("torch", "?")).partition("+")[0]
+        label = f"{facts.get('source', '?')} (commit {facts.get('code', '?')}, torch {torch})"
+        versions.setdefault(f"{facts.get('source')} {torch}", [label]).append(name)
+    if len(versions) > 1:
+        words = [f"{len(names)} of {label}, {names[0]} the first" for label, *names in versions.values()]
+        raise MixedVersionsError(
+            f"{experiment.name}: its records come from {len(versions)} versions of the code: {'; '.join(words)}. Delete the"
+            " records of all but one and start again, or ask for them together with --config mixed_versions=yes"
+        )
+
+
+def _runs(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """Names of an experiment's runs and hashes of their configurations."""
+    for variant in experiment.variants if experiment.train else ():
+        for seed in range(experiment.seeds):
+            yield variant.run_name(seed), variant.run_config(seed).hash
 
 
 def load_counts(experiment: Experiment, folder: Path) -> dict[str, dict[str, Any]]:

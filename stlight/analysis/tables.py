@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from stlight.analysis.aggregate import HIGHER_IS_BETTER, load_counts, load_records
+from stlight.analysis.aggregate import HIGHER_IS_BETTER, load_counts, load_records, missing_runs
 from stlight.experiments import Experiment, Scale
-from stlight.records import RunRecord, write_atomically
+from stlight.files import write_atomically
+from stlight.records import RunRecord
 
 METRIC_LABELS = {
     "mse": "MSE ↓",
@@ -239,7 +240,17 @@ def _notes(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Pa
         records = [r for r in load_records(experiment, folder).values() if r.config.data.dataset == dataset]
         if records:
             notes.append(f"Trivial predictors on {dataset}: {_trivial(records[0], metrics)}.")
+        notes += _uncommon(
+            [r for r in records if r.device.get("accumulation_steps", 1) != r.config.training.accumulation_steps]
+        )
+    notes += [f"Not there yet: {name}: {why}." for name, why in missing_runs(experiment, folder).items()]
     return notes
+
+
+def _uncommon(split: list[RunRecord]) -> list[str]:
+    """Runs that did not fit into memory were computed otherwise than configured, which a reader must be told."""
+    names = ", ".join(f"{r.run} in {r.device['accumulation_steps']}" for r in split)
+    return [f"Batches in parts, for want of memory, with BatchNorm's statistics of each part: {names}."] if split else []
 
 
 def _trivial(record: RunRecord, metrics: list[str]) -> str:

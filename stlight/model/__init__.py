@@ -1,32 +1,8 @@
 """The model: its architecture, its initialization, and what it costs."""
 
-import torch
-from torch import nn
-
-from stlight.config import ClipShape, ModelConfig
+from stlight.model.build import build_model
+from stlight.model.loading import load_run
 from stlight.model.rollout import Rollout
 from stlight.model.stlight import STLight
 
-__all__ = ["Rollout", "STLight", "build_model"]
-
-
-def build_model(config: ModelConfig, shape: ClipShape, seed: int = 0) -> nn.Module:
-    """The model a configuration describes, its weights drawn from `seed` alone (torch's global generator is left as it was)."""
-    rolled_out = config.prediction == "rollout"
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        model = STLight(
-            context_frames=shape.context_frames,
-            horizon_frames=shape.context_frames if rolled_out else shape.horizon_frames,
-            channels=shape.channels,
-            hidden_dim=config.hidden_dim,
-            depth=config.depth,
-            patch_size=config.patch_size,
-            overlap=config.overlap,
-            kernel_sizes=(config.k1, config.k2),
-            dilation=config.dilation,
-            decoder=config.decoder,
-            initialization=config.initialization,
-            skip=config.skip,
-        )
-    return Rollout(model, shape.horizon_frames) if rolled_out else model
+__all__ = ["Rollout", "STLight", "build_model", "load_run"]

@@ -56,7 +56,7 @@ rule analyse:
     params:
         experiment=experiment_hash,
     shell:
-        "stlight analyse {wildcards.experiment:q}" " > {log:q} 2>&1"
+        "stlight analyse --complete {wildcards.experiment:q}" " > {log:q} 2>&1"
 
 
 # An experiment that only counts has no predictions to show.

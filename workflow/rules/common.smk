@@ -9,6 +9,7 @@ from pathlib import Path
 from stlight.config import OFFICIAL_MOVING_MNIST, ConfigError
 from stlight.experiment_files import ExperimentError
 from stlight.experiments import load_plan
+from stlight.records import recorded
 
 WORKFLOW = Path(workflow.basedir) / "workflow"
 
@@ -17,17 +18,37 @@ def setting(name, default):
     return str(config.get(name, default))
 
 
+def yes_or_no(name):
+    # Snakemake reads a yes on its command line as a truth value.
+    value = config.get(name, False)
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
 def checked_plan():
-    known = ("scale", "results", "data")
     for name in config:
-        if name not in known:
+        if name not in SETTINGS:
             raise WorkflowError(
-                f"--config {name}: unknown; the settings are {', '.join(known)}"
+                f"--config {name}: unknown; the settings are {', '.join(SETTINGS)}"
             )
+    if not re.fullmatch("[1-9][0-9]*", SLOTS_PER_GPU):
+        raise WorkflowError(
+            f"--config slots_per_gpu: must be a number from 1, got {SLOTS_PER_GPU!r}"
+        )
+    if MIXED_VERSIONS not in ("yes", "no"):
+        raise WorkflowError(
+            f"--config mixed_versions: must be yes or no, got {MIXED_VERSIONS!r}"
+        )
     try:
         return load_plan(WORKFLOW, SCALE, Path(DATA))
     except (ExperimentError, ConfigError) as error:
         raise WorkflowError(str(error))
+
+
+def set_damaged_records_aside():
+    # A damaged record is no result: Snakemake, which looks at files and times only, must not find it.
+    if workflow.is_main_process:
+        for name, run in PLAN.runs.items():
+            recorded(Path(OUT) / "runs" / name, run.hash)
 
 
 def command_line():
@@ -35,6 +56,8 @@ def command_line():
     # folder is no reason to train again.
     options = ["--scale", SCALE, "--results", RESULTS, "--data-root", DATA]
     options += ["--workflow", str(WORKFLOW)]
+    options += ["--slots-per-gpu", SLOTS_PER_GPU]
+    options += ["--mixed-versions"] if MIXED_VERSIONS == "yes" else []
     # The interpreter that runs Snakemake, also when its environment was not activated; with conda, the environment's.
     in_conda = "conda" in map(str, workflow.deployment_settings.deployment_method)
     python = (
@@ -49,11 +72,15 @@ def command_line():
     return call.replace("{", "{{").replace("}", "}}")
 
 
+SETTINGS = ("scale", "results", "data", "slots_per_gpu", "mixed_versions")
 SCALE = setting("scale", "demo")
 RESULTS = setting("results", "results")
 DATA = setting("data", "data")
+SLOTS_PER_GPU = setting("slots_per_gpu", "1")
+MIXED_VERSIONS = yes_or_no("mixed_versions")
 OUT = f"{RESULTS}/{SCALE}"
 PLAN = checked_plan()
+set_damaged_records_aside()
 
 shell.prefix(command_line())
 

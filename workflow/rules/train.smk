@@ -21,7 +21,8 @@ rule train:
     resources:
         mem_mb=2000,
         runtime=60,
-        gpu=0,
+        # Where there is a GPU, a run leases one of its own; `--resources gpu=` or a profile says how many there are.
+        gpu=1,
     params:
         run=run_of,
         # A changed meaning trains again; a changed word in this file does not.
@@ -30,4 +31,5 @@ rule train:
         "stlight train {params.run:q}"
         " --config-hash {params.config_hash:q}"
         " --threads {threads}"
+        " --gpus {resources.gpu}"
         " > {log:q} 2>&1"

@@ -1,0 +1,31 @@
+"""A trained run's model, from the folder that the run left."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from stlight.config import RunConfig
+from stlight.model.build import build_model
+
+
+def load_run(path: str | Path) -> nn.Module:
+    """The model of a run, with its trained weights and ready to predict: (B, T, C, H, W) → (B, T', C, H, W).
+
+    `path` is the run's folder, results/<scale>/runs/<dataset>/<variant>/seed<k>, or its weights.safetensors. The file cannot
+    hold code. Raises `FileNotFoundError` if there is none, `ValueError` if it is damaged or no run's.
+    """
+    path = Path(path)
+    path = path / "weights.safetensors" if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: load_run takes the folder of a finished run")
+    try:
+        with safe_open(path, "pt") as file:
+            config = RunConfig.model_validate(json.loads((file.metadata() or {})["config"]))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        model = build_model(config.model, config.clip_shape)
+        model.load_state_dict(weights)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged, or not the weights of a run: {error}") from error
+    return model.eval()
