@@ -47,7 +47,7 @@ def hold(folder: Path, on_wait: Callable[[str], None] = print) -> Iterator[None]
     while other := lock.take():
         if not told:
             on_wait(
-                f"{folder} is in the hands of process {other['pid']} on {other['host']} since {other['since']}: waits for it"
+                f"{folder} is held by process {other['pid']} on {other['host']} since {other['since']}: waits for it"
             )
             told = True
         time.sleep(_POLL)

@@ -6,25 +6,23 @@ import math
 import os
 import signal
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from stlight.data import TaxiBJStandIn
 from stlight.data.clips import Clips
 from stlight.interruption import Interrupted, Interruption
 from stlight.kernels import using
 from stlight.model import build_model
-from stlight.records import read_record, read_state
+from stlight.records import read_state
 from stlight.training import Training, train, train_run
 from stlight.training.checkpoint import CheckpointError, Checkpoints, pack, unpack
 from stlight.training.loop import take_step
 
-from .test_training import ExplodingClips, tiny, without_times
+from ..tiny_runs import outputs, tiny
+from .test_training import ExplodingClips
 
 CONFIG = tiny(num_epochs=3)
 EVALUATIONS = 2
@@ -142,15 +140,6 @@ def run_with_signals(folder, monkeypatch, at):
     monkeypatch.setattr("stlight.training.run.open_dataset", lambda *_, **__: (SignalledClips(at), {}))
     with interruption.noticed():
         return train_run("taxibj/tiny/seed0", CONFIG, folder, folder, interruption=interruption)
-
-
-def outputs(folder):
-    history = pd.read_csv(folder / "history.csv")
-    columns = [name for name in history if not name.endswith("seconds")]
-    with np.load(folder / "examples.npz") as examples:
-        arrays = {name: examples[name].tobytes() for name in examples}
-    weights = {name: tensor.numpy().tobytes() for name, tensor in load_file(folder / "weights.safetensors").items()}
-    return without_times(read_record(folder / "record.json")), history[columns].to_csv(), weights, arrays
 
 
 @pytest.fixture(scope="module")

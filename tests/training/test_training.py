@@ -21,12 +21,7 @@ from stlight.training.devices import choose_device
 from stlight.training.loop import Training, flatten_weights
 from stlight.training.schedule import one_cycle
 
-
-def tiny(**fields):
-    """A run of a second: the TaxiBJ stand-in, which needs no files."""
-    base = {"dataset": "taxibj", "source": "stand_in", "hidden_dim": 16, "depth": 3, "batch_size": 2, "num_epochs": 3}
-    base |= {"clips_per_epoch": 9, "validation_clips": 3, "test_clips": 4, "max_lr": 0.01}
-    return RunConfig.from_fields(base | fields)
+from ..tiny_runs import tiny, without_times
 
 
 def begin(config):
@@ -105,12 +100,6 @@ def test_weights_give_the_recorded_predictions(recorded):
         prediction = model.eval()(clip[:, :4]).detach().clamp(0, 1).numpy()
         np.testing.assert_allclose(examples["prediction"] / 255, prediction, atol=0.5 / 255 + 1e-4)
         np.testing.assert_allclose(examples["truth"] / 255, clip[:, 4:].numpy(), atol=0.5 / 255 + 1e-4)
-
-
-def without_times(record):
-    content = record.model_dump(exclude={"seconds"})
-    content["provenance"] = {k: v for k, v in content["provenance"].items() if k != "started"}
-    return content
 
 
 @pytest.mark.parametrize("dataset", ["taxibj", "mmnist"])
