@@ -24,4 +24,4 @@ rule all:
 
 # The other items are finished by now; of these, the cells there are, and a line for each that waits, with the reason.
 onerror:
-    shell("stlight waiting || true")
+    shell("( stlight waiting ) || true")

@@ -196,9 +196,15 @@ def _analyse(options: argparse.Namespace) -> None:
             f"{experiment.name}: {len(missing)} of its {len(experiment.run_names)} runs have no record: {name}: {why}"
         )
     _write_item(plan, experiment, folder, options.mixed_versions)
+    for path in (folder / _UNFINISHED).glob(f"*/{experiment.name}.*"):
+        path.unlink(missing_ok=True)
 
 
-def _write_item(plan: "Plan", experiment: "Experiment", folder: Path, mixed_versions: bool) -> None:
+# Apart from the outputs that the workflow knows: it takes one that exists for finished.
+_UNFINISHED = "unfinished"
+
+
+def _write_item(plan: "Plan", experiment: "Experiment", folder: Path, mixed_versions: bool, into: Path | None = None) -> None:
     from stlight.analysis.aggregate import aggregate, check_versions, load_records
     from stlight.analysis.figures import write_figures
     from stlight.analysis.tables import write_tables
@@ -206,8 +212,8 @@ def _write_item(plan: "Plan", experiment: "Experiment", folder: Path, mixed_vers
     if not mixed_versions:
         check_versions(experiment, load_records(experiment, folder))
     table = aggregate(experiment, folder)
-    write_tables(experiment, plan.scale, table, folder)
-    write_figures(experiment, plan.scale, table, folder)
+    write_tables(experiment, plan.scale, table, folder, into)
+    write_figures(experiment, plan.scale, table, folder, into)
 
 
 def _waiting(options: argparse.Namespace) -> None:
@@ -219,13 +225,15 @@ def _waiting(options: argparse.Namespace) -> None:
         missing = missing_runs(experiment, folder)
         if not missing:
             continue
-        print(
-            f"{experiment.name}: {len(missing)} of its {len(experiment.run_names)} runs are not there; its table has the others"
-        )
-        print(*(f"  {name}: {why}" for name, why in missing.items()), sep="\n", flush=True)
+        begun = {name: why for name, why in missing.items() if why != "waiting"}
+        idle = f" ({len(missing) - len(begun)} not begun)" if len(begun) < len(missing) else ""
+        print(f"{experiment.name}: {len(missing)} of its {len(experiment.run_names)} runs are not there{idle}")
+        for name, why in begun.items():
+            print(f"  {name}: {why}")
         if len(missing) < len(experiment.run_names):
             try:
-                _write_item(plan, experiment, folder, options.mixed_versions)
+                _write_item(plan, experiment, folder, options.mixed_versions, folder / _UNFINISHED)
+                print(f"  its other cells: {folder / _UNFINISHED / 'tables' / experiment.name}.md")
             except (ValueError, OSError) as error:
                 _tell(f"stlight: {error}")
 

@@ -108,7 +108,7 @@ def _wait_for_slots(names: dict[str, str], gpus: int, slots: int, on_wait: Calla
             time.sleep(pause)
             pause = min(1.2 * pause, 1.0)
         for slot in taken:
-            with suppress(OSError):  # only for people to read, and /dev/shm is full at times
+            with suppress(OSError):  # only for people to read, and the disk may be full
                 os.ftruncate(files[slot], 0)
                 os.pwrite(files[slot], f"pid {os.getpid()} since {time.strftime('%F %T')}\n".encode(), 0)
     return Lease(tuple(gpu for gpu, _ in taken), tuple(n for _, n in taken))
@@ -168,8 +168,9 @@ def _situation(files: dict[Slot, int], gpus: int, ahead: str | None) -> str:
 
 def _folder(closing: ExitStack) -> int:
     """A descriptor of the folder with this user's locks on this host, or those of the scheduler's job that this is part of."""
-    shared = Path("/dev/shm")  # local, the same whatever TMPDIR is, and empty after a reboot
-    base = shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
+    # Local, and the same whatever TMPDIR is; not /dev/shm, which systemd clears of a user's files when he logs out.
+    local = Path("/var/tmp")
+    base = local if os.access(local, os.W_OK) else Path(tempfile.gettempdir())
     path = Path(os.environ.get("STLIGHT_GPU_LOCKS") or base / f"stlight-gpus-{os.getuid()}")
     folder = _open_folder(path, closing)
     job = "-".join(os.environ[name] for name in JOB_VARIABLES if os.environ.get(name))

@@ -46,9 +46,7 @@ def hold(folder: Path, on_wait: Callable[[str], None] = print) -> Iterator[None]
     told = False
     while other := lock.take():
         if not told:
-            on_wait(
-                f"{folder} is held by process {other['pid']} on {other['host']} since {other['since']}: waits for it"
-            )
+            on_wait(f"{folder} is held by process {other['pid']} on {other['host']} since {other['since']}: waits for it")
             told = True
         time.sleep(_POLL)
     _held[key] = lock

@@ -334,6 +334,20 @@ def test_an_interrupted_waiter_gives_its_ticket_back(holder, monkeypatch):
     second.tells("leased")
 
 
+def test_waiters_stop_at_ctrl_c(holder, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    first = holder()
+    first.tells("leased")
+    waiters = [holder(), holder()]  # one that tries, one behind it
+    for waiter in waiters:
+        waiter.tells("waits")
+    for waiter in reversed(waiters):
+        time.sleep(0.1)
+        waiter.process.send_signal(signal.SIGINT)
+        assert waiter.process.wait(5) != 0
+    assert "before" not in holder().tells("waits")
+
+
 def test_a_forked_child_that_lives_on_keeps_nothing(holder, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     fork = "import os; child = os.fork(); child or time.sleep(8); child and print('child', child, flush=True); os._exit(0)"
@@ -401,7 +415,7 @@ def test_the_folder_is_the_same_for_all_processes_of_the_user(monkeypatch, tmp_p
     opened = []
     monkeypatch.setattr(gpu_slots, "_open_folder", lambda path, closing: opened.append(path))
     gpu_slots._folder(ExitStack())
-    assert opened == [Path(f"/dev/shm/stlight-gpus-{os.getuid()}")]
+    assert opened == [Path(f"/var/tmp/stlight-gpus-{os.getuid()}")]
 
 
 def test_a_folder_that_is_not_safe_is_refused(monkeypatch, tmp_path):

@@ -43,7 +43,10 @@ def load_records(experiment: Experiment, folder: Path) -> dict[str, RunRecord]:
 
 
 def missing_runs(experiment: Experiment, folder: Path) -> dict[str, str]:
-    """Why each run without a record is not there, by its name: waiting, running, interrupted or failed, and what stopped it."""
+    """Why each run without a record is not there, by its name: waiting, running, interrupted or failed, and what stopped it.
+
+    Just "waiting" is one that has not been begun.
+    """
     reasons = {}
     for name, config_hash in _runs(experiment):
         try:
@@ -51,9 +54,18 @@ def missing_runs(experiment: Experiment, folder: Path) -> dict[str, str]:
         except RecordError as error:
             state = {"status": "damaged", "error": str(error)}
         if state["status"] not in ("done", "diverged"):
-            words = [state["status"], state.get("error") or state.get("why")]
+            words = [state["status"], state.get("error") or state.get("why") or _last_words(folder, name)]
             reasons[name] = ": ".join(str(word) for word in words if word)
     return reasons
+
+
+def _last_words(folder: Path, name: str) -> str:
+    """What a run's process said last that has left no state: nothing if it has not been started."""
+    log = folder / "logs" / "train" / f"{name}.log"
+    with suppress(OSError):
+        lines = log.read_text(errors="replace").splitlines()
+        return next((line for line in reversed(lines) if line.strip()), f"ended without a word in {log}")
+    return ""
 
 
 def check_versions(experiment: Experiment, records: dict[str, RunRecord]) -> None:

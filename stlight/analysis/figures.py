@@ -37,16 +37,16 @@ LINES = ["-", "--", ":", "-."]
 _STRIP_FRAMES = 20
 
 
-def write_figures(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Path) -> None:
+def write_figures(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Path, into: Path | None = None) -> None:
     """Draw figures/<item> and, for an experiment that trains, examples/<item>, PNG and SVG, under the scale's results."""
     sns.set_theme(context="notebook", style="ticks", font_scale=0.9)
     figure = KINDS[experiment.figure["kind"]](experiment, table, folder)
     stand_in = any(variant.config.data.source == "stand_in" for variant in experiment.variants)
     note = f"scale {scale.name}, with stand-in data" if experiment.train and stand_in else f"scale {scale.name}"
     figure.suptitle(f"{experiment.item}: {experiment.title} ({note})", fontsize="large")
-    _save(figure, folder / "figures" / experiment.name)
+    _save(figure, (into or folder) / "figures" / experiment.name)
     if experiment.train:
-        _save(_examples(experiment, table, folder), folder / "examples" / experiment.name)
+        _save(_examples(experiment, table, folder), (into or folder) / "examples" / experiment.name)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -55,15 +55,15 @@ class Block:
     rows: list[list[Cell]]
 
 
-def write_tables(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Path) -> None:
-    """Write tables/<item>.csv, .md and .tex under `folder`, the scale's results."""
+def write_tables(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Path, into: Path | None = None) -> None:
+    """Write tables/<item>.csv, .md and .tex under `folder`, the scale's results, or under `into`."""
     if experiment.train:
         blocks = _two_way(experiment, table) if experiment.table else [_long(experiment, table)]
     else:
         table = table.merge(_components(experiment, folder), on=experiment.axes, how="left")
         blocks = [_complexity(experiment, folder)]
     notes = _notes(experiment, scale, table, folder)
-    base = folder / "tables" / experiment.name
+    base = (into or folder) / "tables" / experiment.name
     write_atomically(base.with_suffix(".csv"), table.to_csv(index=False))
     write_atomically(base.with_suffix(".md"), _markdown(experiment, blocks, notes))
     write_atomically(base.with_suffix(".tex"), _latex(experiment, blocks, notes))

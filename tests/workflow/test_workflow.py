@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from stlight.records import read_record
+from stlight.records import read_record, write_record
 
 from ..conftest import REPOSITORY
 
@@ -114,7 +114,9 @@ def test_a_changed_meaning_trains_again(repository, finished):
     ("settings", "words"),
     [
         (["scale=dmeo"], "no scale 'dmeo'; the scales are demo, paper, small, smoke"),
-        (["scal=demo"], "--config scal: unknown; the settings are scale, results, data"),
+        (["scal=demo"], "--config scal: unknown; the settings are scale, results, data, slots_per_gpu, mixed_versions"),
+        (["slots_per_gpu=0"], "--config slots_per_gpu: must be a number from 1, got '0'"),
+        (["mixed_versions=maybe"], "--config mixed_versions: must be yes or no, got 'maybe'"),
     ],
 )
 def test_wrong_settings_are_answered_before_anything_starts(repository, tmp_path, settings, words):
@@ -176,3 +178,86 @@ def test_verbs_answer_mistakes_in_one_line(finished):
         assert done.returncode == 1
         assert words in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def broken(repository, tmp_path, monkeypatch):
+    """A work folder in which one run's process is killed at its start, as often as it is tried."""
+    experiment(repository, "fails", "grid: {k1: [3, 9]}")
+    code = """
+import os, pathlib, signal, sys
+if "mmnist/k1=9/seed0" in sys.orig_argv and "train" in sys.orig_argv and not pathlib.Path("mended").exists():
+    print("started", file=open("tries", "a"))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    (tmp_path / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    yield tmp_path
+    (repository / "workflow" / "experiments" / "fails.yaml").unlink()
+
+
+def test_a_run_that_fails_for_good_leaves_the_rest_finished_and_says_what_waits(repository, broken):
+    output = again(repository, broken, ok=False)
+    assert (broken / "tries").read_text().count("started") == 3
+    assert "fails: 1 of its 2 runs are not there" in output
+    assert re.search(
+        r"mmnist/k1=9/seed0: waiting: ended without a word in results/smoke/logs/train/mmnist/k1=9/seed0.log", output
+    )
+    out = broken / "results" / "smoke"
+    assert {path.stem for path in out.glob("tables/*.csv")} == {"kernels", "seeds", "added"}
+    table = pd.read_csv(out / "unfinished" / "tables" / "fails.csv").set_index("k1")
+    assert (table.loc[3, "status"], table.loc[9, "status"]) == ("done", "waiting")
+    text = (out / "unfinished" / "tables" / "fails.md").read_text()
+    assert "Not there yet: mmnist/k1=9/seed0: waiting: ended without a word" in text
+    assert run_cli(
+        "analyse", "fails", "--complete", "--scale", "smoke", "--workflow", repository / "workflow", cwd=broken
+    ).returncode
+    # Called again when it can be done, it does only what is left.
+    (broken / "mended").write_text("")
+    assert counts(again(repository, broken, "-n"))["train"] == 1
+    again(repository, broken)
+    assert "Not there yet" not in (out / "tables" / "fails.md").read_text()
+    assert list((out / "unfinished").glob("*/*")) == []
+    assert "Nothing to be done" in again(repository, broken)
+
+
+def test_a_damaged_record_is_refused_and_its_run_trained_again(repository, finished):
+    path = finished / "results" / "smoke" / "runs" / "mmnist" / "k1=5" / "seed0" / "record.json"
+    before = read_record(path).metrics
+    content = path.read_text()
+    path.write_text(content.replace('"mse": ', '"mse": 1'))
+    analysed = run_cli(
+        "analyse", "kernels", "--complete", "--scale", "smoke", "--workflow", repository / "workflow", cwd=finished
+    )
+    assert "runs have no record: mmnist/k1=5/seed0: damaged: " in analysed.stderr
+    output = again(repository, finished)
+    assert "record.json is not a valid record: its content does not have the checksum it states; set aside" in output
+    assert read_record(path).metrics == before
+    assert "Nothing to be done" in again(repository, finished)
+
+
+def test_records_of_several_versions_of_the_code_are_not_mixed_unless_asked(repository, finished):
+    path = finished / "results" / "smoke" / "runs" / "mmnist" / "k1=5" / "seed0" / "record.json"
+    table = finished / "results" / "smoke" / "tables" / "kernels.csv"
+    record = read_record(path)
+    other = record.model_copy(update={"provenance": record.provenance | {"source": "0123456789abcdef"}})
+    write_record(path, other)
+    output = again(repository, finished, ok=False)
+    assert re.search(r"kernels: its records come from 2 versions of the code: .* 1 of 0123456789abcdef", output)
+    assert not table.exists()
+    snakemake("--config", "scale=smoke", "mixed_versions=yes", cwd=finished, snakefile=repository / "Snakefile")
+    assert table.exists()
+    write_record(path, record)
+    again(repository, finished)
+
+
+def test_two_workflows_on_one_results_folder(repository, tmp_path):
+    # Snakemake's own lock is off, as on file systems where it is no use: the runs' locks must do.
+    command = [SNAKEMAKE, "--cores", "1", "--nolock", "-s", repository / "Snakefile", "--config", "scale=smoke"]
+    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in "ab"]
+    outputs = [process.communicate()[0] for process in both]
+    # The slower one may find its outputs made and its own bookkeeping overtaken, but what is there is whole.
+    assert 0 in [process.returncode for process in both], outputs
+    for path in tmp_path.glob("results/smoke/runs/*/*/*/record.json"):
+        assert read_record(path).status == "done"
+        assert not (path.parent / ".lock").exists()

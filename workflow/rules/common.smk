@@ -45,10 +45,14 @@ def checked_plan():
 
 
 def set_damaged_records_aside():
-    # A damaged record is no result: Snakemake, which looks at files and times only, must not find it.
-    if workflow.is_main_process:
-        for name, run in PLAN.runs.items():
-            recorded(Path(OUT) / "runs" / name, run.hash)
+    # A damaged record is no result: Snakemake looks at files and times only and must find neither it nor what was made of it.
+    for name, run in PLAN.runs.items():
+        path = Path(OUT) / "runs" / name / "record.json"
+        if path.exists() and not recorded(path.parent, run.hash) and not path.exists():
+            for experiment in PLAN.experiments.values():
+                table = Path(OUT) / "tables" / f"{experiment.name}.csv"
+                if name in experiment.run_names and table.exists():
+                    table.replace(f"{table}.set-aside")
 
 
 def command_line():
@@ -65,9 +69,9 @@ def command_line():
         if in_conda
         else [sys.executable]
     )
-    call = (
-        f'stlight() {{ {shlex.join(python)} -m stlight "$@" {shlex.join(options)}; }}; '
-    )
+    # In the shell's own place, so that a signal to the job reaches it and no shell ends before it has saved. Thus the last
+    # command of a rule.
+    call = f'stlight() {{ exec {shlex.join(python)} -m stlight "$@" {shlex.join(options)}; }}; '
     # Snakemake formats it.
     return call.replace("{", "{{").replace("}", "}}")
 
@@ -79,8 +83,13 @@ DATA = setting("data", "data")
 SLOTS_PER_GPU = setting("slots_per_gpu", "1")
 MIXED_VERSIONS = yes_or_no("mixed_versions")
 OUT = f"{RESULTS}/{SCALE}"
+# A killed or failed run goes on from its checkpoint at once; a profile may want more tries. Within a job of a cluster, where
+# another Snakemake runs it, there are none: the job is what is tried again.
+ASKED_FOR = getattr(workflow.execution_settings, "retries", 0)
+RETRIES = max(2, ASKED_FOR) if workflow.is_main_process else 0
 PLAN = checked_plan()
-set_damaged_records_aside()
+if workflow.is_main_process:
+    set_damaged_records_aside()
 
 shell.prefix(command_line())
 

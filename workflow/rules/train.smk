@@ -14,6 +14,7 @@ rule train:
         f"{OUT}/logs/train/{{dataset}}/{{variant}}/seed{{seed}}.log",
     benchmark:
         f"{OUT}/benchmarks/train/{{dataset}}/{{variant}}/seed{{seed}}.tsv"
+    retries: RETRIES
     conda:
         "../envs/stlight.yaml"
     # As many runs side by side as there are cores: faster than runs of several threads (docs/performance.md).
@@ -23,6 +24,7 @@ rule train:
         runtime=60,
         # Where there is a GPU, a run leases one of its own; `--resources gpu=` or a profile says how many there are.
         gpu=1,
+        gpu_percent=100 // int(SLOTS_PER_GPU),
     params:
         run=run_of,
         # A changed meaning trains again; a changed word in this file does not.
