@@ -257,7 +257,8 @@ def _variant(stated: dict[str, Any], axes: list[str], scale: Scale) -> Variant:
         for name, value in paper_fields.items()
         if value != DEFAULTS[name] and name not in (*SCALE_FIELDS, "dataset")
     }
-    name = ",".join(f"{_SHORT.get(n, n)}={as_text(v)}" for n, v in differing.items()) or "stlight_l"
+    # No comma: Snakemake would cut the name there when it hands a job to a cluster.
+    name = "+".join(f"{_SHORT.get(n, n)}={as_text(v)}" for n, v in differing.items()) or "stlight_l"
     return Variant(dataset=dataset, name=name, axes={n: paper_fields[n] for n in axes}, paper=paper, config=config)
 
 

@@ -75,7 +75,7 @@ def test_stated_values_follow_the_scale_in_proportion(demo):
     assert half.hidden_dim == base.model.hidden_dim / 2
     # Rounded to a width that the patches divide: 32 · 1000 / 1400 = 22.9.
     assert demo.runs["mmnist/dim=1000/seed0"].model.hidden_dim == 24
-    assert demo.runs["mmnist/dim=1000,decoder=reassemble_shuffle/seed0"].model.hidden_dim == 24
+    assert demo.runs["mmnist/dim=1000+decoder=reassemble_shuffle/seed0"].model.hidden_dim == 24
 
 
 def test_a_scale_says_how_runs_compute_where_an_experiment_does_not(workflow):

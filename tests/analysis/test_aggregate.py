@@ -58,7 +58,7 @@ def test_a_diverged_seed_is_never_missing(demo, record_run, tmp_path):
 
 def test_published_stands_beside_measured(demo, record_run, tmp_path):
     experiment = demo.experiment("table3_kernel_sizes")
-    record_run(experiment, variant(experiment, "k1=11,k2=5"), mse=123.0)
+    record_run(experiment, variant(experiment, "k1=11+k2=5"), mse=123.0)
     row = cell(aggregate(experiment, tmp_path), k1=11, k2=5)
     assert (row["published"], row["measured"], row["data"]) == (23.14, 123.0, "embedded digits")
 
@@ -85,5 +85,5 @@ def test_the_best_variant_is_the_one_with_the_lowest_mse(demo, record_run, tmp_p
     experiment = demo.experiment("table3_kernel_sizes")
     for v in experiment.variants:
         record_run(experiment, v, mse=math.nan if v.name == "k1=9" else abs(v.axes["k1"] - 5) + abs(v.axes["k2"] - 9))
-    assert best_variants(experiment, aggregate(experiment, tmp_path))["mmnist"].name == "k1=5,k2=9"
+    assert best_variants(experiment, aggregate(experiment, tmp_path))["mmnist"].name == "k1=5+k2=9"
     assert best_variants(experiment, aggregate(experiment, tmp_path / "empty")) == {}

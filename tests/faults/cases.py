@@ -212,6 +212,22 @@ def leased_devices(quick: bool, seed: int) -> Figures:
     return figures
 
 
+def slurm(quick: bool, seed: int) -> Figures:
+    """The project's Slurm profile on a real Slurm; its quick form is a test of its own."""
+    if quick:
+        return {"cases, for they have a test of their own": 0}
+    from ..slurm.sandbox import Sandbox, UnavailableError
+    from .cluster import jobs_of_slurm
+
+    with folder() as root:
+        (root / "work").mkdir()
+        try:
+            with Sandbox(root / "slurm") as sandbox:
+                return jobs_of_slurm(sandbox, root / "work", quick)
+        except UnavailableError as reason:
+            return {f"cases: {reason}": 0}
+
+
 CASES: dict[str, Callable[[bool, int], Figures]] = {
     case.__name__.replace("_", " "): case
     for case in (
@@ -224,5 +240,6 @@ CASES: dict[str, Callable[[bool, int], Figures]] = {
         full_disk,
         two_at_once,
         leased_devices,
+        slurm,
     )
 }
