@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,6 +158,8 @@ class Plan:
 
 COUNTED_METRICS = ("num_params", "flops")
 
+_NAME = re.compile(r"\w[\w-]*")
+
 
 def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Plan:
     """Read and check every file under `workflow`; nothing is trained. Raises `ExperimentError`, in one line."""
@@ -164,9 +167,12 @@ def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Pla
     files = sorted((workflow / "experiments").glob("*.yaml"))
     if not files:
         raise ExperimentError(f"{workflow / 'experiments'} holds no .yaml file: one is needed for each experiment")
-    experiments = {path.stem: _load_experiment(path, workflow, the_scale) for path in files}
+    for path in files:
+        if not _NAME.fullmatch(path.stem):
+            raise ExperimentError(f"{path}: the name of an experiment is made of letters, digits, _ and -")
     for path in (workflow / "experiments").glob("*.yml"):
         raise ExperimentError(f"{path}: would not be read: rename it to {path.stem}.yaml")
+    experiments = {path.stem: _load_experiment(path, workflow, the_scale) for path in files}
     runs: dict[str, RunConfig] = {}
     for experiment in experiments.values():
         for variant in experiment.variants if experiment.train else []:
@@ -180,8 +186,9 @@ def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Pla
 def load_scale(workflow: Path, name: str, data_root: Path = Path("data")) -> Scale:
     """Read and check a scale file. Its source `auto` means the official files where they lie, else the embedded digits."""
     path = workflow / "scales" / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
+    # The name is a folder under the results, and must stay one.
+    if not _NAME.fullmatch(name) or not path.is_file():
+        known = ", ".join(sorted(p.stem for p in (workflow / "scales").glob("*.yaml")))
         raise ExperimentError(f"no scale {name!r}; the scales are {known}")
     content = read_yaml(path, workflow / "schemas" / "scale.schema.json")
     base, patch_area = content["base"], content["base"]["patch_size"] ** 2

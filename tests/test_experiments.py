@@ -117,7 +117,7 @@ def test_a_new_file_is_a_new_experiment_and_shares_runs(workflow):
     added = set(after.runs) - set(before.runs)
     assert added == {
         f"mmnist/{name}/seed0"
-        for name in ("dilation=1", "dilation=2", "skip=false", "dilation=1,skip=false", "dilation=2,skip=false")
+        for name in ("dilation=1", "dilation=2", "skip=false", "dilation=1+skip=false", "dilation=2+skip=false")
     }
     assert "mmnist/stlight_l/seed0" in after.experiments["mine"].run_names
 
@@ -245,3 +245,23 @@ def test_every_field_is_documented():
 
 def test_quantities_read_as_printed():
     assert [quantity(text) for text in ("32.9M", "116.0G", "14.77", "23")] == pytest.approx([32.9e6, 116e9, 14.77, 23])
+
+
+@pytest.mark.parametrize("name", ["../scales/demo", "a/b", "", ".", "demo ", "$(id)"])
+def test_a_scale_s_name_stays_a_folder_under_the_results(name):
+    with pytest.raises(ExperimentError, match="the scales are demo, paper, small, smoke"):
+        load_plan(WORKFLOW, name)
+
+
+@pytest.mark.parametrize("name", ["$(touch x)", "a;b", "a b", "ä+b", "-n"])
+def test_an_experiment_s_name_is_plain(workflow, name):
+    write(workflow, name)
+    with pytest.raises(ExperimentError, match="is made of letters, digits, _ and -"):
+        load_plan(workflow, "demo")
+
+
+def test_no_variant_s_name_has_a_comma(demo, workflow):
+    # Snakemake cuts wildcards there when it hands a job to another process.
+    write(workflow, grid={"depth": [8, 16], "decoder": ["shuffle_reassemble", "reassemble_shuffle"]}, base={"max_lr": 0.003})
+    assert "mmnist/depth=8+decoder=reassemble_shuffle+lr=0.003/seed0" in load_plan(workflow, "demo").runs
+    assert not any("," in name for name in demo.runs)

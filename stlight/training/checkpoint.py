@@ -77,10 +77,10 @@ class Checkpoints:
         since = time.perf_counter() - self._saved_at
         return since * _SHARE >= self._cost and (epoch_ended or since >= self._every_seconds)
 
-    def save(self, state: State) -> None:
-        """Write a checkpoint, then drop all but the last two. Raises `StorageError`; the ones before are kept."""
+    def save(self, state: Callable[[], State]) -> None:
+        """Take the state, write it, and drop all checkpoints but the last two. Raises `StorageError`; those before are kept."""
         started = time.perf_counter()
-        tensors, facts = state
+        tensors, facts = state()
         path = self._folder / f"epoch{facts['epoch']:06d}-step{facts['step']:08d}.checkpoint"
         write_atomically(path, *pack((tensors, facts | {"identity": self._identity})))
         for old in self._files()[:-_KEPT]:

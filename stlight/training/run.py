@@ -165,11 +165,14 @@ class _Session:
         else:
             self.kernels, self.milliseconds = choose_kernels(training.model, config, self.dataset.device)
 
+        def state_and_session() -> State:
+            tensors, facts = training.state()
+            return tensors, facts | {"session": self.session_facts()}
+
         def at_safe_point(epoch_ended: bool) -> None:
             if self.interruption.signal or self.checkpoints.due(epoch_ended=epoch_ended):
                 run_lock.check_held(self.folder)
-                tensors, facts = training.state()
-                self.checkpoints.save((tensors, facts | {"session": self.session_facts()}))
+                self.checkpoints.save(state_and_session)
             self.interruption.check()
 
         label = f"{self.name} (stand-in data)" if config.data.source == "stand_in" else self.name

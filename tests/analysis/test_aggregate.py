@@ -3,7 +3,17 @@ import math
 import pandas as pd
 import pytest
 
-from stlight.analysis.aggregate import aggregate, best_variants, dispersion, interval
+from stlight.analysis.aggregate import (
+    MixedVersionsError,
+    aggregate,
+    best_variants,
+    check_versions,
+    dispersion,
+    interval,
+    load_records,
+    missing_runs,
+)
+from stlight.records import Heartbeat
 
 
 def variant(experiment, name):
@@ -87,3 +97,56 @@ def test_the_best_variant_is_the_one_with_the_lowest_mse(demo, record_run, tmp_p
         record_run(experiment, v, mse=math.nan if v.name == "k1=9" else abs(v.axes["k1"] - 5) + abs(v.axes["k2"] - 9))
     assert best_variants(experiment, aggregate(experiment, tmp_path))["mmnist"].name == "k1=5+k2=9"
     assert best_variants(experiment, aggregate(experiment, tmp_path / "empty")) == {}
+
+
+def test_a_damaged_record_is_never_averaged(demo, record_run, tmp_path):
+    experiment = demo.experiment("figure1_initialization")
+    hybrid = variant(experiment, "stlight_l")
+    for seed in range(5):
+        record_run(experiment, hybrid, seed, mse=10.0 + seed)
+    damaged = tmp_path / "runs" / hybrid.run_name(4) / "record.json"
+    damaged.write_text(damaged.read_text().replace("14.0", "99.0"))
+    row = cell(aggregate(experiment, tmp_path), initialization="hybrid")
+    assert (row["measured"], row["n"], row["status"]) == (11.5, 4, "waiting")
+    missing = missing_runs(experiment, tmp_path)
+    assert missing[hybrid.run_name(4)].startswith(f"damaged: {damaged} is not a valid record: its content does not have")
+    assert missing["mmnist/init=kaiming_normal/seed0"] == "waiting"
+    assert len(missing) == 11
+
+
+def test_why_a_run_is_not_there(demo, tmp_path):
+    experiment = demo.experiment("table2_openstl")
+    (name,) = experiment.run_names
+    config_hash = experiment.variants[0].run_config(0).hash
+    log = tmp_path / "logs" / "train" / f"{name}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("")
+    assert missing_runs(experiment, tmp_path)[name] == f"waiting: ended without a word in {log}"
+    log.write_text("Traceback\nImportError: no torch\n\n")
+    assert missing_runs(experiment, tmp_path)[name] == "waiting: ImportError: no torch"
+    heartbeat = Heartbeat(tmp_path / "runs" / name, config_hash=config_hash)
+    heartbeat.beat(epoch=3)
+    assert missing_runs(experiment, tmp_path)[name] == "interrupted: its process is gone"
+    heartbeat.beat(error="OutOfMemory: out of memory on cuda")
+    assert missing_runs(experiment, tmp_path)[name] == "failed: OutOfMemory: out of memory on cuda"
+
+
+def test_records_of_several_versions_are_told_apart(demo, record_run, tmp_path):
+    experiment = demo.experiment("figure1_initialization")
+    for seed in range(3):
+        record_run(experiment, variant(experiment, "stlight_l"), seed)
+    records = load_records(experiment, tmp_path)
+
+    def made_by(source, torch):
+        return {"source": source, "code": "abc", "libraries": {"torch": torch}}
+
+    for number, (name, record) in enumerate(records.items()):
+        # Builds of one torch for different devices are one version.
+        where = made_by("s1", ["2.13.0+cpu", "2.13.0+cu130", "2.13.0"][number])
+        records[name] = record.model_copy(update={"provenance": where})
+    check_versions(experiment, records)
+    last = "mmnist/stlight_l/seed2"
+    for other in (made_by("s2", "2.13.0"), made_by("s1", "2.14.0")):
+        mixed = records | {last: records[last].model_copy(update={"provenance": other})}
+        with pytest.raises(MixedVersionsError, match=rf"2 versions of the code: 2 of .*; 1 of {other['source']}.*{last}"):
+            check_versions(experiment, mixed)

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+from functools import partial
 
 import pytest
 import torch
@@ -213,7 +214,7 @@ def state_at(epoch, step=0):
 def test_the_last_two_are_kept_and_the_newest_is_taken(tmp_path):
     checkpoints = Checkpoints(tmp_path, IDENTITY)
     for epoch, step in [(1, 5), (1, 40), (2, 0), (10, 0)]:
-        checkpoints.save(state_at(epoch, step))
+        checkpoints.save(partial(state_at, epoch, step))
     assert len(list(tmp_path.rglob("*.checkpoint"))) == 2
     tensors, facts = Checkpoints(tmp_path, IDENTITY).latest()
     assert (facts["epoch"], tensors["x"].tolist(), math.isnan(facts["nan"])) == (10, [10.0] * 3, True)
@@ -239,15 +240,15 @@ def test_the_last_two_are_kept_and_the_newest_is_taken(tmp_path):
 )
 def test_one_that_cannot_be_used_is_named_set_aside_and_the_one_before_taken(tmp_path, caplog, damage, words):
     checkpoints = Checkpoints(tmp_path, IDENTITY)
-    checkpoints.save(state_at(1))
-    checkpoints.save(state_at(2))
+    checkpoints.save(partial(state_at, 1))
+    checkpoints.save(partial(state_at, 2))
     newest = max(tmp_path.rglob("*.checkpoint"))
     newest.write_bytes(damage(newest.read_bytes()))
     assert checkpoints.latest()[1]["epoch"] == 1
     assert str(newest) in caplog.text
     assert words in caplog.text
     assert newest.with_suffix(".set-aside").exists()
-    checkpoints.save(state_at(2))
+    checkpoints.save(partial(state_at, 2))
     assert checkpoints.latest()[1]["epoch"] == 2
 
 
@@ -293,7 +294,7 @@ def test_saving_keeps_its_share_of_the_time(monkeypatch, tmp_path):
     for step in range(100_000):
         now[0] += 1.0
         if checkpoints.due(epoch_ended=step % 30 == 0):
-            checkpoints.save(state_at(1, step))
+            checkpoints.save(partial(state_at, 1, step))
             saved += 1
     assert saved > 100
     assert checkpoints.seconds / now[0] < 0.02
@@ -309,5 +310,5 @@ def test_within_a_long_epoch_it_is_time_that_counts(monkeypatch, tmp_path):
         now[0] += 1.0
         if checkpoints.due(epoch_ended=False):
             due.append(now[0])
-            checkpoints.save(state_at(1))
+            checkpoints.save(partial(state_at, 1))
     assert due == [300.0, 600.0, 900.0]

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
+import stlight
 from stlight import run_lock
-from stlight.config import RunConfig
+from stlight.config import ConfigError, RunConfig
 from stlight.data import TaxiBJStandIn
 from stlight.data.clips import Clips
 from stlight.kernels import using
@@ -309,3 +310,42 @@ def test_a_training_step_on_a_gpu_does_not_wait_for_it():
             model(clip[:, :4]).square().mean().backward()
         torch.cuda.set_sync_debug_mode("default")
     assert not [w for w in caught if "synchroniz" in str(w.message)]
+
+
+def test_load_run_gives_the_trained_model(recorded, tmp_path):
+    _, folder = recorded
+    clip = TaxiBJStandIn().clips("test", torch.arange(3))
+    for path in (folder, str(folder), folder / "weights.safetensors"):
+        model = stlight.load_run(path)
+        assert not model.training
+        with np.load(folder / "examples.npz") as examples, torch.no_grad():
+            prediction = model(clip[:, :4]).clamp(0, 1).numpy()
+            np.testing.assert_allclose(examples["prediction"] / 255, prediction, atol=0.5 / 255 + 1e-4)
+    rolled_out = tiny(num_epochs=1, prediction="rollout", dataset="kth", clips_per_epoch=2, validation_clips=1, test_clips=1)
+    train_run("kth/rollout/seed0", rolled_out, tmp_path / "run", tmp_path)
+    assert stlight.load_run(tmp_path / "run")(torch.rand(1, 10, 1, 128, 128)).shape == (1, 20, 1, 128, 128)
+
+
+def test_load_run_refuses_what_is_no_run(recorded, tmp_path):
+    _, folder = recorded
+    with pytest.raises(FileNotFoundError, match="is missing: load_run takes the folder of a finished run"):
+        stlight.load_run(tmp_path)
+    content = (folder / "weights.safetensors").read_bytes()
+    for damaged in (content[:-50], b"", content.replace(b"hidden_dim", b"hidden_rim"), b"\x80\x04."):
+        (tmp_path / "weights.safetensors").write_bytes(damaged)
+        with pytest.raises(ValueError, match="is damaged, or not the weights of a run"):
+            stlight.load_run(tmp_path)
+
+
+def test_deterministic_algorithms_are_asked_for(tmp_path):
+    try:
+        record = train_run("taxibj/x/seed0", tiny(deterministic=True, num_epochs=1), tmp_path, tmp_path)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert record.status == "done"
+
+
+def test_parts_must_divide_a_batch():
+    with pytest.raises(ConfigError, match="accumulation_steps must divide batch_size 4, got 3"):
+        tiny(batch_size=4, accumulation_steps=3)
