@@ -29,14 +29,9 @@ class Interruption:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    @contextmanager
-    def held_back(self) -> Iterator[None]:
-        """Inside, a signal is only noted: the state in hand is worth saving."""
+    def hold_back(self) -> None:
+        """From now on a signal is only noted: the state in hand is worth saving, and a result worth writing to the end."""
         self._held_back = True
-        try:
-            yield
-        finally:
-            self._held_back = False
 
     def check(self) -> None:
         """Raise `Interrupted` if a signal has come."""

@@ -67,7 +67,7 @@ class Training:
         tensors |= {"random.cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {}
         facts = {name: getattr(self, name) for name in _FACTS}
         facts |= {"optimizer": optimizer["param_groups"], "schedule": self.schedule.state_dict()}
-        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, facts
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}, facts
 
     def go_on_from(self, state: State) -> None:
         """Take over a state. Raises `ValueError` or `KeyError` if it is another model's."""

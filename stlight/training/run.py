@@ -176,17 +176,13 @@ class _Session:
             self.interruption.check()
 
         label = f"{self.name} (stand-in data)" if config.data.source == "stand_in" else self.name
-        with (
-            Progress(label, config.training.num_epochs, training.history) as progress,
-            using(self.kernels),
-            self.interruption.held_back(),
-        ):
+        with Progress(label, config.training.num_epochs, training.history) as progress, using(self.kernels):
 
             def on_epoch(row: Row) -> None:
                 progress.show(row)
                 self.heartbeat.beat(epoch=row["epoch"], seconds=self.seconds())
 
-            self.interruption.check()
+            self.interruption.hold_back()
             return train(training, self.dataset, on_epoch=on_epoch, at_safe_point=at_safe_point)
 
     def session_facts(self) -> dict[str, Any]:

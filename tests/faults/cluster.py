@@ -35,20 +35,20 @@ title: Runs that survive
 paper: {{section: "-", item: Mine}}
 summary: Words.
 base: {{dataset: taxibj, num_epochs: 200}}
-grid: {{k1: {k1}}}
+grid: {grid}
 metrics: [mse]
 figure: {{kind: lines}}
 """
 
 
-def set_up(work: Path, k1: list[int], epochs: int) -> list[str]:
+def set_up(work: Path, grid: str, epochs: int) -> list[str]:
     """The project's workflow with one small experiment, and its Slurm profile with the sandbox's sizes; gives the runs."""
     for name in ("workflow", "profiles"):
         shutil.copytree(REPOSITORY / name, work / name)
     shutil.copy(REPOSITORY / "Snakefile", work)
     for path in (work / "workflow" / "experiments").glob("*.yaml"):
         path.unlink()
-    (work / "workflow" / "experiments" / "survival.yaml").write_text(EXPERIMENT.format(k1=k1))
+    (work / "workflow" / "experiments" / "survival.yaml").write_text(EXPERIMENT.format(grid=grid))
     # 200 epochs are the paper's base, so this is the number trained.
     (work / "workflow" / "scales" / "slurm.yaml").write_text(SCALE.format(epochs=epochs))
     path = work / "profiles" / "slurm" / "config.yaml"
@@ -112,7 +112,8 @@ class Workflow:
 
 def jobs_of_slurm(slurm: Sandbox, work: Path, quick: bool) -> dict[str, int]:
     """Kill, cancel, end, drain, lose, requeue, and see every run end as one that nothing has happened to."""
-    runs = set_up(work, [5, 7] if quick else [3, 5, 7, 9, 11, 13, 15, 17], 60 if quick else 150)
+    grid = "{k1: [5, 7]}" if quick else "{k1: [5, 7, 9, 11], decoder: [shuffle_reassemble, reassemble_shuffle]}"
+    runs = set_up(work, grid, 60 if quick else 150)
     figures: Counter[str] = Counter(runs=len(runs))
     workflow = Workflow(slurm, work)
     try:
