@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
     train.add_argument("--gpus", type=int, default=1, help="GPUs to lease, where there are any (1)")
     train.add_argument("--checkpoint-every", type=float, default=300.0, metavar="SECONDS", help="within long epochs (300)")
+    train.add_argument("--newer-than", type=float, default=0.0, metavar="TIME", help="train again what was finished before (0)")
     train.add_argument("--config-hash", help="refuse to train if the configuration has another hash by now")
     train.set_defaults(verb=_train)
 
@@ -159,6 +160,7 @@ def _train_here(options: argparse.Namespace, config: "RunConfig", interruption: 
                 device=options.device,
                 gpus=lease.gpus,
                 checkpoint_every=options.checkpoint_every,
+                newer_than=options.newer_than,
                 interruption=interruption,
             )
     data = " on stand-in data" if config.data.source == "stand_in" else ""

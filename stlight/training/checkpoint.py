@@ -21,6 +21,7 @@ from torch import Tensor
 from stlight.files import remove_partials, write_atomically
 
 _FORMAT = b"STLight checkpoint 1 "
+_FOLDER = "checkpoints"
 _KEPT = 2
 
 # Saving may take this share of a run's time, whatever a save costs: half of the 2 % that it is allowed.
@@ -59,13 +60,17 @@ def unpack(content: bytes) -> State:
         raise CheckpointError(f"is damaged: {error}") from error
 
 
+def remove_checkpoints(run_folder: Path) -> None:
+    """All of a run's, of every configuration: the run is done."""
+    shutil.rmtree(run_folder / _FOLDER, ignore_errors=True)
+
+
 class Checkpoints:
     """The checkpoints of one run. Only the process that holds the run's lock may use them."""
 
     def __init__(self, run_folder: Path, identity: dict[str, Any], *, every_seconds: float = 300.0) -> None:
-        """`identity` is what a checkpoint must agree with to be used: the configuration's hash, and the code's version."""
-        self._all = run_folder / "checkpoints"
-        self._folder = self._all / identity["config_hash"]
+        """`identity` is what a checkpoint must agree with to be used; config_hash, the configuration's, is one of it."""
+        self._folder = run_folder / _FOLDER / identity["config_hash"]
         self._identity = identity
         self._every_seconds = every_seconds
         self._saved_at, self._cost = time.perf_counter(), 0.0
@@ -106,10 +111,6 @@ class Checkpoints:
                 path.replace(aside)
                 logger.warning("%s %s; set aside as %s", path, error, aside.name)
         return None
-
-    def remove(self) -> None:
-        """All of them, of every configuration: the run is done."""
-        shutil.rmtree(self._all, ignore_errors=True)
 
     def _check_identity(self, found: dict[str, Any]) -> None:
         for name, value in self._identity.items():

@@ -2,6 +2,7 @@
 
 import csv
 import gc
+import hashlib
 import io
 import json
 import logging
@@ -29,7 +30,8 @@ from stlight.kernels import using
 from stlight.model import build_model
 from stlight.model.complexity import count_flops, count_parameters
 from stlight.records import Heartbeat, RunRecord, finite, provenance, recorded, source_version, write_record
-from stlight.training.checkpoint import Checkpoints, State
+from stlight.training import finished
+from stlight.training.checkpoint import Checkpoints, State, remove_checkpoints
 from stlight.training.devices import choose_device, choose_kernels, configure, describe_device
 from stlight.training.evaluation import evaluate, trivial_predictors
 from stlight.training.loop import Row, Training, predictor, train
@@ -52,13 +54,15 @@ def train_run(
     gpus: tuple[str, ...] = (),
     examples: int = NUM_EXAMPLES,
     checkpoint_every: float = 300.0,
+    newer_than: float = 0.0,
     interruption: Interruption | None = None,
 ) -> RunRecord:
     """Train a run and leave in `folder`: history.csv, weights.safetensors, examples.npz and, last, record.json.
 
     A run that is already recorded with this configuration is left as it is, and one that was interrupted goes on from its last
     checkpoint (`folder`/checkpoints): what it leaves is the same, to the bit on a CPU, times aside. Waits while another process
-    trains it. `gpus` are the names of those leased to it, for the record.
+    trains it. `gpus` are the names of those leased to it, for the record. Outputs that were deleted after the run had finished,
+    after the time stamp `newer_than`, are put back.
     Raises `Interrupted`, its state saved, when a signal that `interruption` noticed asks for it; `DataError` if its data is not
     there, `OutOfMemory` if it does not fit, `StorageError` if it cannot write.
     """
@@ -66,8 +70,6 @@ def train_run(
     with run_lock.hold(folder, logger.warning):
         remove_partials(folder)
         heartbeat = Heartbeat(folder, config_hash=config.hash, num_epochs=config.training.num_epochs, gpus=gpus)
-        identity = {"config_hash": config.hash, "source": source_version(), "torch": version("torch").partition("+")[0]}
-        checkpoints = Checkpoints(folder, identity, every_seconds=checkpoint_every)
         record = recorded(folder, config.hash)
         if not record:
             (folder / "record.json").unlink(missing_ok=True)
@@ -76,14 +78,26 @@ def train_run(
                 chosen = choose_device(device)
                 configure(config.training)
                 dataset, data_facts = open_dataset(config.data, data_root, seed=config.seed, device=chosen)
-                session = _Session(name, config, folder, dataset, data_facts, gpus, checkpoints, heartbeat, interruption)
-                record = session.run(examples)
-                run_lock.check_held(folder)
-                write_record(folder / "record.json", record)
+                identity = _identity(config, data_facts)
+                record = finished.put_back(folder, identity, newer_than)
+                if not record:
+                    checkpoints = Checkpoints(folder, identity, every_seconds=checkpoint_every)
+                    session = _Session(name, config, folder, dataset, data_facts, gpus, checkpoints, heartbeat, interruption)
+                    record = session.run(examples)
+                    run_lock.check_held(folder)
+                    write_record(folder / "record.json", record)
+                    finished.keep(folder, identity)
         # Also for a run whose process ended just after its record was written.
         heartbeat.end()
-        checkpoints.remove()
+        remove_checkpoints(folder)
     return record
+
+
+def _identity(config: RunConfig, data_facts: dict[str, Any]) -> dict[str, str]:
+    """What a checkpoint, or a finished run's outputs, must be of to be used for a run."""
+    data = hashlib.sha256(json.dumps(data_facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    torch_version = version("torch").partition("+")[0]
+    return {"config_hash": config.hash, "source": source_version(), "torch": torch_version, "data": data}
 
 
 @dataclass

@@ -87,7 +87,7 @@ class Run:
 
     def left_over(self) -> list[str]:
         """Files that a finished run has no use for."""
-        known = {"record.json", "history.csv", "weights.safetensors", "examples.npz"}
+        known = {"record.json", "history.csv", "weights.safetensors", "examples.npz", ".finished"}
         return [path.name for path in self.folder.iterdir() if path.name not in known and not path.name.endswith(".set-aside")]
 
     def _train(self, operation: Operation) -> int:
@@ -176,11 +176,22 @@ def power_cut_at(number: int, chance: random.Random) -> Operation:
     """SIGKILL, and the loss of what no fsync had made durable: contents, and names too, as the file system sees fit."""
     unsynced: dict[int, Path] = {}
     renamed: list[tuple[Path, Path]] = []
+    # The calls as they were before they were watched.
+    replace, unlink = os.replace, os.unlink
+
+    def forget(before: Path) -> None:
+        if before.exists():
+            unlink(before)
 
     def operation(n: int, name: str, arguments: tuple) -> None:
         if n == number:
-            for path, before in reversed(renamed if chance.random() < 0.5 else []):
-                before.replace(path) if before.exists() else path.unlink()
+            undone = chance.random() < 0.5
+            for path, before in reversed(renamed):
+                if undone and before.exists():
+                    replace(before, path)
+                elif undone:
+                    unlink(path)
+                forget(before)
             for path in unsynced.values():
                 if path.exists():
                     os.truncate(path, chance.randrange(path.stat().st_size + 1))
@@ -192,7 +203,7 @@ def power_cut_at(number: int, chance: random.Random) -> Operation:
             unsynced.pop(arguments[0], None)
             if descriptor.is_dir():
                 for _, before in renamed:
-                    before.unlink(missing_ok=True)
+                    forget(before)
                 renamed.clear()
         elif name == "replace":
             path = Path(arguments[1])

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import time
 from functools import partial
 
 import pytest
@@ -20,6 +21,7 @@ from stlight.model import build_model
 from stlight.records import read_state
 from stlight.training import Training, train, train_run
 from stlight.training.checkpoint import CheckpointError, Checkpoints, pack, unpack
+from stlight.training.finished import OUTPUTS
 from stlight.training.loop import take_step
 
 from ..tiny_runs import outputs, tiny
@@ -163,8 +165,7 @@ def test_signals_stop_a_run_that_then_goes_on(tmp_path, monkeypatch, uninterrupt
     run_with_signals(tmp_path, monkeypatch, {})
     assert outputs(tmp_path) == uninterrupted
     # Nothing but what a run leaves.
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"record.json", "history.csv", "weights.safetensors", "examples.npz"}
+    assert {path.name for path in tmp_path.iterdir()} == {*OUTPUTS, ".finished"}
 
 
 def test_a_second_signal_during_a_save_breaks_nothing(tmp_path, monkeypatch, uninterrupted):
@@ -188,8 +189,52 @@ def test_a_run_that_ended_just_after_its_record_is_tidied(tmp_path, monkeypatch,
     (tmp_path / "checkpoints" / CONFIG.hash).mkdir(parents=True)
     (tmp_path / "progress.json").write_text("{}")
     run_with_signals(tmp_path, monkeypatch, {1: [signal.SIGTERM]})
-    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".csv", ".safetensors", ".npz"}
+    assert {path.name for path in tmp_path.iterdir()} == {*OUTPUTS, ".finished"}
     assert read_state(tmp_path, CONFIG.hash)["status"] == "done"
+
+
+def sessions(folder, monkeypatch, newer_than=0.0):
+    """How many times a run is trained when it is asked for."""
+    began = []
+    original = Training.__init__
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "__init__", lambda *a, **k: began.append(1) or original(*a, **k))
+        patch.setattr("stlight.training.run.open_dataset", lambda *_, **__: (SignalledClips({}), {}))
+        train_run("taxibj/tiny/seed0", CONFIG, folder, folder, newer_than=newer_than)
+    return len(began)
+
+
+def test_outputs_of_a_finished_run_that_were_deleted_are_put_back(tmp_path, monkeypatch, uninterrupted):
+    run_with_signals(tmp_path, monkeypatch, {})
+    for deleted in (["record.json"], list(OUTPUTS)):
+        for name in deleted:
+            (tmp_path / name).unlink()
+        started = time.time()
+        assert sessions(tmp_path, monkeypatch) == 0
+        assert outputs(tmp_path) == uninterrupted
+        # Newer than what the workflow has made them from.
+        assert all((tmp_path / name).stat().st_mtime > started - 1 for name in OUTPUTS)
+
+
+def test_but_not_if_they_are_damaged_or_of_another_version_or_older_than_asked(tmp_path, monkeypatch, uninterrupted):
+    def delete_outputs():
+        for name in OUTPUTS:
+            (tmp_path / name).unlink(missing_ok=True)
+
+    run_with_signals(tmp_path, monkeypatch, {})
+    delete_outputs()
+    assert sessions(tmp_path, monkeypatch, newer_than=time.time() + 1) == 1
+    delete_outputs()
+    kept = tmp_path / ".finished" / "weights.safetensors"
+    kept.write_bytes(kept.read_bytes()[:-1] + b"x")
+    assert sessions(tmp_path, monkeypatch) == 1
+    delete_outputs()
+    with monkeypatch.context() as patch:
+        patch.setattr("stlight.training.run.source_version", lambda: "another")
+        assert sessions(tmp_path, patch) == 1
+    delete_outputs()
+    assert sessions(tmp_path, monkeypatch) == 1
+    assert outputs(tmp_path) == uninterrupted
 
 
 def test_a_damaged_record_is_set_aside_and_the_run_trained_again(tmp_path, monkeypatch, uninterrupted, caplog):

@@ -1,9 +1,11 @@
 # Needs: --config scale=…, results=…, data=… (all optional) and the files under workflow/.
 # Gives: PLAN, the checked plan of all runs, and the functions the rules look things up with.
 
+import os
 import re
 import shlex
 import sys
+import time
 from pathlib import Path
 
 from stlight.config import OFFICIAL_MOVING_MNIST, ConfigError
@@ -90,6 +92,11 @@ RETRIES = max(2, ASKED_FOR) if workflow.is_main_process else 0
 PLAN = checked_plan()
 if workflow.is_main_process:
     set_damaged_records_aside()
+    # A run that had finished is only trained again where that was asked for. The jobs inherit the answer.
+    forced = any(
+        getattr(workflow.dag_settings, name, False) for name in ("forceall", "forcerun")
+    )
+    os.environ["STLIGHT_NEWER_THAN"] = str(time.time() if forced else 0)
 
 shell.prefix(command_line())
 
