@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _take_settings(options)
         return int(options.verb(options) or 0)
     except (ValueError, OSError, MemoryError, LockLost) as error:
-        _tell(f"stlight: {error}")
+        _tell(f"stlight: {str(error) or 'out of memory'}")
         return 1
 
 

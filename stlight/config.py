@@ -227,7 +227,9 @@ class RunConfig(_Section):
     @property
     def hash(self) -> str:
         """First 16 hex digits of the SHA-256 of the canonical JSON: equal exactly when the configurations mean the same."""
-        canonical = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        # What to do for want of memory is no part of it: a run that fits is the same, and one that is split says so.
+        meaning = self.model_dump(exclude={"training": {"out_of_memory"}})
+        canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @classmethod

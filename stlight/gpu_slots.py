@@ -86,7 +86,7 @@ def leased(gpus: int = 1, slots_per_gpu: int = 1, on_wait: Callable[[str], None]
 
 def _wait_for_slots(names: dict[str, str], gpus: int, slots: int, on_wait: Callable[[str], None], held: ExitStack) -> Lease:
     with ExitStack() as queueing:  # its end gives the ticket back, whatever the end is
-        folder = _folder(queueing)
+        folder = _folder(names.values(), queueing)
         files = {(gpu, n): _open(folder, f"{name}.slot{n}", held) for gpu, name in names.items() for n in range(slots)}
         queues = [_open(folder, f"{name}.queue", queueing) for name in names.values()]
         ticket = _draw(_open(folder, "tickets", queueing), queues)
@@ -166,15 +166,19 @@ def _situation(files: dict[Slot, int], gpus: int, ahead: str | None) -> str:
     return line + by + (f"; pid {ahead} came before" if ahead else "")
 
 
-def _folder(closing: ExitStack) -> int:
-    """A descriptor of the folder with this user's locks on this host, or those of the scheduler's job that this is part of."""
+def _folder(names: Iterable[str], closing: ExitStack) -> int:
+    """A descriptor of the folder with this user's locks on this host, or those of the scheduler's job that this is part of.
+
+    GPUs that go by UUID are the same in every job; an index may be another job's, too.
+    """
     # Local, and the same whatever TMPDIR is; not /dev/shm, which systemd clears of a user's files when he logs out.
     local = Path("/var/tmp")
     base = local if os.access(local, os.W_OK) else Path(tempfile.gettempdir())
     path = Path(os.environ.get("STLIGHT_GPU_LOCKS") or base / f"stlight-gpus-{os.getuid()}")
     folder = _open_folder(path, closing)
     job = "-".join(os.environ[name] for name in JOB_VARIABLES if os.environ.get(name))
-    return _open_folder(path / f"job-{_plain(job)}", closing) if job else folder
+    apart = job and not all(map(_UUID.fullmatch, names))
+    return _open_folder(path / f"job-{_plain(job)}", closing) if apart else folder
 
 
 def _open_folder(path: Path, closing: ExitStack) -> int:

@@ -1,6 +1,7 @@
 """What a run leaves behind: `record.json`, written last and whole, so that a run is done exactly when it can be read."""
 
 import contextlib
+import csv
 import hashlib
 import json
 import logging
@@ -58,6 +59,8 @@ class RunRecord(BaseModel):
     """What it ran on, and how."""
     provenance: dict[str, Any]
     """Code version, library versions, data, and when."""
+    files: dict[str, str] = {}
+    """SHA-256 of the other outputs; of the history without its seconds."""
 
 
 def write_record(path: Path, record: RunRecord) -> None:
@@ -75,7 +78,7 @@ def read_record(path: Path) -> RunRecord:
         record = RunRecord.model_validate(content)
     except ValidationError as error:
         raise RecordError(f"{refused}: {describe(error)}") from error
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise RecordError(f"{refused}: {error}") from error
     if stated != _checksum(content):
         raise RecordError(f"{refused}: its content does not have the checksum it states")
@@ -96,6 +99,24 @@ def recorded(folder: Path, config_hash: str) -> RunRecord | None:
         logger.warning("%s; set aside as %s.set-aside, the run is to be trained again", error, path.name)
         return None
     return record if record.config_hash == config_hash else None
+
+
+def read_history(folder: Path, record: RunRecord) -> list[dict[str, str]]:
+    """The rows of a run's history as text. Raises `RecordError`, naming the file, if they are not those of its record."""
+    path = folder / "history.csv"
+    try:
+        rows = list(csv.DictReader(path.read_text().splitlines()))
+    except (OSError, ValueError, csv.Error) as error:
+        raise RecordError(f"{path} cannot be read: {error}") from error
+    if record.files.get(path.name, digest := history_digest(rows)) != digest:
+        raise RecordError(f"{path} is damaged: it does not have the checksum that its record states; delete the record")
+    return rows
+
+
+def history_digest(rows: list[dict[str, str]]) -> str:
+    """SHA-256 of a history without its columns of seconds."""
+    kept = [[f"{name}={text}" for name, text in row.items() if not str(name).endswith("seconds")] for row in rows]
+    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
 
 
 def _checksum(content: dict[str, Any]) -> str:
@@ -156,22 +177,32 @@ class Heartbeat:
 
 
 def read_state(folder: Path, config_hash: str) -> dict[str, Any]:
-    """The state of a run: waiting, running, interrupted, done, diverged or failed, with epoch, seconds, device and why.
+    """The state of a run: waiting, starting, running, interrupted, done, diverged or failed, with epoch, device and why.
 
+    starting: a process has it, and waits for a GPU or loads.
     interrupted: stopped by a signal, or its process is gone; it goes on from its checkpoint when it is started again.
     A record of another configuration does not count: the run is waiting to be trained again. Raises `RecordError`.
     """
     path = folder / "record.json"
     if path.is_file() and (record := read_record(path)).config_hash == config_hash:
         return {"status": record.status, "device": record.device}
-    try:
-        state = json.loads((folder / "progress.json").read_text())
-    except (FileNotFoundError, ValueError):
+    state = _progress(folder, config_hash)
+    if holder := living_holder(folder):
+        # Its process has begun once it has left a word of its own.
+        begun = state and (state["pid"], state["host"]) == (holder["pid"], holder["host"])
+        return {"status": "running"} | state if begun else {"status": "starting"} | holder
+    if not state:
         return {"status": "waiting"}
-    if state.get("config_hash", config_hash) != config_hash:
-        return {"status": "waiting"}
-    if living_holder(folder):
-        return {"status": "running"} | state
     if "error" in state:
         return {"status": "failed"} | state
     return {"status": "interrupted", "why": "its process is gone"} | state
+
+
+def _progress(folder: Path, config_hash: str) -> dict[str, Any]:
+    """What `Heartbeat` noted last, if it is whole and of this configuration."""
+    try:
+        state = json.loads((folder / "progress.json").read_text())
+        known = {"pid", "host", "epoch", "num_epochs", "seconds"} <= state.keys()
+        return state if known and state["config_hash"] == config_hash else {}
+    except (OSError, ValueError, AttributeError, KeyError, RecursionError):
+        return {}

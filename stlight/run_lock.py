@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from stlight.files import StorageError
+
 _NAME = ".lock"
 _RENEWED_EVERY = 10.0
 _STALE_AFTER = 60.0
@@ -79,6 +81,7 @@ class _Lock:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = -1
+        self._seen = 0.0, 0.0
         self._ended = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="run-lock", daemon=True)
         self.me = {
@@ -91,23 +94,27 @@ class _Lock:
 
     def take(self, *, only_look: bool = False) -> dict[str, Any] | None:
         """Take the lock, or give its living holder."""
-        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (0 if only_look else os.O_CREAT)
+        # To look at it, reading must be enough.
+        flags = os.O_RDONLY if only_look else os.O_RDWR | os.O_CREAT
         try:
-            descriptor = os.open(self._path, flags, 0o666)
-        except FileNotFoundError:
-            if only_look:
+            descriptor = os.open(self._path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            if only_look and isinstance(error, FileNotFoundError):
                 return None
-            raise
+            raise StorageError(f"{self._path}: cannot be opened: {error.strerror}") from error
         taken = False
         try:
-            other = self._judge(descriptor)
+            other = self._judge(descriptor, fcntl.LOCK_SH if only_look else fcntl.LOCK_EX)
             if other or only_look:
                 return other
             if not _is_at(descriptor, self._path):
                 # Its holder has removed it between our opening and locking it: try again with the new one.
                 return self.take()
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(self.me).encode(), 0)
+            try:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps(self.me).encode(), 0)
+            except OSError as error:
+                raise StorageError(f"{self._path}: cannot be written: {error.strerror}") from error
             self._descriptor, taken = descriptor, True
         finally:
             if not taken:
@@ -115,11 +122,11 @@ class _Lock:
         self._renewer.start()
         return None
 
-    def _judge(self, descriptor: int) -> dict[str, Any] | None:
+    def _judge(self, descriptor: int, kind: int) -> dict[str, Any] | None:
         """The living holder of an open lock file; otherwise it is now locked by us."""
         kernel_locks = True
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(descriptor, kind | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 return _named_in(descriptor) or {"pid": "?", "host": "?", "since": "?"}
@@ -130,7 +137,15 @@ class _Lock:
         if other.get("kernel") == _kernel():
             # Our own kernel would not have given us the lock of a living process.
             return None if kernel_locks or not _alive(int(other["pid"])) else other
-        return other if _now_at(self._path.parent) - os.fstat(descriptor).st_mtime < _STALE_AFTER else None
+        if other["host"] == self.me["host"]:
+            # This host has been started again since.
+            return None
+        # Its time is compared with the file system's own clock, and watched, for that clock may have been set since.
+        changed = os.fstat(descriptor).st_mtime
+        if changed != self._seen[0]:
+            self._seen = changed, time.monotonic()
+        stale = _now_at(self._path.parent) - changed > _STALE_AFTER or time.monotonic() - self._seen[1] > _STALE_AFTER
+        return None if stale else other
 
     def still_mine(self) -> bool:
         named = _named_in(self._descriptor)

@@ -11,7 +11,7 @@ from stlight.records import RecordError, read_state
 
 
 def print_status(plan: Plan, results: Path) -> None:
-    """Print a line for each run (waiting, running, done, diverged, failed), and how many there are of each."""
+    """Print a line for each run (waiting, running, done, diverged, failed, …), and how many there are of each."""
     folder = results / plan.scale.name / "runs"
     states = {name: _state(folder / name, config.hash) for name, config in plan.runs.items()}
     print(tabulate([[name, state["status"], _detail(state)] for name, state in states.items()], ["run", "status", ""]))
@@ -30,6 +30,8 @@ def _detail(state: dict[str, Any]) -> str:
     gpus = state.get("gpus") or state.get("device", {}).get("gpus", [])
     where = f"GPU {', '.join(gpus)}" if gpus else ""
     words = [str(state["error"])] if state["status"] == "failed" else []
+    if state["status"] == "starting":
+        return f"process {state['pid']} on {state['host']}, since {state['since']}"
     if state["status"] in ("running", "interrupted"):
         epoch, num_epochs = state["epoch"], state["num_epochs"]
         words.append(f"epoch {epoch}/{num_epochs}")

@@ -400,6 +400,13 @@ def test_each_job_of_a_scheduler_has_its_own_leases(holder, monkeypatch, variabl
     holder(**{variable: "12[3]/x"}).tells("waits")
 
 
+def test_gpus_that_go_by_uuid_are_the_same_in_every_job(holder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    nvidia_smi(tmp_path, TWO_GPUS)
+    holder(SLURM_JOB_ID="1").tells("leased")
+    holder(SLURM_JOB_ID="2").tells("waits")
+
+
 def test_the_files_are_the_user_s_alone_and_say_who_holds(tmp_path):
     with leased():
         assert stat.S_IMODE((tmp_path / "locks").stat().st_mode) == 0o700
@@ -414,7 +421,7 @@ def test_the_folder_is_the_same_for_all_processes_of_the_user(monkeypatch, tmp_p
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     opened = []
     monkeypatch.setattr(gpu_slots, "_open_folder", lambda path, closing: opened.append(path))
-    gpu_slots._folder(ExitStack())
+    gpu_slots._folder(["0"], ExitStack())
     assert opened == [Path(f"/var/tmp/stlight-gpus-{os.getuid()}")]
 
 

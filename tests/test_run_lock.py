@@ -2,6 +2,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -94,6 +95,38 @@ def test_another_host_s_stale_lock_is_taken_over(tmp_path):
     of_another_host(tmp_path, 1000)
     assert run_lock.living_holder(tmp_path) is None
     with run_lock.hold(tmp_path, pytest.fail):
+        pass
+
+
+def test_a_lock_from_the_future_is_judged_by_whether_its_time_moves(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "_STALE_AFTER", 1.0)
+    of_another_host(tmp_path, -100_000)
+    started = time.monotonic()
+    with run_lock.hold(tmp_path, lambda line: None):
+        assert 1 < time.monotonic() - started < 5
+
+
+def test_a_lock_of_this_host_before_it_was_started_again_is_taken_over_at_once(tmp_path):
+    path = of_another_host(tmp_path, 0)
+    path.write_text(path.read_text().replace('"far"', json.dumps(socket.gethostname())))
+    assert run_lock.living_holder(tmp_path) is None
+    with run_lock.hold(tmp_path, pytest.fail):
+        pass
+
+
+def test_who_may_only_read_sees_the_holder(tmp_path, start, monkeypatch):
+    first = start()
+    assert first.stdout.readline() == "held\n"
+    original = os.open
+
+    def read_only(path, flags, *more, **keywords):
+        if flags & (os.O_RDWR | os.O_WRONLY):
+            raise PermissionError(13, "Permission denied")
+        return original(path, flags, *more, **keywords)
+
+    monkeypatch.setattr(os, "open", read_only)
+    assert run_lock.living_holder(tmp_path)["pid"] == first.pid
+    with pytest.raises(OSError, match=r"\.lock: cannot be opened: Permission denied"), run_lock.hold(tmp_path):
         pass
 
 

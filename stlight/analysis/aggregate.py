@@ -13,7 +13,7 @@ from scipy.special import stdtrit
 
 from stlight.experiment_files import quantity
 from stlight.experiments import Experiment, Variant
-from stlight.records import RecordError, RunRecord, read_record, read_state
+from stlight.records import RecordError, RunRecord, read_history, read_record, read_state
 
 CONFIDENCE = 0.95
 OURS = "STLight-L"
@@ -102,9 +102,9 @@ def load_counts(experiment: Experiment, folder: Path) -> dict[str, dict[str, Any
     return json.loads(path.read_text()) if experiment.counts else {}
 
 
-def load_history(run_name: str, folder: Path) -> pd.DataFrame:
-    """A run's history, one row for each epoch."""
-    return pd.read_csv(folder / "runs" / run_name / "history.csv")
+def load_history(record: RunRecord, folder: Path) -> pd.DataFrame:
+    """A run's history, one row for each epoch. Raises `RecordError` if it is not the one that was recorded."""
+    return pd.DataFrame(read_history(folder / "runs" / record.run, record)).apply(pd.to_numeric)
 
 
 def aggregate(experiment: Experiment, folder: Path) -> pd.DataFrame:
@@ -228,7 +228,7 @@ def _measure(
 
 def _value(metric: str, record: RunRecord, selection: str, folder: Path) -> float:
     if metric == "dispersion":
-        return dispersion(load_history(record.run, folder)["train_loss"])
+        return dispersion(load_history(record, folder)["train_loss"])
     if metric == "seconds":
         return record.seconds["training"]
     scale, name = (100, "mse") if metric == "mse_x100" else (1, metric)

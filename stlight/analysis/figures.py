@@ -151,7 +151,7 @@ def _curves(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure
     figure, ax = plt.subplots(figsize=(8, 4.8), constrained_layout=True)
     for i, variant in enumerate(experiment.variants):
         names = [variant.run_name(seed) for seed in range(experiment.seeds)]
-        histories = {name: load_history(name, folder).set_index("epoch") for name in names if name in records}
+        histories = {name: load_history(records[name], folder).set_index("epoch") for name in names if name in records}
         if not histories:
             continue
         curves = pd.DataFrame({name: history[f"test_{metric}"] for name, history in histories.items()})

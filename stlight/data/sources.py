@@ -5,9 +5,9 @@
 
 import gzip
 import hashlib
+import io
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from stlight.config import OFFICIAL_MOVING_MNIST
 from stlight.data.clips import SPLITS, Split
+from stlight.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -63,16 +64,12 @@ def prepare(dataset: str, source: str, data_root: Path) -> Path:
         "origin": origin,
         "digits": {split: len(images) for split, images in digits.items()},
         "test_clips": test_clips,
-        "sha256": hashlib.sha256(
-            b"".join(np.ascontiguousarray(digits[s]).tobytes() for s in SPLITS if s in digits)
-        ).hexdigest(),
+        "sha256": _sha256(digits),
     }
     path = prepared_path(data_root, dataset, source)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        np.savez(file, facts=np.array(json.dumps(facts)), **digits)  # type: ignore[arg-type]
-    partial.replace(path)
+    file = io.BytesIO()
+    np.savez(file, facts=np.array(json.dumps(facts)), **digits)  # type: ignore[arg-type]
+    write_atomically(path, file.getvalue())
     return path
 
 
@@ -81,12 +78,19 @@ def open_prepared(path: Path) -> tuple[dict[Split, np.ndarray], dict[str, Any]]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             facts = json.loads(str(stored["facts"]))
-            return {split: stored[split] for split in SPLITS if split in stored.files}, facts
+            digits: dict[Split, np.ndarray] = {split: stored[split] for split in SPLITS if split in stored.files}
+        if facts["sha256"] != _sha256(digits):
+            raise ValueError("its digits do not have the checksum it states")
+        return digits, facts
     except FileNotFoundError:
         dataset, _, source = path.stem.partition("-")
         raise DataError(f"{path} is missing: python -m stlight prepare {dataset} {source}") from None
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise DataError(f"{path} is not a file of prepared digits ({error}): delete it and prepare again") from error
+
+
+def _sha256(digits: dict[Split, np.ndarray]) -> str:
+    return hashlib.sha256(b"".join(np.ascontiguousarray(digits[s]).tobytes() for s in SPLITS if s in digits)).hexdigest()
 
 
 def read_idx_images(path: Path) -> np.ndarray:

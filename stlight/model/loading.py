@@ -1,5 +1,6 @@
 """A trained run's model, from the folder that the run left."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -14,13 +15,15 @@ def load_run(path: str | Path) -> nn.Module:
     """The model of a run, with its trained weights and ready to predict: (B, T, C, H, W) → (B, T', C, H, W).
 
     `path` is the run's folder, results/<scale>/runs/<dataset>/<variant>/seed<k>, or its weights.safetensors. The file cannot
-    hold code. Raises `FileNotFoundError` if there is none, `ValueError` if it is damaged or no run's.
+    hold code; beside its record it is compared with the checksum there. Raises `FileNotFoundError` if there is none,
+    `ValueError` if it is damaged or no run's.
     """
     path = Path(path)
     path = path / "weights.safetensors" if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: load_run takes the folder of a finished run")
     try:
+        _check_against_record(path)
         with safe_open(path, "pt") as file:
             config = RunConfig.model_validate(json.loads((file.metadata() or {})["config"]))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -29,3 +32,12 @@ def load_run(path: str | Path) -> nn.Module:
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged, or not the weights of a run: {error}") from error
     return model.eval()
+
+
+def _check_against_record(path: Path) -> None:
+    record = path.parent / "record.json"
+    if record.is_file():
+        stated = json.loads(record.read_text()).get("files", {}).get(path.name)
+        with path.open("rb") as file:
+            if stated not in (None, hashlib.file_digest(file, "sha256").hexdigest()):
+                raise ValueError("it does not have the checksum that the record beside it states")

@@ -102,11 +102,17 @@ class Checkpoints:
         remove_partials(self._folder)
         for path in reversed(self._files()):
             try:
-                state = unpack(path.read_bytes())
+                content = path.read_bytes()
+            except OSError as error:
+                # Perhaps for the moment only.
+                logger.warning("%s cannot be read: %s; passed over", path, error.strerror)
+                continue
+            try:
+                state = unpack(content)
                 self._check_identity(state[1].pop("identity", {}))
                 fits(state)
                 return state
-            except (ValueError, KeyError, TypeError, OSError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
                 aside = path.with_suffix(".set-aside")
                 path.replace(aside)
                 logger.warning("%s %s; set aside as %s", path, error, aside.name)

@@ -56,10 +56,8 @@ def choose_kernels(model: nn.Module, config: RunConfig, device: torch.device) ->
 
     A way that is asked for and cannot serve here, for want of a compiler say, becomes "plain".
     """
-    (stlight,) = (module for module in model.modules() if isinstance(module, STLight))
-    shape, batch_size = config.clip_shape, config.training.batch_size
-    side = stlight.patch_size
-    clip = torch.zeros(batch_size, shape.context_frames, shape.channels, shape.height, shape.width, device=device)
+    stlight, clip = _model_and_clip(model, config, device)
+    shape, batch_size, side = config.clip_shape, config.training.batch_size, stlight.patch_size
     times: dict[str, float] = {}
     kernels: str = config.training.kernels
     model.train()
@@ -73,6 +71,21 @@ def choose_kernels(model: nn.Module, config: RunConfig, device: torch.device) ->
             kernels = next(iter(times))
         with using(kernels):
             return choose_path(stlight, clip).name, times
+
+
+def serving_kernels(model: nn.Module, config: RunConfig, device: torch.device) -> str:
+    """The way that computes the run's mixers here: the one in use, or "plain" where that cannot serve."""
+    stlight, clip = _model_and_clip(model, config, device)
+    model.train()
+    with autocast(device, config.training):
+        return choose_path(stlight, clip).name
+
+
+def _model_and_clip(model: nn.Module, config: RunConfig, device: torch.device) -> tuple[STLight, torch.Tensor]:
+    (stlight,) = (module for module in model.modules() if isinstance(module, STLight))
+    shape = config.clip_shape
+    clip = (config.training.batch_size, shape.context_frames, shape.channels, shape.height, shape.width)
+    return stlight, torch.zeros(clip, device=device)
 
 
 def leave_out_compiler() -> None:

@@ -13,6 +13,9 @@ _CHANGE = (
 )
 
 
+_WORDS = ("can't allocate memory", "could not create a primitive", "bad_alloc", "Cannot allocate memory")
+
+
 class OutOfMemory(MemoryError):  # noqa: N818 - says what happened
     """A run that does not fit; the message, one line, says what was asked for, what was free, and what to change."""
 
@@ -20,8 +23,10 @@ class OutOfMemory(MemoryError):  # noqa: N818 - says what happened
 def out_of_memory(error: BaseException, device: torch.device) -> OutOfMemory | None:
     """The error as one of memory, if it is one."""
     text = str(error)
-    # A CPU's allocator raises a plain RuntimeError.
-    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in text:
+    if isinstance(error, OutOfMemory):
+        return error
+    # A CPU's allocator and libraries raise a plain RuntimeError.
+    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(words in text for words in _WORDS):
         return None
     asked = re.search(r"(?:tried to|unable to) allocate (\S+ \w+)", text, re.IGNORECASE)
     free = _free(device)

@@ -29,10 +29,19 @@ from stlight.interruption import Interrupted, Interruption
 from stlight.kernels import using
 from stlight.model import build_model
 from stlight.model.complexity import count_flops, count_parameters
-from stlight.records import Heartbeat, RunRecord, finite, provenance, recorded, source_version, write_record
+from stlight.records import (
+    Heartbeat,
+    RunRecord,
+    finite,
+    history_digest,
+    provenance,
+    recorded,
+    source_version,
+    write_record,
+)
 from stlight.training import finished
 from stlight.training.checkpoint import Checkpoints, State, remove_checkpoints
-from stlight.training.devices import choose_device, choose_kernels, configure, describe_device
+from stlight.training.devices import choose_device, choose_kernels, configure, describe_device, serving_kernels
 from stlight.training.evaluation import evaluate, trivial_predictors
 from stlight.training.loop import Row, Training, predictor, train
 from stlight.training.memory import out_of_memory
@@ -73,9 +82,9 @@ def train_run(
         record = recorded(folder, config.hash)
         if not record:
             (folder / "record.json").unlink(missing_ok=True)
-            with _what_stopped_it(heartbeat):
+            chosen = choose_device(device)
+            with _what_stopped_it(heartbeat, chosen):
                 heartbeat.beat(epoch=0, seconds=0.0)
-                chosen = choose_device(device)
                 configure(config.training)
                 dataset, data_facts = open_dataset(config.data, data_root, seed=config.seed, device=chosen)
                 identity = _identity(config, data_facts)
@@ -116,6 +125,8 @@ class _Session:
     kernels: str = ""
     milliseconds: dict[str, float] = field(default_factory=dict)
     begun: float = field(default_factory=time.perf_counter)
+    changed: list[str] = field(default_factory=list)
+    """Where a later session computed otherwise than the one before."""
     seconds_before: float = 0.0
     """Of earlier sessions, up to the checkpoint."""
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat("T", "seconds"))
@@ -124,13 +135,15 @@ class _Session:
     def run(self, examples: int) -> RunRecord:
         training = self.train()
         with using(self.kernels):
-            self.write_outputs(training, examples)
+            files = self.write_outputs(training, examples)
         record = _record(self.name, self.config, training.model, self.dataset, training)
         facts: dict[str, Any] = {"kernels": self.kernels, "mixer_milliseconds": self.milliseconds}
+        facts |= {"changed": self.changed} if self.changed else {}
         facts |= {"accumulation_steps": training.accumulation_steps} if training.accumulation_steps > 1 else {}
         facts |= {"gpus": list(self.gpus)} if self.gpus else {}
         return record.model_copy(
             update={
+                "files": files,
                 "seconds": record.seconds | {"checkpoints": self.checkpoints.seconds, "total": self.seconds()},
                 "device": describe_device(self.dataset.device) | facts,
                 "provenance": provenance(self.data_facts) | {"started": self.started, "host": os.uname().nodename},
@@ -139,7 +152,7 @@ class _Session:
 
     def train(self) -> Training:
         """Train to the end, from the last checkpoint if there is one; in more parts if it does not fit and may be split."""
-        state = self.checkpoints.latest(fits=lambda state: self.begin().go_on_from(state))
+        state = self.checkpoints.latest(fits=self.fits)
         accumulation_steps = self.config.training.accumulation_steps
         while True:
             try:
@@ -159,6 +172,12 @@ class _Session:
             if self.dataset.device.type == "cuda":
                 torch.cuda.empty_cache()
 
+    def fits(self, state: State) -> None:
+        """Raise `ValueError` or `KeyError` for a state that is of no use here."""
+        self.begin().go_on_from(state)
+        if not {"kernels", "milliseconds", "how", "changed", "seconds"} <= state[1]["session"].keys():
+            raise ValueError("lacks what a session leaves")
+
     def smaller_parts(self, accumulation_steps: int) -> int | None:
         """How many parts to try next, if a batch may be split and can be."""
         recipe = self.config.training
@@ -176,6 +195,7 @@ class _Session:
             training.go_on_from(state)
             self.take_session_facts(state[1])
             logger.warning("%s: goes on from epoch %d, step %d", self.name, training.epoch, training.step)
+            self.notice_changes(training, state[1]["session"]["how"])
         else:
             self.kernels, self.milliseconds = choose_kernels(training.model, config, self.dataset.device)
 
@@ -204,6 +224,8 @@ class _Session:
         return {
             "kernels": self.kernels,
             "milliseconds": self.milliseconds,
+            "how": self.how(),
+            "changed": self.changed,
             "seconds": self.seconds(),
             "seconds_of_checkpoints": self.checkpoints.seconds,
             "started": self.started,
@@ -213,18 +235,42 @@ class _Session:
         before = facts["session"]
         self.kernels, self.milliseconds = before["kernels"], before["milliseconds"]
         self.seconds_before, self.started = before["seconds"], before["started"]
-        self.checkpoints.seconds = before["seconds_of_checkpoints"]
+        self.checkpoints.seconds, self.changed = before["seconds_of_checkpoints"], before["changed"]
         self.heartbeat.beat(epoch=len(facts["history"]), seconds=self.seconds())
+
+    def how(self) -> dict[str, Any]:
+        """On what, and in how many threads, this session computes: what the last digits depend on beside the kernels."""
+        facts = describe_device(self.dataset.device)
+        return {name: facts[name] for name in ("type", "name", "threads") if name in facts}
+
+    def notice_changes(self, training: Training, before: dict[str, Any]) -> None:
+        """What is computed otherwise from here on than before is said and recorded: the last digits will differ."""
+        with using(self.kernels):
+            now = self.how() | {"kernels": serving_kernels(training.model, self.config, self.dataset.device)}
+        before = before | {"kernels": self.kernels}
+        words = [f"{name} {value} after {before.get(name)}" for name, value in now.items() if value != before.get(name)]
+        if words:
+            self.kernels = now["kernels"]
+            self.changed = [*self.changed, f"from epoch {training.epoch}, step {training.step}: {', '.join(words)}"]
+            logger.warning("%s: %s; its last digits will differ for it", self.name, self.changed[-1])
 
     def seconds(self) -> float:
         """Wall time of all sessions up to what they saved, and of this one."""
         return self.seconds_before + time.perf_counter() - self.begun
 
-    def write_outputs(self, training: Training, examples: int) -> None:
+    def write_outputs(self, training: Training, examples: int) -> dict[str, str]:
+        """Everything but the record; gives the checksums for it."""
         run_lock.check_held(self.folder)
-        write_atomically(self.folder / "history.csv", _history_text(training.history))
-        write_atomically(self.folder / "weights.safetensors", _weights_file(training.model, self.config))
-        write_atomically(self.folder / "examples.npz", _examples_file(training.model, self.dataset, self.config, examples))
+        history = _history_text(training.history)
+        files: dict[str, bytes] = {
+            "weights.safetensors": _weights_file(training.model, self.config),
+            "examples.npz": _examples_file(training.model, self.dataset, self.config, examples),
+        }
+        write_atomically(self.folder / "history.csv", history)
+        for name, content in files.items():
+            write_atomically(self.folder / name, content)
+        rows = list(csv.DictReader(history.splitlines()))
+        return {"history.csv": history_digest(rows)} | {n: hashlib.sha256(c).hexdigest() for n, c in files.items()}
 
 
 def _record(name: str, config: RunConfig, model: nn.Module, dataset: Clips, result: Training) -> RunRecord:
@@ -289,13 +335,16 @@ def _to_uint8(values: torch.Tensor) -> Any:
 
 
 @contextmanager
-def _what_stopped_it(heartbeat: Heartbeat) -> Iterator[None]:
-    """Leave a word for `status` of what stopped the run, then let it go on its way."""
+def _what_stopped_it(heartbeat: Heartbeat, device: torch.device) -> Iterator[None]:
+    """Leave a word for `status` of what stopped the run, then let it go on its way; lack of memory as `OutOfMemory`."""
     try:
         yield
     except Interrupted as signal:
         heartbeat.beat(why=f"stopped by {signal}")
         raise
     except BaseException as error:
-        heartbeat.beat(error=f"{type(error).__name__}: {error}")
-        raise
+        told = out_of_memory(error, device) or error
+        heartbeat.beat(error=f"{type(told).__name__}: {told}")
+        if told is error:
+            raise
+        raise told from error

@@ -124,8 +124,8 @@ def test_why_a_run_is_not_there(demo, tmp_path):
     assert missing_runs(experiment, tmp_path)[name] == f"waiting: ended without a word in {log}"
     log.write_text("Traceback\nImportError: no torch\n\n")
     assert missing_runs(experiment, tmp_path)[name] == "waiting: ImportError: no torch"
-    heartbeat = Heartbeat(tmp_path / "runs" / name, config_hash=config_hash)
-    heartbeat.beat(epoch=3)
+    heartbeat = Heartbeat(tmp_path / "runs" / name, config_hash=config_hash, num_epochs=5)
+    heartbeat.beat(epoch=3, seconds=1.0)
     assert missing_runs(experiment, tmp_path)[name] == "interrupted: its process is gone"
     heartbeat.beat(error="OutOfMemory: out of memory on cuda")
     assert missing_runs(experiment, tmp_path)[name] == "failed: OutOfMemory: out of memory on cuda"

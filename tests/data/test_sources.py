@@ -98,3 +98,13 @@ def test_unprepared_damaged_and_unknown_sources_are_named(tmp_path):
         prepare("mmnist", "files", tmp_path)
     with pytest.raises(DataError, match="kth cannot be read from source files yet"):
         prepare("kth", "files", tmp_path)
+
+
+def test_digits_that_are_not_those_that_were_prepared_are_refused(tmp_path):
+    path = prepare("mmnist", "embedded", tmp_path)
+    with np.load(path) as stored:
+        content = dict(stored)
+    content["train"] = 255 - content["train"]
+    np.savez(path, **content)
+    with pytest.raises(DataError, match="its digits do not have the checksum it states"):
+        open_prepared(path)

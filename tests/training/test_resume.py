@@ -168,6 +168,51 @@ def test_signals_stop_a_run_that_then_goes_on(tmp_path, monkeypatch, uninterrupt
     assert {path.name for path in tmp_path.iterdir()} == {*OUTPUTS, ".finished"}
 
 
+def test_what_is_computed_otherwise_after_a_resume_is_said_and_recorded(tmp_path, monkeypatch, caplog):
+    with pytest.raises(Interrupted):
+        run_with_signals(tmp_path, monkeypatch, {4: [signal.SIGTERM]})
+    # As on a host without a compiler.
+    monkeypatch.setattr("stlight.kernels.fused.mixer_library", lambda dtype: None)
+    record = run_with_signals(tmp_path, monkeypatch, {})
+    assert record.device["kernels"] == "plain"
+    assert record.device["changed"] == ["from epoch 2, step 4: kernels plain after fused"]
+    assert "its last digits will differ for it" in caplog.text
+
+
+def test_a_checkpoint_of_other_data_is_set_aside(tmp_path, monkeypatch, uninterrupted, caplog):
+    def clips_of(facts):
+        monkeypatch.setattr(
+            "stlight.training.run.open_dataset", lambda *_, **__: (SignalledClips({4: [signal.SIGTERM]}), facts)
+        )
+        interruption = Interruption()
+        with interruption.noticed():
+            train_run("taxibj/tiny/seed0", CONFIG, tmp_path, tmp_path, interruption=interruption)
+
+    for number in range(2):
+        with pytest.raises(Interrupted):
+            clips_of({"sha256": number})
+    assert "is of another data" in caplog.text
+
+
+def test_a_checkpoint_that_cannot_be_read_for_the_moment_is_not_set_aside(tmp_path, monkeypatch, caplog):
+    checkpoints = Checkpoints(tmp_path, IDENTITY)
+    checkpoints.save(partial(state_at, 1))
+    checkpoints.save(partial(state_at, 2))
+    newest = max(tmp_path.rglob("*.checkpoint"))
+    original = type(newest).read_bytes
+
+    def stale(path):
+        if path == newest:
+            raise OSError(116, "Stale file handle")
+        return original(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(newest), "read_bytes", stale)
+        assert checkpoints.latest()[1]["epoch"] == 1
+    assert f"{newest} cannot be read: Stale file handle; passed over" in caplog.text
+    assert checkpoints.latest()[1]["epoch"] == 2
+
+
 def test_a_second_signal_during_a_save_breaks_nothing(tmp_path, monkeypatch, uninterrupted):
     fsync = os.fsync
 

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import warnings
 
@@ -16,7 +17,7 @@ from stlight.data.clips import Clips
 from stlight.kernels import using
 from stlight.kernels.choice import COMPETITORS
 from stlight.model import build_model
-from stlight.records import Heartbeat, RecordError, read_record, read_state
+from stlight.records import Heartbeat, RecordError, read_history, read_record, read_state
 from stlight.training import loop, train, train_run
 from stlight.training.devices import choose_device
 from stlight.training.loop import Training, flatten_weights
@@ -201,6 +202,7 @@ def test_damaged_and_foreign_records_are_refused(recorded, tmp_path):
         (re.sub(r'("mse": \d+\.)', r"\g<1>9", text, count=1), "does not have the checksum it states"),
         (text.replace('"k1": 3', '"k1": 5'), "does not have the checksum it states"),
         (text.replace('"checksum"', '"sum"'), "sum"),
+        ("[" * 200_000, "not a valid record"),
     ]:
         path = tmp_path / "record.json"
         path.write_text(damaged)
@@ -219,12 +221,23 @@ def test_a_failed_run_says_why_in_its_state(tmp_path):
 
 def test_states_of_runs_under_way(tmp_path):
     assert read_state(tmp_path, "any") == {"status": "waiting"}
-    heartbeat = Heartbeat(tmp_path, config_hash="any")
-    heartbeat.beat(epoch=2)
     with run_lock.hold(tmp_path):
+        assert read_state(tmp_path, "any")["status"] == "starting"
+        heartbeat = Heartbeat(tmp_path, config_hash="any", num_epochs=5)
+        heartbeat.beat(epoch=2, seconds=1.0)
         assert read_state(tmp_path, "any") | {"status": "running", "epoch": 2} == read_state(tmp_path, "any")
     assert read_state(tmp_path, "any")["status"] == "interrupted"
     assert read_state(tmp_path, "another")["status"] == "waiting"
+    # Noted by the process before: the one that has it now has not begun.
+    (tmp_path / "progress.json").write_text(
+        (tmp_path / "progress.json").read_text().replace(f'"pid": {os.getpid()}', '"pid": 1')
+    )
+    with run_lock.hold(tmp_path):
+        assert read_state(tmp_path, "any")["pid"] == os.getpid()
+        assert read_state(tmp_path, "any")["status"] == "starting"
+    for damaged in ("", "{}", "[]", "[" * 200_000, '{"epoch": 1}'):
+        (tmp_path / "progress.json").write_text(damaged)
+        assert read_state(tmp_path, "any") == {"status": "waiting"}
 
 
 def test_devices():
@@ -335,6 +348,28 @@ def test_load_run_refuses_what_is_no_run(recorded, tmp_path):
         (tmp_path / "weights.safetensors").write_bytes(damaged)
         with pytest.raises(ValueError, match="is damaged, or not the weights of a run"):
             stlight.load_run(tmp_path)
+    # A flipped bit is seen beside the record.
+    flipped = bytearray(content)
+    flipped[-3] ^= 1
+    (tmp_path / "weights.safetensors").write_bytes(flipped)
+    (tmp_path / "record.json").write_bytes((folder / "record.json").read_bytes())
+    with pytest.raises(ValueError, match="it does not have the checksum that the record beside it states"):
+        stlight.load_run(tmp_path)
+
+
+def test_a_damaged_history_is_refused(recorded, tmp_path):
+    record, folder = recorded
+    text = (folder / "history.csv").read_text()
+    (tmp_path / "history.csv").write_text(text)
+    assert len(read_history(tmp_path, record)) == 3
+    for damaged in (text.replace("3,", "4,"), text[:-200], ""):
+        (tmp_path / "history.csv").write_text(damaged)
+        with pytest.raises(RecordError, match=r"history.csv is damaged"):
+            read_history(tmp_path, record)
+
+
+def test_what_to_do_for_want_of_memory_does_not_change_what_a_run_is():
+    assert tiny(out_of_memory="split").hash == tiny().hash != tiny(accumulation_steps=2).hash
 
 
 def test_deterministic_algorithms_are_asked_for(tmp_path):

@@ -12,6 +12,7 @@ from stlight.config import OFFICIAL_MOVING_MNIST, ConfigError
 from stlight.experiment_files import ExperimentError
 from stlight.experiments import load_plan
 from stlight.records import recorded
+from stlight.run_lock import living_holder
 
 WORKFLOW = Path(workflow.basedir) / "workflow"
 
@@ -46,15 +47,17 @@ def checked_plan():
         raise WorkflowError(str(error))
 
 
-def set_damaged_records_aside():
-    # A damaged record is no result: Snakemake looks at files and times only and must find neither it nor what was made of it.
-    for name, run in PLAN.runs.items():
-        path = Path(OUT) / "runs" / name / "record.json"
-        if path.exists() and not recorded(path.parent, run.hash) and not path.exists():
-            for experiment in PLAN.experiments.values():
-                table = Path(OUT) / "tables" / f"{experiment.name}.csv"
-                if name in experiment.run_names and table.exists():
-                    table.replace(f"{table}.set-aside")
+def set_aside_if_damaged(name):
+    # A damaged record is no result, and Snakemake, which looks at files and times only, must not find it.
+    folder = Path(OUT) / "runs" / name
+    if workflow.is_main_process and not workflow.dryrun and not living_holder(folder):
+        there = (folder / "record.json").exists()
+        return (
+            there
+            and not recorded(folder, PLAN.run(name).hash)
+            and not (folder / "record.json").exists()
+        )
+    return False
 
 
 def command_line():
@@ -90,13 +93,15 @@ OUT = f"{RESULTS}/{SCALE}"
 ASKED_FOR = getattr(workflow.execution_settings, "retries", 0)
 RETRIES = max(2, ASKED_FOR) if workflow.is_main_process else 0
 PLAN = checked_plan()
+# A run that had finished is only trained again where that was asked for. The jobs inherit the answer.
+FORCED = [getattr(workflow.dag_settings, f"force{name}", ()) for name in ("all", "run")]
 if workflow.is_main_process:
-    set_damaged_records_aside()
-    # A run that had finished is only trained again where that was asked for. The jobs inherit the answer.
-    forced = any(
-        getattr(workflow.dag_settings, name, False) for name in ("forceall", "forcerun")
-    )
-    os.environ["STLIGHT_NEWER_THAN"] = str(time.time() if forced else 0)
+    os.environ["STLIGHT_NEWER_THAN"] = str(time.time() if any(FORCED) else 0)
+
+
+envvars:
+    "STLIGHT_NEWER_THAN",
+
 
 shell.prefix(command_line())
 
@@ -132,6 +137,12 @@ def prepared_data(wildcards):
 
 def experiment_inputs(wildcards):
     experiment = PLAN.experiment(wildcards.experiment)
+    table = Path(OUT) / "tables" / f"{experiment.name}.csv"
+    if (
+        any([set_aside_if_damaged(name) for name in experiment.run_names])
+        and table.exists()
+    ):
+        table.replace(f"{table}.set-aside")
     records = [f"{OUT}/runs/{name}/record.json" for name in experiment.run_names]
     counts = [f"{OUT}/complexity/{experiment.name}.json"] if experiment.counts else []
     return records + counts
