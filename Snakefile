@@ -22,6 +22,10 @@ rule all:
         tables_and_figures(),
 
 
+onstart:
+    note_what_is_forced()
+
+
 # The other items are finished by now; of these, the cells there are, and a line for each that waits, with the reason.
 onerror:
     shell("( stlight waiting ) || true")

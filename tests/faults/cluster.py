@@ -128,8 +128,10 @@ def jobs_of_slurm(slurm: Sandbox, work: Path, quick: bool) -> dict[str, int]:
     plan = load_plan(work / "workflow", "slurm", work / "data")
     for run in runs:
         went_on = "goes on from epoch" in workflow.last_session(run)
+        put_back = "was finished already" in workflow.last_session(run)
         figures["went on from a checkpoint"] += went_on
-        figures["wrong"] += run in interrupted and not went_on
+        figures["put back, for Snakemake had deleted them"] += put_back
+        figures["wrong"] += run in interrupted and not (went_on or put_back)
         train_run(run, plan.run(run), work / "straight" / run, work)
         straight, survived = outputs(work / "straight" / run), outputs(workflow.folder(run))
         figures["wrong"] += survived[0]["device"].pop("gpus") not in [[str(gpu)] for gpu in range(4)]

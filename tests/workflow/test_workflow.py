@@ -261,3 +261,27 @@ def test_two_workflows_on_one_results_folder(repository, tmp_path):
     for path in tmp_path.glob("results/smoke/runs/*/*/*/record.json"):
         assert read_record(path).status == "done"
         assert not (path.parent / ".lock").exists()
+
+
+def test_outputs_that_snakemake_deleted_from_a_finished_run_are_put_back_unless_it_is_forced(repository, finished):
+    folder = finished / "results" / "smoke" / "runs" / "mmnist" / "k1=5" / "seed0"
+    started = read_record(folder / "record.json").provenance["started"]
+    # As when a job is killed just after its record.
+    for name in ("record.json", "history.csv", "weights.safetensors", "examples.npz"):
+        (folder / name).unlink()
+    (finished / "results" / "smoke" / "tables" / "kernels.csv").unlink()
+    again(repository, finished)
+    assert read_record(folder / "record.json").provenance["started"] == started
+    assert "Nothing to be done" in again(repository, finished)
+    again(repository, finished, "--forcerun", "train")
+    assert read_record(folder / "record.json").provenance["started"] != started
+
+
+def test_a_dry_run_changes_nothing(repository, finished):
+    path = finished / "results" / "smoke" / "runs" / "mmnist" / "k1=5" / "seed0" / "record.json"
+    content = path.read_bytes()
+    path.write_bytes(content[:-50])
+    before = {p: p.stat().st_mtime_ns for p in (finished / "results").rglob("*")}
+    again(repository, finished, "-n")
+    assert {p: p.stat().st_mtime_ns for p in (finished / "results").rglob("*")} == before
+    path.write_bytes(content)

@@ -93,10 +93,8 @@ OUT = f"{RESULTS}/{SCALE}"
 ASKED_FOR = getattr(workflow.execution_settings, "retries", 0)
 RETRIES = max(2, ASKED_FOR) if workflow.is_main_process else 0
 PLAN = checked_plan()
-# A run that had finished is only trained again where that was asked for. The jobs inherit the answer.
-FORCED = [getattr(workflow.dag_settings, f"force{name}", ()) for name in ("all", "run")]
-if workflow.is_main_process:
-    os.environ["STLIGHT_NEWER_THAN"] = str(time.time() if any(FORCED) else 0)
+# What was finished before this time is trained again where that is forced; the jobs inherit it.
+os.environ.setdefault("STLIGHT_NEWER_THAN", "0")
 
 
 envvars:
@@ -146,6 +144,12 @@ def experiment_inputs(wildcards):
     records = [f"{OUT}/runs/{name}/record.json" for name in experiment.run_names]
     counts = [f"{OUT}/complexity/{experiment.name}.json"] if experiment.counts else []
     return records + counts
+
+
+def note_what_is_forced():
+    settings = workflow.dag_settings
+    forced = settings.forceall or settings.forcetargets or settings.forcerun
+    os.environ["STLIGHT_NEWER_THAN"] = str(time.time() if forced else 0)
 
 
 def experiment_hash(wildcards):
