@@ -21,7 +21,7 @@ def write_atomically(path: Path, *content: str | bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
     pieces = [piece.encode() if isinstance(piece, str) else piece for piece in content]
     try:
-        _make_folder(path.parent)
+        make_folder(path.parent)
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             for piece in pieces:
@@ -50,8 +50,8 @@ def _write(descriptor: int, content: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def _make_folder(folder: Path) -> None:
-    """With its parents, each brought to the disk, or a power cut would take a new folder with all that is in it."""
+def make_folder(folder: Path) -> None:
+    """Make a folder with its parents, each brought to the disk, or a power cut would take them with all that is in them."""
     missing = [parent for parent in (folder, *folder.parents) if not parent.is_dir()]
     for parent in reversed(missing):
         parent.mkdir(exist_ok=True)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from stlight.files import StorageError
+from stlight.files import StorageError, make_folder
 
 _NAME = ".lock"
 _RENEWED_EVERY = 10.0
@@ -43,7 +43,7 @@ def hold(folder: Path, on_wait: Callable[[str], None] = print) -> Iterator[None]
     if key in _held:
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lock = _Lock(key / _NAME)
     told = False
     while other := lock.take():
