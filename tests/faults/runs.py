@@ -174,7 +174,7 @@ def fail_at(number: int, code: int) -> Operation:
 
 def power_cut_at(number: int, chance: random.Random) -> Operation:
     """SIGKILL, and the loss of what no fsync had made durable: contents, and names too, as the file system sees fit."""
-    unsynced: dict[int, Path] = {}
+    unsynced: set[Path] = set()
     renamed: list[tuple[Path, Path]] = []
     # The calls as they were before they were watched.
     replace, unlink = os.replace, os.unlink
@@ -192,21 +192,23 @@ def power_cut_at(number: int, chance: random.Random) -> Operation:
                 elif undone:
                     unlink(path)
                 forget(before)
-            for path in unsynced.values():
+            for path in unsynced:
                 if path.exists():
                     os.truncate(path, chance.randrange(path.stat().st_size + 1))
             os.kill(os.getpid(), signal.SIGKILL)
         descriptor = Path(f"/proc/self/fd/{arguments[0]}")
         if name == "write":
-            unsynced[arguments[0]] = descriptor.readlink()
+            unsynced.add(descriptor.readlink())
         elif name == "fsync":
-            unsynced.pop(arguments[0], None)
+            unsynced.discard(descriptor.readlink())
             if descriptor.is_dir():
                 for _, before in renamed:
                     forget(before)
                 renamed.clear()
         elif name == "replace":
-            path = Path(arguments[1])
+            partial, path = map(Path, arguments)
+            if partial in unsynced:
+                unsynced.add(path)
             before = path.with_name(f".{path.name}.before")
             if path.exists():
                 os.link(path, before)
