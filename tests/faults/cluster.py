@@ -129,9 +129,11 @@ def jobs_of_slurm(slurm: Sandbox, work: Path, quick: bool) -> dict[str, int]:
     for run in runs:
         went_on = "goes on from epoch" in workflow.last_session(run)
         put_back = "was finished already" in workflow.last_session(run)
+        waited = "waits for it" in workflow.last_session(run)
         figures["went on from a checkpoint"] += went_on
-        figures["put back, for Snakemake had deleted them"] += put_back
-        figures["wrong"] += run in interrupted and not (went_on or put_back)
+        figures["put back"] += put_back
+        figures["waited for the job that had them"] += waited and not put_back
+        figures["wrong"] += run in interrupted and not (went_on or put_back or waited)
         train_run(run, plan.run(run), work / "straight" / run, work)
         straight, survived = outputs(work / "straight" / run), outputs(workflow.folder(run))
         figures["wrong"] += survived[0]["device"].pop("gpus") not in [[str(gpu)] for gpu in range(4)]
