@@ -285,3 +285,13 @@ def test_a_dry_run_changes_nothing(repository, finished):
     again(repository, finished, "-n")
     assert {p: p.stat().st_mtime_ns for p in (finished / "results").rglob("*")} == before
     path.write_bytes(content)
+
+
+def test_the_gpu_profile_counts_the_gpus_itself(repository, tmp_path, monkeypatch):
+    arguments = ("-n", "--profile", repository / "profiles" / "gpu", "--config", "scale=smoke", "slots_per_gpu=2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    output = snakemake(*arguments, cwd=tmp_path, snakefile=repository / "Snakefile")
+    assert re.search(r"resources: .*gpu=1, gpu_percent=50", output)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    output = snakemake(*arguments, cwd=tmp_path, snakefile=repository / "Snakefile", ok=False)
+    assert "profiles/gpu finds no GPU here; leave out --profile to train on the CPU" in output
