@@ -73,6 +73,8 @@ def _sync_folder(folder: Path) -> None:
 def _explain(path: Path, size: int, error: OSError) -> str:
     kept = "what was there before is kept"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = "" if error.errno == errno.EDQUOT else f", {shutil.disk_usage(path.parent).free / 1e6:.1f} MB are free"
+        # The folder itself may be what could not be made.
+        there = next(parent for parent in path.absolute().parents if parent.is_dir())
+        free = f", {shutil.disk_usage(there).free / 1e6:.1f} MB are free" if error.errno == errno.ENOSPC else ""
         return f"{path}: no space left: {size / 1e6:.1f} MB are needed{free}; make room and start again, {kept}"
     return f"{path}: cannot be written: {error.strerror or error}; {kept}"
