@@ -37,7 +37,7 @@ def _detail(state: dict[str, Any]) -> str:
         words.append(f"epoch {epoch}/{num_epochs}")
         if state["status"] == "running":
             words += [f"{state['seconds'] / epoch * (num_epochs - epoch):.0f} s remaining"] if epoch else []
-            where = f"{where or 'process'} on {state['host']}" if where else f"process {state['pid']} on {state['host']}"
+            where = f"{where or 'process ' + str(state['pid'])} on {state['host']}"
         else:
             words.append(str(state["why"]))
     return ", ".join(filter(None, [*words, where]))

@@ -12,7 +12,7 @@ _CHANGE = (
     " (accumulation_steps, or out_of_memory: split, in the scale's compute section)"
 )
 
-
+# What a CPU's allocator and libraries say in a plain RuntimeError.
 _WORDS = ("can't allocate memory", "could not create a primitive", "bad_alloc", "Cannot allocate memory")
 
 
@@ -25,7 +25,6 @@ def out_of_memory(error: BaseException, device: torch.device) -> OutOfMemory | N
     text = str(error)
     if isinstance(error, OutOfMemory):
         return error
-    # A CPU's allocator and libraries raise a plain RuntimeError.
     if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(words in text for words in _WORDS):
         return None
     asked = re.search(r"(?:tried to|unable to) allocate (\S+ \w+)", text, re.IGNORECASE)

@@ -175,7 +175,7 @@ class _Session:
     def fits(self, state: State) -> None:
         """Raise `ValueError` or `KeyError` for a state that is of no use here."""
         self.begin().go_on_from(state)
-        if not {"kernels", "milliseconds", "how", "changed", "seconds"} <= state[1]["session"].keys():
+        if not self.session_facts().keys() <= state[1]["session"].keys():
             raise ValueError("lacks what a session leaves")
 
     def smaller_parts(self, accumulation_steps: int) -> int | None:

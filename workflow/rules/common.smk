@@ -51,12 +51,9 @@ def set_aside_if_damaged(name):
     # A damaged record is no result, and Snakemake, which looks at files and times only, must not find it.
     folder = Path(OUT) / "runs" / name
     if workflow.is_main_process and not workflow.dryrun and not living_holder(folder):
-        there = (folder / "record.json").exists()
-        return (
-            there
-            and not recorded(folder, PLAN.run(name).hash)
-            and not (folder / "record.json").exists()
-        )
+        was_there = (folder / "record.json").exists()
+        recorded(folder, PLAN.run(name).hash)
+        return was_there and not (folder / "record.json").exists()
     return False
 
 
@@ -136,10 +133,8 @@ def prepared_data(wildcards):
 def experiment_inputs(wildcards):
     experiment = PLAN.experiment(wildcards.experiment)
     table = Path(OUT) / "tables" / f"{experiment.name}.csv"
-    if (
-        any([set_aside_if_damaged(name) for name in experiment.run_names])
-        and table.exists()
-    ):
+    damaged = [name for name in experiment.run_names if set_aside_if_damaged(name)]
+    if damaged and table.exists():
         table.replace(f"{table}.set-aside")
     records = [f"{OUT}/runs/{name}/record.json" for name in experiment.run_names]
     counts = [f"{OUT}/complexity/{experiment.name}.json"] if experiment.counts else []

@@ -34,5 +34,5 @@ rule train:
         " --config-hash {params.config_hash:q}"
         " --threads {threads}"
         " --gpus {resources.gpu}"
-        " --newer-than $STLIGHT_NEWER_THAN"
+        ' --newer-than "$STLIGHT_NEWER_THAN"'
         " > {log:q} 2>&1"
