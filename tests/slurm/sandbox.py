@@ -78,10 +78,9 @@ class Sandbox:
         for name in ("slurmctld", *NODES, "munged"):
             if name in self._daemons:
                 self._end(name)
-        # Jobs and their shepherds outlive the daemons.
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        # Jobs and their shepherds outlive the daemons. A shepherd may fork between the look and the kill, and a killed
+        # process takes a moment to go: so until none is seen.
+        self.wait_for(self._none_left, 30)
         if self._lock is not None:
             for link in self._links():
                 link.unlink(missing_ok=True)
@@ -140,6 +139,13 @@ class Sandbox:
     def processes(self) -> list[int]:
         """Everything of this sandbox that runs: daemons, shepherds, jobs."""
         return [int(entry.parent.name) for entry in Path("/proc").glob("[0-9]*/environ") if self._owns(entry)]
+
+    def _none_left(self) -> bool:
+        left = self.processes()
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not left
 
     def _owns(self, environment: Path) -> bool:
         try:
