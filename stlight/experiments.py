@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stlight.claims import COUNTED_METRICS, Claim, cells_of, check_claims, read_claims
 from stlight.config import DEFAULTS, OFFICIAL_MOVING_MNIST, SECTION_OF_FIELD, ConfigError, RunConfig
 from stlight.experiment_files import ExperimentError, as_text, nearest, published_entries, read_yaml
 
@@ -36,6 +37,7 @@ _FIGURE_KEYS = {
     "heatmap": ("x", "y", "metric"),
     "lines": (),
     "bars": (),
+    "dots": (),
     "curves": ("hue", "y"),
     "scatter": ("x", "y", "hue"),
     "growth": (),
@@ -120,6 +122,7 @@ class Experiment:
     """The paper's numbers: each entry gives axis values (or a quoted model's name) and metrics, as printed."""
     table: dict[str, Any]
     figure: dict[str, Any]
+    claims: list[Claim]
     variants: list[Variant]
     hash: str
     """Changes with anything its tables and figures show: the experiment's file or the scale's."""
@@ -127,7 +130,8 @@ class Experiment:
     @property
     def counts(self) -> bool:
         """Whether some number is counted from the architecture, which needs no training."""
-        return not self.train or any(m in COUNTED_METRICS for names in self.metrics.values() for m in names)
+        named = [*self.metrics.values(), *(claim.metrics for claim in self.claims)]
+        return not self.train or any(m in COUNTED_METRICS for names in named for m in names)
 
     @property
     def run_names(self) -> list[str]:
@@ -156,8 +160,6 @@ class Plan:
         return self.experiments[name]
 
 
-COUNTED_METRICS = ("num_params", "flops")
-
 _NAME = re.compile(r"\w[\w-]*")
 
 
@@ -173,6 +175,7 @@ def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Pla
     for path in (workflow / "experiments").glob("*.yml"):
         raise ExperimentError(f"{path}: would not be read: rename it to {path.stem}.yaml")
     experiments = {path.stem: _load_experiment(path, workflow, the_scale) for path in files}
+    _check_claim_names(workflow, experiments)
     runs: dict[str, RunConfig] = {}
     for experiment in experiments.values():
         for variant in experiment.variants if experiment.train else []:
@@ -181,6 +184,18 @@ def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Pla
                 if runs.setdefault(name, config) != config:
                     raise ExperimentError(f"{experiment.name}: two configurations would both be called {name!r}")
     return Plan(scale=the_scale, experiments=experiments, runs=runs)
+
+
+def _check_claim_names(workflow: Path, experiments: dict[str, Experiment]) -> None:
+    places: dict[str, str] = {}
+    for experiment in experiments.values():
+        for claim in experiment.claims:
+            if (
+                places.setdefault(claim.id, experiment.name) != experiment.name
+                or sum(other.id == claim.id for other in experiment.claims) > 1
+            ):
+                path = workflow / "experiments" / f"{experiment.name}.yaml"
+                raise ExperimentError(f"{path}: claims: the id {claim.id!r} is given twice (also in {places[claim.id]})")
 
 
 def load_scale(workflow: Path, name: str, data_root: Path = Path("data")) -> Scale:
@@ -247,10 +262,14 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale) -> Experiment:
         published=published_entries(path, content, {metric for names in metrics_of.values() for metric in names}),
         table=content.get("table", {}),
         figure=content["figure"],
+        claims=read_claims(path, content),
         variants=list(variants.values()),
         hash=_hash([content, scale.name, scale.summary, scale.base, scale.data, scale.compute, scale.seeds, scale.max_seeds]),
     )
     _check_places(path, experiment, datasets)
+    known = {metric for names in metrics_of.values() for metric in names}
+    cells = cells_of(experiment.variants, experiment.published, known)
+    check_claims(path, experiment.claims, cells, axes, experiment.train)
     return experiment
 
 
@@ -322,8 +341,8 @@ def _check_table_and_figure(path: Path, experiment: Experiment, metrics: set[str
         raise ExperimentError(f"{path}: figure: kind bars compares models by data set: the grid must have an axis dataset")
     if (kind == "growth") == experiment.train:
         raise ExperimentError(f"{path}: figure: kind growth is for experiments with train: false, and they have no other")
-    if not experiment.train and not metrics <= set(COUNTED_METRICS):
-        raise ExperimentError(f"{path}: metrics: train: false can only have {', '.join(COUNTED_METRICS)}")
+    if not experiment.train and not metrics <= COUNTED_METRICS:
+        raise ExperimentError(f"{path}: metrics: train: false can only have {', '.join(sorted(COUNTED_METRICS))}")
     if kind == "scatter" and experiment.figure["x"] != "num_params":
         raise ExperimentError(f"{path}: figure.x: kind scatter has num_params there, got {experiment.figure['x']!r}")
     quoted = any("model" in entry for entry in experiment.published)

@@ -17,7 +17,8 @@ from .conftest import REPOSITORY
 MAY_IMPORT = {
     "config": set(),
     "experiment_files": set(),
-    "experiments": {"config", "experiment_files"},
+    "claims": {"experiment_files"},
+    "experiments": {"claims", "config", "experiment_files"},
     "files": set(),
     "run_lock": {"files"},
     "interruption": set(),
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "model": {"config", "kernels"},
     "data": {"config", "files", "kernels"},
     "training": {"config", "files", "interruption", "run_lock", "records", "kernels", "model", "data", "metrics"},
-    "analysis": {"config", "experiment_files", "experiments", "files", "records"},
+    "analysis": {"claims", "config", "experiment_files", "experiments", "files", "records"},
     "status": {"config", "experiments", "records"},
     "cost": {"config", "experiments", "kernels", "model", "training"},
 }

@@ -11,19 +11,21 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from stlight.analysis import curves, statistics
+from stlight.analysis.words import is_higher_better
+from stlight.claims import COUNTED_METRICS, OURS
 from stlight.experiment_files import quantity
 from stlight.experiments import Experiment, Variant
 from stlight.records import RecordError, RunRecord, read_history, read_record, read_state
 
 CONFIDENCE = 0.95
-OURS = "STLight-L"
 
 SOURCE_LABELS = {"embedded": "embedded digits", "files": "benchmark files", "stand_in": "stand-in"}
 
-HIGHER_IS_BETTER = {"ssim": True, "ssim_unit_range": True, "psnr": True}
-"""Every other metric is better when lower."""
+CURVE_METRICS = {"dispersion": "train_loss", "onset": "test_mse", "instability": "test_mse"}
+"""Metrics of a whole run, and the column of its history that they are of."""
 
-UNRANKED = ("num_params", "flops", "seconds", "dispersion")
+UNRANKED = ("num_params", "flops", "seconds", *CURVE_METRICS)
 """Metrics that say nothing of how good a prediction is."""
 
 
@@ -108,14 +110,16 @@ def load_history(record: RunRecord, folder: Path) -> pd.DataFrame:
 
 
 def aggregate(experiment: Experiment, folder: Path) -> pd.DataFrame:
-    """The tidy table: the grid's columns, data, metric, printed, published, measured, low, high, n, selection, status, runs.
+    """The tidy table: the grid's columns, data, metric, then these.
 
     `published` is the paper's number and `printed` its digits there, 21.80 where `published` is 21.8.
-    `measured` is the mean over seeds, `low` and `high` its 95 % t interval (from two seeds on). A seed that diverged keeps
-    its last metrics; where they are not finite, neither is the mean. status: done, diverged (at least one seed), counted,
-    waiting (no run recorded yet) or quoted (another model's published number).
+    `measured` is the mean over seeds, `low` and `high` its 95 % t interval (from two seeds on), `values` each seed's. A seed
+    that diverged keeps its last metrics; where they are not finite, neither is the mean. status: done, diverged (at least one
+    seed), counted, waiting (no run recorded yet) or quoted (another model's published number). standing, among the measured
+    cells of the metric: best, tie (cannot be told from the best) or worse; p_best: probability to be the best one.
     """
-    records, counts = load_records(experiment, folder), load_counts(experiment, folder)
+    counted = any(metric in COUNTED_METRICS for names in experiment.metrics.values() for metric in names)
+    records, counts = load_records(experiment, folder), load_counts(experiment, folder) if counted else {}
     quoted = any("model" in entry for entry in experiment.published)
     rows = []
     for variant in experiment.variants:
@@ -138,7 +142,8 @@ def aggregate(experiment: Experiment, folder: Path) -> pd.DataFrame:
             rows += _quoted_rows(experiment, entry)
     first = (["model"] if quoted else []) + experiment.axes
     columns = ["data", "metric", "printed", "published", "measured", "low", "high", "n", "selection", "status", "runs"]
-    table = pd.DataFrame(rows).reindex(columns=[*first, *columns])
+    table = pd.DataFrame(rows).reindex(columns=[*first, *columns, "values", "standing", "p_best"])
+    _add_standing(experiment, table)
     # Where quoted rows leave an axis empty, whole numbers stay whole.
     whole = [a for a in experiment.axes if all(type(v.axes[a]) is int for v in experiment.variants)]
     return table.astype(dict.fromkeys(whole, "Int64"))
@@ -169,11 +174,6 @@ def interval(values: list[float]) -> tuple[float, float]:
     return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
-def dispersion(losses: "pd.Series[float]") -> float:
-    """Standard deviation of the differences in loss between consecutive epochs (Section F); NaN below three epochs."""
-    return float(losses.diff().std(ddof=1))
-
-
 def best_variants(experiment: Experiment, table: pd.DataFrame) -> dict[str, Variant]:
     """For each data set the variant whose first measured metric is best; nothing where none is finite."""
     best = {}
@@ -189,7 +189,7 @@ def best_variants(experiment: Experiment, table: pd.DataFrame) -> dict[str, Vari
             (variants[place], v) for v in experiment.variants if v.dataset == dataset and (place := _place(v)) in variants
         ]
         if scored:
-            pick = max if HIGHER_IS_BETTER.get(metric, False) else min
+            pick = max if is_higher_better(metric) else min
             best[dataset] = pick(scored, key=lambda entry: entry[0])[1]
     return best
 
@@ -206,11 +206,11 @@ def _measure(
     counts: dict[str, dict[str, Any]],
     folder: Path,
 ) -> dict[str, Any]:
-    if metric in ("num_params", "flops"):
+    if metric in COUNTED_METRICS:
         count = counts.get(f"{variant.dataset}/{variant.name}")
         value = math.nan if count is None else count["parameters"]["total"] if metric == "num_params" else count["flops"]
         status = "waiting" if count is None else "counted"
-        return {"measured": value, "n": int(count is not None), "selection": "-", "status": status, "runs": ""}
+        return {"measured": value, "n": int(count is not None), "selection": "-", "status": status, "runs": "", "values": ""}
     values = values_by_seed(experiment, variant, metric, records, folder)
     names = [name for seed in range(experiment.seeds) if (name := variant.run_name(seed)) in records]
     diverged = any(records[name].status == "diverged" for name in names)
@@ -223,12 +223,60 @@ def _measure(
         "selection": experiment.selection,
         "status": "diverged" if diverged else "done" if len(names) == experiment.seeds else "waiting",
         "runs": ";".join(names),
+        "values": ";".join(f"{value:.10g}" for value in values),
     }
 
 
+def _add_standing(experiment: Experiment, table: pd.DataFrame) -> None:
+    """Fill in `standing` and `p_best`, and keep the rankings with the table."""
+    table["standing"] = ""
+    table.attrs["rankings"] = {}
+    datasets = [v.dataset for v in experiment.variants for _ in experiment.metrics[v.dataset]]
+    ours = table.index[table["status"] != "quoted"]
+    for (dataset, metric), rows in pd.Series(ours, ours).groupby([pd.Series(datasets, ours), table.loc[ours, "metric"]]):
+        if metric in UNRANKED or len(rows) < 2:
+            continue
+        ranking = statistics.rank([_losses(table.loc[i], str(metric)) for i in rows])
+        table.attrs["rankings"][dataset, metric] = ranking
+        for i, tie, p_best in zip(rows, ranking.ties, ranking.p_best, strict=True):
+            if table.loc[i, "n"]:
+                table.loc[i, "standing"] = ("best" if sum(ranking.ties) == 1 else "tie") if tie else "worse"
+            table.loc[i, "p_best"] = p_best
+
+
+def _losses(row: "pd.Series[Any]", metric: str) -> np.ndarray:
+    """A cell's values, lower being better; where a seed diverged to no number, the worst."""
+    values = np.array([float(text) for text in str(row["values"]).split(";") if text])
+    return np.where(np.isnan(values), math.inf, -values if is_higher_better(metric) else values)
+
+
+def noise_floor(experiment: Experiment, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """For each metric that is ranked, what a difference between two cells must exceed, and how far the seeds agree."""
+    rows = []
+    for (dataset, metric), ranking in table.attrs["rankings"].items():
+        noise = ranking.noise
+        ns = table.loc[(table["metric"] == metric) & (table["status"] != "quoted"), "n"]
+        rows.append(
+            {
+                "experiment": experiment.name,
+                "dataset": dataset,
+                "metric": metric,
+                "n": int(ns.min()),
+                "noise": noise.kind,
+                "sd": noise.sd,
+                "smallest_difference": ranking.smallest_difference,
+                "ties": sum(ranking.ties),
+                "cells": len(ranking.ties),
+                "stability": ranking.stability,
+                "why": "one seed" if ns.max() < 2 else noise.why,
+            }
+        )
+    return rows
+
+
 def _value(metric: str, record: RunRecord, selection: str, folder: Path) -> float:
-    if metric == "dispersion":
-        return dispersion(load_history(record, folder)["train_loss"])
+    if metric in CURVE_METRICS:
+        return getattr(curves, metric)(load_history(record, folder)[CURVE_METRICS[metric]].to_numpy(float))
     if metric == "seconds":
         return record.seconds["training"]
     scale, name = (100, "mse") if metric == "mse_x100" else (1, metric)

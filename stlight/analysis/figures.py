@@ -18,15 +18,15 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from stlight.analysis.aggregate import (
-    HIGHER_IS_BETTER,
-    OURS,
     best_variants,
     load_counts,
     load_history,
     load_records,
     values_by_seed,
 )
-from stlight.analysis.tables import METRIC_LABELS, as_shown, axis_text, field_label, is_best, number
+from stlight.analysis.tables import as_shown, is_best
+from stlight.analysis.words import METRIC_LABELS, axis_text, field_label, is_higher_better, number
+from stlight.claims import OURS
 from stlight.experiments import Experiment, Scale
 
 # Distinct in hue (for the colour-blind), in lightness (for greyscale), in marker and in line.
@@ -70,7 +70,7 @@ def _heatmap(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figur
         grid = cells.pivot(index=y, columns=x, values=source)
         # Ranks, so that one huge value does not wash out all others; the numbers are written in the cells.
         shown = as_shown(grid.stack(), metric)
-        ranks = shown.rank(ascending=not HIGHER_IS_BETTER.get(metric, False)).unstack().reindex_like(grid)
+        ranks = shown.rank(ascending=not is_higher_better(metric)).unstack().reindex_like(grid)
         text = (
             cells.pivot(index=y, columns=x, values="printed")
             if source == "published"
@@ -78,13 +78,25 @@ def _heatmap(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figur
         )
         shades = {"cmap": "cividis_r", "vmin": 1, "vmax": ranks.size, "cbar": False, "linewidths": 1}
         sns.heatmap(ranks, annot=text, fmt="", annot_kws={"fontsize": 9}, ax=ax, **shades)
-        for best in cells.index[is_best(cells[source], metric)]:
-            row, column = list(grid.index).index(cells.loc[best, y]), list(grid.columns).index(cells.loc[best, x])
-            ax.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor="#d1662b", linewidth=3.5, clip_on=False))
+        best, tied = is_best(cells[source], metric), cells["standing"] == "tie"
+        if source == "measured":
+            best = cells["standing"] == "best"
+        for index in cells.index[best | (tied & (source == "measured") & ~tied.all())]:
+            row, column = list(grid.index).index(cells.loc[index, y]), list(grid.columns).index(cells.loc[index, x])
+            style: dict[str, Any] = {
+                "edgecolor": "#d1662b",
+                "linewidth": 3.5 if best[index] else 2,
+                "linestyle": "-" if best[index] else ":",
+            }
+            ax.add_patch(Rectangle((column, row), 1, 1, fill=False, clip_on=False, **style))
         ax.set(title=f"{source}: {METRIC_LABELS[metric]}", xlabel=field_label(x), ylabel=field_label(y))
         ax.set_xticklabels([axis_text(x, value) for value in grid.columns])
         ax.set_yticklabels([axis_text(y, value) for value in grid.index], rotation=0)
-    figure.supxlabel("shade: rank within each grid, darker is worse; frame: best cell", fontsize="small")
+    none = cells["standing"].eq("tie").all()
+    frames = (
+        "frame: best; measured, no cell can be told from the best" if none else "frame: best; dotted: cannot be told from it"
+    )
+    figure.supxlabel(f"shade: rank within each grid, darker is worse; {frames}", fontsize="small")
     return figure
 
 
@@ -109,7 +121,7 @@ def _lines(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
                 if source == "measured":
                     spread = [line["measured"] - line["low"], line["high"] - line["measured"]]
                     ax.errorbar(x, line["measured"], yerr=spread, fmt="none", color=COLOURS[k], capsize=3)
-                best = is_best(line[source], metric)
+                best = is_best(line[source], metric) if source == "published" else line["standing"] == "best"
                 ax.plot(x[best], line[source][best], "*", color="black", markersize=12, zorder=3)
                 ax.set(xlabel=field_label(axis), title=f"{METRIC_LABELS[metric]}, {source}")
     return figure
@@ -129,7 +141,7 @@ def _bars(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
             if ours and np.isfinite(row["measured"]):
                 name = f"{OURS}, measured" + (" (stand-in)" if row["data"] == "stand-in" else "")
                 bars.append((row["measured"], number(row["measured"], metric), name, {"color": COLOURS[1]}))
-        bars.sort(key=lambda bar: bar[0], reverse=not HIGHER_IS_BETTER.get(metric, False))
+        bars.sort(key=lambda bar: bar[0], reverse=not is_higher_better(metric))
         for place, (value, text, _, look) in enumerate(bars):
             ax.barh(place, value, edgecolor="white", **look)
             ax.text(value, place, f" {text}", va="center", fontsize="x-small")
@@ -141,6 +153,41 @@ def _bars(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
             ax.margins(x=0.2)
         ax.set(title=f"{dataset}: {METRIC_LABELS[metric]}")
         sns.despine(ax=ax)
+    return figure
+
+
+def _dots(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
+    """A panel for each data set and metric: each variant's mean with its interval, and every seed beside it."""
+    panels = [(dataset, metric) for dataset, metrics in experiment.metrics.items() for metric in metrics]
+    rows = {dataset: [v for v in experiment.variants if v.dataset == dataset] for dataset in experiment.metrics}
+    datasets, metrics = list(rows), max(len(names) for names in experiment.metrics.values())
+    figure, axes = plt.subplots(
+        len(datasets),
+        metrics,
+        figsize=(4.8 * metrics, 1.1 + sum(0.45 * len(of_dataset) + 0.7 for of_dataset in rows.values())),
+        height_ratios=[len(of_dataset) + 1.5 for of_dataset in rows.values()],
+        constrained_layout=True,
+        squeeze=False,
+    )
+    for dataset, metric in panels:
+        ax = axes[datasets.index(dataset), experiment.metrics[dataset].index(metric)]
+        of_metric = table[table["metric"] == metric]
+        for place, variant in enumerate(rows[dataset]):
+            row = of_metric[(of_metric[experiment.axes] == pd.Series(variant.axes)).all(axis=1)].iloc[0]
+            seeds = [float(text) for text in row["values"].split(";") if text]
+            ax.plot(seeds, [place + 0.18] * len(seeds), "|", color=COLOURS[0], alpha=0.6, markersize=7)
+            ax.plot(row["measured"], place, MARKERS[0], color=COLOURS[0])
+            ax.hlines(place, row["low"], row["high"], color=COLOURS[0], linewidth=1.5)
+            ax.plot(row["published"], place, MARKERS[3], color=COLOURS[1], fillstyle="none")
+        first = ax is axes[datasets.index(dataset), 0]
+        ax.set_yticks(range(len(rows[dataset])), [v.name if first else "" for v in rows[dataset]])
+        stand_in = ", stand-in" if rows[dataset][0].config.data.source == "stand_in" else ""
+        ax.set(title=f"{dataset}{stand_in}: {METRIC_LABELS[metric]}", ylim=(len(rows[dataset]) - 0.5, -0.5))
+        ax.grid(axis="y", linewidth=0.4)
+        sns.despine(ax=ax, left=True)
+    for ax in axes.flat:
+        ax.set_visible(ax.has_data())
+    figure.supxlabel("dot: mean; line: 95 % interval; ticks: seeds", fontsize="small")
     return figure
 
 
@@ -168,7 +215,7 @@ def _curves(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure
         ax.plot(curves.index, curves.mean(axis=1), LINES[i % 4], marker=MARKERS[i % 4], markevery=0.2, label=label, **style)
     for record in list(records.values())[:1]:
         values = [value for scores in record.trivial.values() if (value := scores.get(metric)) is not None]
-        baseline = max(values) if HIGHER_IS_BETTER.get(metric, False) else min(values)
+        baseline = max(values) if is_higher_better(metric) else min(values)
         ax.axhline(baseline, color="grey", linewidth=1, linestyle=(0, (1, 3)), label="better trivial predictor")
     ax.set(xlabel="epoch", ylabel=f"test {METRIC_LABELS[metric]}", yscale="log")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -341,6 +388,7 @@ KINDS: dict[str, Callable[[Experiment, pd.DataFrame, Path], Figure]] = {
     "heatmap": _heatmap,
     "lines": _lines,
     "bars": _bars,
+    "dots": _dots,
     "curves": _curves,
     "scatter": _scatter,
     "growth": _growth,

@@ -6,44 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from stlight.analysis.aggregate import HIGHER_IS_BETTER, load_counts, load_records, missing_runs
+from stlight.analysis.aggregate import load_counts, load_records, missing_runs, noise_floor
+from stlight.analysis.words import METRIC_LABELS, axis_text, field_label, is_higher_better, number
 from stlight.experiments import Experiment, Scale
 from stlight.files import write_atomically
 from stlight.records import RunRecord
 
-METRIC_LABELS = {
-    "mse": "MSE ↓",
-    "mae": "MAE ↓",
-    "ssim": "SSIM ↑",
-    "ssim_unit_range": "SSIM (unit range) ↑",
-    "psnr": "PSNR ↑",
-    "mse_x100": "MSE × 100 ↓",
-    "dispersion": "dispersion ↓",
-    "num_params": "parameters",
-    "flops": "FLOPs",
-    "seconds": "training seconds",
-}
-
-FIELD_LABELS = {
-    "k1": "k1",
-    "k2": "k2",
-    "max_lr": "LR",
-    "final_div_factor": "final div factor",
-    "num_epochs": "epochs",
-    "hidden_dim": "hidden dim",
-}
-
 
 @dataclass(frozen=True)
 class Cell:
-    """Text of a cell, and whether it is the best of its kind."""
+    """Text of a cell, whether it is the best of its kind or one of several that may be, and its row in the tidy table."""
 
     text: str
     best: bool = False
+    tie: bool = False
+    row: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,27 +37,20 @@ class Block:
 
 def write_tables(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Path, into: Path | None = None) -> None:
     """Write tables/<item>.csv, .md and .tex under `folder`, the scale's results, or under `into`."""
-    if experiment.train:
-        blocks = _two_way(experiment, table) if experiment.table else [_long(experiment, table)]
-    else:
+    blocks, notes = table_blocks(experiment, table, folder), table_notes(experiment, scale, table, folder)
+    if not experiment.train:
         table = table.merge(_components(experiment, folder), on=experiment.axes, how="left")
-        blocks = [_complexity(experiment, folder)]
-    notes = _notes(experiment, scale, table, folder)
     base = (into or folder) / "tables" / experiment.name
     write_atomically(base.with_suffix(".csv"), table.to_csv(index=False))
     write_atomically(base.with_suffix(".md"), _markdown(experiment, blocks, notes))
     write_atomically(base.with_suffix(".tex"), _latex(experiment, blocks, notes))
 
 
-def number(value: float, metric: str) -> str:
-    """A value with the digits its metric is usually printed with; "–" where there is none."""
-    if not math.isfinite(value):
-        return "–"
-    if metric in ("num_params", "flops"):
-        unit, size = ("G", 1e9) if value >= 1e9 else ("M", 1e6) if value >= 1e6 else ("K", 1e3)
-        return f"{value / size:.1f}{unit}"
-    digits = {"ssim": 4, "ssim_unit_range": 4, "seconds": 1}.get(metric, 2)
-    return f"{value:.3g}" if metric == "dispersion" else f"{value:.{digits}f}"
+def table_blocks(experiment: Experiment, table: pd.DataFrame, folder: Path) -> list[Block]:
+    """An experiment's table as a reader sees it, in one part or several."""
+    if not experiment.train:
+        return [_complexity(experiment, folder)]
+    return _two_way(experiment, table) if experiment.table else [_long(experiment, table)]
 
 
 def measured_text(row: "pd.Series[Any]") -> str:
@@ -92,24 +65,10 @@ def measured_text(row: "pd.Series[Any]") -> str:
     return f"{text} ({', '.join(words)})" if words else text
 
 
-def axis_text(axis: str, value: Any) -> str:
-    """An axis value for a reader."""
-    if pd.isna(value):
-        return ""
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, int | float | np.number) else str(value)
-
-
-def field_label(name: str) -> str:
-    """What a reader calls a field."""
-    return FIELD_LABELS.get(name, name.replace("_", " "))
-
-
 def is_best(values: "pd.Series[float]", metric: str) -> "pd.Series[bool]":
     """Which values are the best of a metric: several where they print alike, none where none is finite."""
     shown = as_shown(values, metric)
-    return shown.eq(shown.max() if HIGHER_IS_BETTER.get(metric, False) else shown.min())
+    return shown.eq(shown.max() if is_higher_better(metric) else shown.min())
 
 
 def as_shown(values: "pd.Series[float]", metric: str) -> "pd.Series[float]":
@@ -124,11 +83,12 @@ def _two_way(experiment: Experiment, table: pd.DataFrame) -> list[Block]:
     blocks = []
     for metric, group in table.groupby("metric", sort=False):
         for source in ("published", "measured"):
-            best = is_best(group[source], str(metric))
-            text = {i: r["printed"] or "–" if source == "published" else measured_text(r) for i, r in group.iterrows()}
+            best = dict(zip(group.index, is_best(group[source], str(metric)), strict=True))
             across, down = group[columns].unique(), group[rows].unique()
-            marked = dict(zip(group.index, best, strict=True))
-            places = {(r[rows], r[columns]): Cell(text[i], marked[i]) for i, r in group.iterrows()}
+            places = {
+                (r[rows], r[columns]): Cell(r["printed"] or "–", best[i]) if source == "published" else _measured_cell(i, r)
+                for i, r in group.iterrows()
+            }
             grid = [[Cell(axis_text(rows, d)), *(places.get((d, a), Cell("")) for a in across)] for d in down]
             header = [f"{field_label(rows)} \\ {field_label(columns)}", *(axis_text(columns, a) for a in across)]
             blocks.append(Block(f"{METRIC_LABELS[str(metric)]}, {source}", header, grid))
@@ -148,11 +108,7 @@ def _long(experiment: Experiment, table: pd.DataFrame) -> Block:
         name = f"{dataset} {METRIC_LABELS[metric]}".strip()
         header += [f"{name} published", f"{name} measured"]
 
-    best = {
-        (kind, source): is_best(_of_kind(table, kind)[source], kind[1])
-        for kind in kinds
-        for source in ("published", "measured")
-    }
+    best = {kind: is_best(_of_kind(table, kind)["published"], kind[1]) for kind in kinds}
     rows = []
     for _, group in table.groupby(places, sort=False, dropna=False):
         cells = [Cell(axis_text(place, group.iloc[0][place])) for place in places]
@@ -163,14 +119,13 @@ def _long(experiment: Experiment, table: pd.DataFrame) -> Block:
                 continue
             i, row = of_kind.index[0], of_kind.iloc[0]
             ranked = kind[1] not in ("num_params", "flops", "seconds")
-            # Beside quoted models our own number is the only measured one: best of nothing.
-            alone = "model" in places
-            cells += [
-                Cell(row["printed"] or "–", ranked and best[kind, "published"][i]),
-                Cell(measured_text(row), ranked and not alone and best[kind, "measured"][i]),
-            ]
+            cells += [Cell(row["printed"] or "–", ranked and best[kind][i]), _measured_cell(i, row)]
         rows.append(cells)
     return Block("", header, rows)
+
+
+def _measured_cell(index: Any, row: "pd.Series[Any]") -> Cell:
+    return Cell(measured_text(row), row["standing"] == "best", row["standing"] == "tie", int(index))
 
 
 def _of_kind(table: pd.DataFrame, kind: tuple[str, str]) -> pd.DataFrame:
@@ -214,7 +169,8 @@ def _complexity(experiment: Experiment, folder: Path) -> Block:
     return Block("", header, rows)
 
 
-def _notes(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Path) -> list[str]:
+def table_notes(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Path) -> list[str]:
+    """What a reader must know of a table."""
     if not experiment.train:
         return [
             "Counted at the paper's size (10 → 10 frames of 1×64×64), whatever the scale. The closed forms are the leading"
@@ -228,6 +184,8 @@ def _notes(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Pa
         f" {experiment.selection} epoch. Seeds: {experiment.seeds}"
         + (" (± is half the 95 % t interval of the mean)." if experiment.seeds > 1 else ", so no interval can be given.")
     ]
+    for floor in noise_floor(experiment, table):
+        notes.append(f"{_floor_words(floor)} Cells that cannot be told from the best are marked ≈.")
     if scale.name != "paper":
         notes.append("Axes are in the paper's units; a smaller scale translates them, so compare shapes, not digits.")
     if "stand-in" in sources:
@@ -245,6 +203,17 @@ def _notes(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Pa
         )
     notes += [f"Not there yet: {name}: {why}." for name, why in missing_runs(experiment, folder).items()]
     return notes
+
+
+def _floor_words(floor: dict[str, Any]) -> str:
+    """The noise floor of one metric in a sentence."""
+    metric = floor["metric"]
+    name = f"{floor['dataset']} {METRIC_LABELS[metric][:-2]}"
+    if not math.isfinite(floor["smallest_difference"]):
+        return f"{name}: {floor['why']}, so no cell can be told from another."
+    words = f"{name}: the smallest difference that can be told apart is {number(floor['smallest_difference'], metric)}"
+    order = f"; between two seeds the cells' order agrees with τ = {floor['stability']:.2f}"
+    return words + (order if math.isfinite(floor["stability"]) else "") + "."
 
 
 def _uncommon(split: list[RunRecord]) -> list[str]:
@@ -267,7 +236,9 @@ def _trivial(record: RunRecord, metrics: list[str]) -> str:
 def _markdown(experiment: Experiment, blocks: list[Block], notes: list[str]) -> str:
     parts = [f"# {experiment.item}: {experiment.title}", experiment.summary]
     for block in blocks:
-        cells = _render(block.rows, lambda cell: f"**{cell.text}**" if cell.best else cell.text)
+        cells = _render(
+            block.rows, lambda cell: f"**{cell.text}**" if cell.best else f"{cell.text} ≈" if cell.tie else cell.text
+        )
         parts += [f"## {block.heading}"] if block.heading else []
         parts.append(tabulate(cells, block.header, tablefmt="github", disable_numparse=True))
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
@@ -276,12 +247,17 @@ def _markdown(experiment: Experiment, blocks: list[Block], notes: list[str]) -> 
 def _latex(experiment: Experiment, blocks: list[Block], notes: list[str]) -> str:
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{_escape(experiment.title)} ({_escape(experiment.item)}).}}"]
     for block in blocks:
-        cells = _render(block.rows, lambda cell: rf"\textbf{{{_escape(cell.text)}}}" if cell.best else _escape(cell.text))
+        cells = _render(block.rows, _latex_cell)
         header = [_escape(text) for text in block.header]
         lines += [rf"\medskip {_escape(block.heading)}\\"] if block.heading else []
         lines.append(tabulate(cells, header, tablefmt="latex_raw", disable_numparse=True))
     lines += [rf"\par\footnotesize {_escape(note)}" for note in notes]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = _escape(cell.text)
+    return rf"\textbf{{{text}}}" if cell.best else rf"{text} $\approx$" if cell.tie else text
 
 
 def _render(rows: Iterable[list[Cell]], text: Callable[[Cell], str]) -> list[list[str]]:
@@ -290,5 +266,5 @@ def _render(rows: Iterable[list[Cell]], text: Callable[[Cell], str]) -> list[lis
 
 def _escape(text: str) -> str:
     special = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "×": r"$\times$"}
-    special |= {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--", "→": r"$\rightarrow$"}
+    special |= {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--", "→": r"$\rightarrow$", "≈": r"$\approx$", "τ": r"$\tau$"}
     return "".join(special.get(character, character) for character in text)

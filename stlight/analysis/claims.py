@@ -1,0 +1,522 @@
+"""Verdicts on the claims of the experiments: on the numbers that the paper prints, and on the runs there are."""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import linregress
+
+from stlight.analysis import statistics
+from stlight.analysis.aggregate import (
+    load_counts,
+    load_records,
+    missing_runs,
+    values_by_seed,
+)
+from stlight.analysis.errata import different_results
+from stlight.analysis.statistics import Difference, Noise, Test
+from stlight.analysis.words import METRIC_LABELS, axis_text, is_higher_better, number
+from stlight.claims import COUNT_KINDS, COUNTED_METRICS, OURS, Cell, Claim, cells_of, groups, sides
+from stlight.experiments import Experiment, Plan
+
+VERDICTS = ("reproduced", "contradicted", "undecided", "untested")
+COLUMNS = (
+    *("id", "experiment", "section", "sentence", "source", "verdict"),
+    *("effect", "low", "high", "n", "detectable", "why"),
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One comparison of a claim: what is compared, and by how much it is as the sentence says."""
+
+    label: str
+    effect: float
+    as_stated: bool
+    values: str
+    """Every seed's value on both sides."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim's verdict on one source, with all that a reader may want to know of it."""
+
+    claim: Claim
+    experiment: str
+    source: str
+    verdict: str
+    why: str
+    effect: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 0
+    detectable: float = math.nan
+    parts: list[Part] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
+
+
+def ledger(plan: Plan, folder: Path) -> list[Finding]:
+    """Both findings of every claim of every experiment, in the order of the files."""
+    spread = seed_spread(plan, folder)
+    found = []
+    for experiment in plan.experiments.values():
+        judged = _Measured(experiment, folder, spread).findings()
+        for claim in experiment.claims:
+            found += [on_published(experiment, claim, printed_repeats(plan)), judged[claim.id]]
+    return found
+
+
+def as_table(findings: list[Finding]) -> pd.DataFrame:
+    """`claims.csv`: a line for each claim and source."""
+    rows = [
+        {
+            "id": f.claim.id,
+            "experiment": f.experiment,
+            "section": f.claim.section,
+            "sentence": f.claim.sentence,
+            **{name: getattr(f, name) for name in COLUMNS[4:]},
+        }
+        for f in findings
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def printed_repeats(plan: Plan) -> dict[str, float]:
+    """By how much the paper's own numbers for one configuration differ at most between its tables, for each metric."""
+    most: dict[str, float] = {}
+    for case in different_results(plan):
+        most[case.metric] = max(most.get(case.metric, 0.0), round(max(case.values) - min(case.values), 9))
+    return most
+
+
+def on_published(experiment: Experiment, claim: Claim, repeats: dict[str, float]) -> Finding:
+    """Plain arithmetic on the printed numbers: each is one number, of which no spread is known."""
+    blank = Finding(claim, experiment.name, "published", "untested", "")
+    if claim.kind == "untested":
+        return replace(blank, why=str(claim.terms))
+    if claim.not_on_published:
+        return replace(blank, why=claim.not_on_published)
+    if claim.kind in COUNT_KINDS:
+        return replace(blank, why="a formula, of which the supplement prints no value")
+    if claim.kind == "smaller_spread":
+        return replace(blank, why="the supplement prints no results of single seeds")
+    cells = _cells(experiment, claim)
+    spoken_of = {id(cell): cell for group in groups(claim, cells) for side in sides_or_line(claim, group) for cell in side}
+    for metric in claim.metrics:
+        for cell in spoken_of.values():
+            if metric not in cell.published:
+                return replace(blank, why=f"the supplement prints no {_metric(metric)} here")
+
+    def values(cell: Cell, metric: str) -> np.ndarray:
+        return np.array([cell.published[metric]])
+
+    test = build_test(experiment, claim, cells, values, lambda metric: Noise())
+    verdict = statistics.arithmetic(test)
+    deciding = _deciding(test, verdict)
+    parts = _parts(test, claim, verdict)
+    effect = -deciding.estimate if verdict == "contradicted" else deciding.estimate
+    words = [_arithmetic_words(verdict, deciding, parts)]
+    repeat = repeats.get(deciding.metric, 0.0)
+    if verdict != "undecided" and not deciding.threshold and abs(effect) <= repeat:
+        words.append(f"no more than the {repeat:g} by which the paper's own repeats of one configuration differ")
+    return replace(blank, verdict=verdict, effect=effect, n=1, why="; ".join(words), parts=parts)
+
+
+def sides_or_line(claim: Claim, group: list[Cell]) -> tuple[list[Cell], ...]:
+    """All cells that a claim compares within one of its groups."""
+    return ([c for c in group if not c.quoted],) if claim.kind == "improves_along" else sides(claim, group)
+
+
+def _arithmetic_words(verdict: str, deciding: Difference, parts: list[Part]) -> str:
+    if verdict == "undecided":
+        return f"printed alike: {deciding.label}"
+    against = [part for part in parts if not part.as_stated]
+    if verdict == "reproduced" or not against:
+        return f"arithmetic on printed numbers: {deciding.label}"
+    more = f"; as stated for {len(parts) - len(against)} of {len(parts)}" if len(parts) > 1 else ""
+    shown = "; ".join(part.label for part in against[:4]) + (f"; and {len(against) - 4} more" if len(against) > 4 else "")
+    return f"arithmetic on printed numbers: not so for {shown}{more}"
+
+
+def _deciding(test: Test, verdict: str) -> Difference:
+    if verdict == "contradicted":
+        return statistics.strongest(test.fails)[0]
+    return statistics.weakest(statistics.strongest(test.holds))
+
+
+def _parts(test: Test, claim: Claim, verdict: str) -> list[Part]:
+    """The comparisons behind a verdict: those of the group that has most for it."""
+    return [
+        Part(d.label, d.estimate, bool(d.estimate - d.threshold > 0), f"{_listing(d.a, d.metric)} | {_listing(d.b, d.metric)}")
+        for d in statistics.strongest(test.holds)
+    ]
+
+
+def _listing(values: np.ndarray, metric: str) -> str:
+    sign = -1 if is_higher_better(metric) else 1
+    return ", ".join("diverged" if math.isinf(v) else number(sign * float(v), metric) for v in values)
+
+
+def build_test(
+    experiment: Experiment,
+    claim: Claim,
+    cells: list[Cell],
+    values: Callable[[Cell, str], np.ndarray],
+    noise: Callable[[str], Noise],
+) -> Test:
+    """The differences that a claim comes to. `values` gives the numbers of a cell, one for each seed, as printed."""
+
+    def losses(cell: Cell, metric: str) -> np.ndarray:
+        found = values(cell, metric)
+        return -found if is_higher_better(metric) else found
+
+    def difference(better: Cell, worse: Cell, metric: str, threshold: float = 0.0) -> Difference:
+        a, b = losses(better, metric), losses(worse, metric)
+        words = f"{_metric(metric)} {_mean(a, metric)} ({_name(experiment, better)}) against {_mean(b, metric)}"
+        return Difference(a, b, noise(metric), threshold, f"{words} ({_name(experiment, worse)})", metric)
+
+    alternatives: list[list[tuple[Difference, ...]]] = []
+    fails: list[tuple[Difference, ...]] = []
+    for group, metric in itertools.product(groups(claim, cells), claim.metrics):
+        for_it, against = _KINDS[claim.kind](claim, group, metric, difference, losses)
+        alternatives.append(for_it)
+        fails += against
+    holds = tuple(tuple(itertools.chain(*choice)) for choice in itertools.product(*alternatives))
+    return Test(holds, tuple(fails))
+
+
+Groups = list[tuple[Difference, ...]]
+Compare = Callable[..., Difference]
+Losses = Callable[[Cell, str], np.ndarray]
+
+
+def _better(claim: Claim, group: list[Cell], metric: str, compare: Compare, _: Losses) -> tuple[Groups, Groups]:
+    pairs = list(itertools.product(*sides(claim, group)))
+    return [tuple(compare(a, b, metric) for a, b in pairs)], [(compare(b, a, metric),) for a, b in pairs]
+
+
+def _optimum_in(claim: Claim, group: list[Cell], metric: str, compare: Compare, _: Losses) -> tuple[Groups, Groups]:
+    inside, outside = sides(claim, group)
+    return (
+        [tuple(compare(a, b, metric) for b in outside) for a in inside],
+        [tuple(compare(b, a, metric) for a in inside) for b in outside],
+    )
+
+
+def _as_good_as_best(claim: Claim, group: list[Cell], metric: str, compare: Compare, _: Losses) -> tuple[Groups, Groups]:
+    inside, outside = sides(claim, group)
+    pairs = [(a, b) for a in inside for b in [*inside, *outside] if a is not b]
+
+    def margin(cell: Cell) -> float:
+        return _in_proportion(claim.terms["margin"], cell, metric, compare)
+
+    return (
+        [tuple(compare(a, b, metric, -margin(b)) for a, b in pairs)],
+        [(compare(b, a, metric, margin(b)),) for a, b in pairs],
+    )
+
+
+def _improves_along(claim: Claim, group: list[Cell], metric: str, compare: Compare, _: Losses) -> tuple[Groups, Groups]:
+    line = sorted((cell for cell in group if not cell.quoted), key=lambda cell: cell.place[claim.terms])
+    steps = list(itertools.pairwise(line))
+    return [tuple(compare(b, a, metric) for a, b in steps)], [(compare(a, b, metric),) for a, b in steps]
+
+
+def _gains(claim: Claim, group: list[Cell], metric: str, compare: Compare, _: Losses) -> tuple[Groups, Groups]:
+    (this,), (over,) = sides(claim, group)
+    by, margin = (_in_proportion(claim.terms[key], over, metric, compare) for key in ("by", "margin"))
+    more, less = compare(this, over, metric, by - margin), compare(over, this, metric, -(by + margin))
+    return (
+        [(more, less)],
+        [(compare(over, this, metric, margin - by),), (compare(this, over, metric, by + margin),)],
+    )
+
+
+def _smaller_spread(claim: Claim, group: list[Cell], metric: str, compare: Compare, losses: Losses) -> tuple[Groups, Groups]:
+    (this,), (than,) = sides(claim, group)
+
+    def deviations(one: Cell, other: Cell) -> Difference:
+        # Brown and Forsythe: spreads are compared by the distances from the median.
+        a, b = (_distances(losses(cell, metric)) for cell in (one, other))
+        compared = compare(one, other, metric)
+        return replace(compared, a=a, b=b, noise=Noise(), label=f"spread of {compared.label}")
+
+    return [(deviations(this, than),)], [(deviations(than, this),)]
+
+
+def _distances(values: np.ndarray) -> np.ndarray:
+    """From their median; a run that diverged is infinitely far from any."""
+    finite = np.isfinite(values)
+    return np.where(finite, np.abs(values - (np.median(values[finite]) if finite.any() else 0.0)), math.inf)
+
+
+_KINDS: dict[str, Callable[[Claim, list[Cell], str, Compare, Losses], tuple[Groups, Groups]]] = {
+    "better": _better,
+    "optimum_in": _optimum_in,
+    "as_good_as_best": _as_good_as_best,
+    "improves_along": _improves_along,
+    "gains": _gains,
+    "smaller_spread": _smaller_spread,
+}
+
+
+def _in_proportion(amount: float, cell: Cell, metric: str, compare: Compare) -> float:
+    """An amount in the paper's units, in the units of this scale: the same share of the cell it is measured against."""
+    here, printed = abs(float(compare(cell, cell, metric).b.mean())), abs(cell.published.get(metric, 0.0))
+    return amount * here / printed if printed and math.isfinite(here) else float(amount)
+
+
+class _Measured:
+    """The measured findings of one experiment."""
+
+    def __init__(self, experiment: Experiment, folder: Path, spread: "Spread") -> None:
+        self.experiment, self.folder, self.spread = experiment, folder, spread
+        self.records = load_records(experiment, folder)
+        self.missing = missing_runs(experiment, folder)
+        self.counts = load_counts_if_there(experiment, folder)
+
+    def findings(self) -> dict[str, Finding]:
+        found: dict[str, Finding] = {}
+        tests: dict[str, Test] = {}
+        cells_of_claims = {}
+        for claim in self.experiment.claims:
+            blank = Finding(claim, self.experiment.name, "measured", "untested", "")
+            if claim.kind == "untested":
+                found[claim.id] = replace(blank, why=str(claim.terms))
+            elif claim.kind in COUNT_KINDS:
+                found[claim.id] = self._count(blank)
+            else:
+                cells = _cells(self.experiment, claim)
+                spoken_of = [c for group in groups(claim, cells) for side in sides_or_line(claim, group) for c in side]
+                if why := self._cannot(claim, spoken_of):
+                    found[claim.id] = replace(blank, why=why)
+                    continue
+                test = build_test(self.experiment, claim, cells, self._values, self._noise)
+                if claim.statistical:
+                    tests[claim.id] = test
+                    cells_of_claims[claim.id] = spoken_of
+                else:
+                    found[claim.id] = self._counted(blank, test)
+        family = sum(claim.statistical for claim in self.experiment.claims)
+        for name, judgement in statistics.judge(tests, family).items():
+            claim = next(c for c in self.experiment.claims if c.id == name)
+            found[name] = self._judged(claim, tests[name], judgement, cells_of_claims[name], family)
+        return found
+
+    def _cannot(self, claim: Claim, cells: list[Cell]) -> str:
+        """Why the runs there are say nothing of a claim."""
+        if set(claim.metrics) <= COUNTED_METRICS:
+            if not self.counts:
+                return "waiting for the counts"
+            quoted = [c for c in cells if c.quoted and not set(claim.metrics) <= c.published.keys()]
+            return f"no number is quoted for {quoted[0].label}" if quoted else ""
+        if quoted_names := list(dict.fromkeys(c.label for c in cells if c.quoted)):
+            names = ", ".join(quoted_names[:3]) + (" and others" if len(quoted_names) > 3 else "")
+            return f"{names}: quoted, not trained in this suite; a single number of another training is nothing to test against"
+        runs = {c.variant.run_name(seed) for c in cells for seed in range(self.experiment.seeds)}
+        if waiting := {run: why for run, why in self.missing.items() if run in runs}:
+            run, why = next(iter(waiting.items()))
+            return f"waiting: {len(waiting)} of its {len(runs)} runs are not there ({run}: {why})"
+        for metric in claim.metrics:
+            for cell in cells:
+                values = self._values(cell, metric)
+                if np.isnan(values).any():
+                    return f"{_metric(metric)} cannot be had from curves this short"
+        return ""
+
+    def _values(self, cell: Cell, metric: str) -> np.ndarray:
+        if metric in COUNTED_METRICS:
+            if cell.quoted:
+                return np.array([cell.published[metric]])
+            count = self.counts[f"{cell.variant.dataset}/{cell.variant.name}"]
+            return np.array([float(count["parameters"]["total"] if metric == "num_params" else count["flops"])])
+        return seed_values(self.experiment, cell.variant, metric, self.records, self.folder)
+
+    def _noise(self, metric: str) -> Noise:
+        if metric in COUNTED_METRICS:
+            return Noise()
+        dataset = [v for v in self.experiment.variants if metric in known_metrics(self.experiment, v.dataset)]
+        cells = [self._values(Cell("", {}, variant), metric) for variant in dataset]
+        # As losses; the sign changes no spread.
+        return statistics.fit_noise([c for c in cells if len(c) and not np.isnan(c).any()])
+
+    def _count(self, blank: Finding) -> Finding:
+        if not self.counts:
+            return replace(blank, why="waiting for the counts")
+        deviation, parts = _deviation(self.experiment, blank.claim, self.counts)
+        within = float(blank.claim.terms["within"])
+        verdict = "reproduced" if deviation <= within else "contradicted"
+        if blank.claim.kind == "counts_equal":
+            words = f"counted parameters are at most {deviation:.1%} from the formula (allowed: {within:.0%})"
+        else:
+            words = f"the exponent is at most {deviation:.3f} from {blank.claim.terms['exponent']} (allowed: {within:g})"
+        return replace(blank, verdict=verdict, effect=deviation, n=1, why=f"counted, exact: {words}", parts=parts)
+
+    def _counted(self, blank: Finding, test: Test) -> Finding:
+        verdict = statistics.arithmetic(test)
+        deciding, parts = _deciding(test, verdict), _parts(test, blank.claim, verdict)
+        effect = -deciding.estimate if verdict == "contradicted" else deciding.estimate
+        against = [part for part in parts if not part.as_stated]
+        words = f"counted here, exact: {deciding.label}"
+        if verdict == "contradicted" and len(parts) > 1:
+            words = f"counted here, exact: not so for {'; '.join(part.label for part in against)}"
+        return replace(blank, verdict=verdict, effect=effect, n=1, why=words, parts=parts)
+
+    def _judged(self, claim: Claim, test: Test, judgement: statistics.Judgement, cells: list[Cell], family: int) -> Finding:
+        deciding = judgement.deciding
+        words = [deciding.label]
+        if judgement.verdict == "undecided":
+            words.append(self._what_it_would_take(deciding, judgement))
+        else:
+            over = f" after Holm over {family} sentences" if family > 1 else ""
+            by = "ranks (a run diverged, or seeds do not differ)" if deciding.by_ranks else f"{deciding.noise.kind} noise"
+            words.append(f"p = {judgement.p:.2g}{over}, {by}")
+        names = dict.fromkeys(c.variant.run_name(seed) for c in cells for seed in range(self.experiment.seeds))
+        diverged = [name for name in names if name in self.records and self.records[name].status == "diverged"]
+        words += [f"{len(diverged)} of {len(names)} runs diverged and count as the worst"] if diverged else []
+        stand_in = any(c.variant.config.data.source == "stand_in" for c in cells)
+        words += ["on stand-in data"] if stand_in else []
+        return Finding(
+            claim,
+            self.experiment.name,
+            "measured",
+            judgement.verdict,
+            "; ".join(words),
+            judgement.effect,
+            judgement.low,
+            judgement.high,
+            judgement.n,
+            judgement.detectable,
+            _parts(test, claim, judgement.verdict),
+            list(names),
+        )
+
+    def _what_it_would_take(self, deciding: Difference, judgement: statistics.Judgement) -> str:
+        if deciding.by_ranks and deciding.n > 1:
+            return f"{deciding.n} seeds are too few for an order of values to decide"
+        sd, where = self._planning_sd(deciding)
+        have = f"n = {deciding.n}"
+        if math.isnan(sd):
+            return f"{have}: one seed shows no spread, and no other item has any to borrow"
+        effect = deciding.estimate - deciding.threshold
+        needed = statistics.seeds_needed(effect, sd, judgement.level)
+        spread = f"spread between seeds {number(sd, deciding.metric)}{where}"
+        if needed is None:
+            return f"{have}, {spread}: even 1000 seeds would hardly tell a difference as small as this"
+        if needed <= deciding.n:
+            return f"{have}, {spread}: this alone would do, the other sentences of the item do not let it count"
+        return f"{have}, {spread}: about {needed} seeds would tell a difference of this size"
+
+    def _planning_sd(self, deciding: Difference) -> tuple[float, str]:
+        if deciding.n > 1:
+            if deciding.noise.kind != "welch":
+                return deciding.noise.sd, ""
+            return math.sqrt((deciding.a.var(ddof=1) + deciding.b.var(ddof=1)) / 2), ""
+        share, cells = self.spread.get(deciding.metric, (math.nan, 0))
+        return share * abs(float(deciding.b.mean())), f" (borrowed from {cells} cells with more seeds)"
+
+
+Spread = dict[str, tuple[float, int]]
+"""For each metric, the spread between seeds as a share of the mean, and from how many cells it was taken."""
+
+
+def seed_spread(plan: Plan, folder: Path) -> Spread:
+    """The spread wherever a scale has two seeds of a cell or more. It only plans: no verdict rests on a borrowed spread."""
+    values: dict[str, dict[str, np.ndarray]] = {}
+    for experiment in plan.experiments.values():
+        if not experiment.train or experiment.seeds < 2:
+            continue
+        records = load_records(experiment, folder)
+        for metric in {m for claim in experiment.claims for m in claim.metrics} | {"mse", "mae", "ssim", "dispersion"}:
+            for variant in experiment.variants:
+                seeds = values_by_seed(experiment, variant, metric, records, folder)
+                if metric not in COUNTED_METRICS and len(seeds) > 1 and np.isfinite(seeds).all() and np.mean(seeds):
+                    values.setdefault(metric, {})[f"{variant.dataset}/{variant.name}"] = np.array(seeds)
+    shares = {}
+    for metric, cells in values.items():
+        squares = [(len(v) - 1, (v.std(ddof=1) / v.mean()) ** 2) for v in cells.values()]
+        shares[metric] = (math.sqrt(sum(d * s for d, s in squares) / sum(d for d, _ in squares)), len(cells))
+    return shares
+
+
+def seed_values(experiment: Experiment, variant: Any, metric: str, records: dict[str, Any], folder: Path) -> np.ndarray:
+    """A cell's values, one for each recorded seed, as printed; a run that diverged is infinitely bad."""
+    values = values_by_seed(experiment, variant, metric, records, folder)
+    names = [name for seed in range(experiment.seeds) if (name := variant.run_name(seed)) in records]
+    worst = -math.inf if is_higher_better(metric) else math.inf
+    return np.array([worst if records[n].status == "diverged" else v for n, v in zip(names, values, strict=True)], dtype=float)
+
+
+def known_metrics(experiment: Experiment, dataset: str) -> set[str]:
+    """What can be measured on a data set's runs: the metrics of its table, and those that claims name."""
+    return set(experiment.metrics[dataset]) | {m for claim in experiment.claims for m in claim.metrics}
+
+
+def load_counts_if_there(experiment: Experiment, folder: Path) -> dict[str, dict[str, Any]]:
+    """Counts of an experiment, empty before they are made."""
+    try:
+        return load_counts(experiment, folder)
+    except FileNotFoundError:
+        return {}
+
+
+def _deviation(experiment: Experiment, claim: Claim, counts: dict[str, dict[str, Any]]) -> tuple[float, list[Part]]:
+    """How far counts are from what a claim of Section B says, at most."""
+    terms = claim.terms
+    if claim.kind == "counts_equal":
+        parts = []
+        for variant in experiment.variants:
+            count = counts[f"{variant.dataset}/{variant.name}"]
+            counted, formula = count["parameters"][terms["component"]], count["closed_forms"][terms["component"]]
+            off = abs(counted / formula - 1)
+            label = f"{', '.join(f'{a} = {axis_text(a, v)}' for a, v in variant.axes.items())}: {counted:,} against {formula:,}"
+            parts.append(Part(label, off, off <= float(terms["within"]), ""))
+        return max(part.effect for part in parts), parts
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for variant in experiment.variants:
+        others = ", ".join(f"{a} = {axis_text(a, v)}" for a, v in variant.axes.items() if a != terms["axis"])
+        count = counts[f"{variant.dataset}/{variant.name}"]["parameters"][terms["component"]]
+        lines.setdefault(others, []).append((math.log(variant.axes[terms["axis"]]), math.log(count)))
+    parts = []
+    for others, points in lines.items():
+        if len(points) > 1:
+            exponent = float(linregress(points).slope)
+            off = abs(exponent - float(terms["exponent"]))
+            parts.append(Part(f"{others}: exponent {exponent:.3f}", off, off <= float(terms["within"]), ""))
+    return max(part.effect for part in parts), parts
+
+
+def _cells(experiment: Experiment, claim: Claim) -> list[Cell]:
+    metrics = {m for names in experiment.metrics.values() for m in names}
+    cells = cells_of(experiment.variants, experiment.published, metrics)
+    # A quoted row that lacks one of the metrics is none that the sentence speaks of.
+    return [c for c in cells if not c.quoted or set(claim.metrics) <= c.published.keys()]
+
+
+def _name(experiment: Experiment, cell: Cell) -> str:
+    if cell.quoted:
+        return cell.label
+    if any("model" in entry for entry in experiment.published):
+        return OURS
+    return ", ".join(f"{axis} = {axis_text(axis, cell.place[axis])}" for axis in experiment.axes)
+
+
+def _metric(metric: str) -> str:
+    return METRIC_LABELS[metric].rstrip(" ↓↑")
+
+
+def _mean(losses: np.ndarray, metric: str) -> str:
+    value = float(losses.mean())
+    return "diverged" if math.isinf(value) else number(-value if is_higher_better(metric) else value, metric)
+
+
+def tally(findings: list[Finding]) -> Iterator[tuple[str, Counter[str]]]:
+    """How many verdicts of each kind there are, for each source."""
+    for source in ("published", "measured"):
+        yield source, Counter(f.verdict for f in findings if f.source == source)

@@ -1,0 +1,316 @@
+"""The rule by which a difference between cells counts, and a sentence holds: docs/statistics.md in code.
+
+Pure functions on the values of each seed. A value is a loss here: lower is better, infinite where the run diverged.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from scipy import optimize, special, stats
+
+LEVEL = 0.04
+"""Of a verdict. Nominal: unequal spreads and the choice of the noise model add to it, and the sum stays below 5 %."""
+CONFIDENCE = 0.95
+"""Of every interval."""
+POWER = 0.8
+"""Chance of seeing a difference that a number of seeds is said to suffice for."""
+
+_HOMOGENEOUS = 0.1
+_SHARED_SEEDS = 0.01
+_MIN_POOLED_DF = 10
+_MAX_SEEDS = 1000
+
+Verdict = Literal["reproduced", "contradicted", "undecided"]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How much the seeds of one cell differ. kind: welch (each cell's own spread), pooled, or paired by seed."""
+
+    kind: Literal["welch", "pooled", "paired"] = "welch"
+    sd: float = math.nan
+    df: float = 0.0
+    why: str = ""
+    """What the choice of the kind rests on."""
+
+
+def fit_noise(cells: Sequence[np.ndarray]) -> Noise:
+    """The noise model of a grid, from the seeds of all its cells."""
+    repeated = [cell for cell in cells if len(cell) > 1]
+    df = sum(len(cell) - 1 for cell in repeated)
+    if not all(np.isfinite(cell).all() for cell in repeated):
+        return Noise(why="a run diverged: ranks instead of means")
+    if len(repeated) < 2 or df < _MIN_POOLED_DF:
+        return Noise(why=f"{df} degrees of freedom in all cells together: too few to check whether they are alike")
+    if any(np.ptp(cell) == 0 for cell in repeated):
+        return Noise(why="a cell whose seeds do not differ")
+    homogeneity = float(stats.bartlett(*repeated).pvalue)
+    if homogeneity < _HOMOGENEOUS:
+        return Noise(why=f"the cells' spreads differ (Bartlett p = {homogeneity:.2g})")
+    sd = math.sqrt(sum((len(cell) - 1) * cell.var(ddof=1) for cell in repeated) / df)
+    alike = f"the cells' spreads are alike (Bartlett p = {homogeneity:.2g})"
+    if len(repeated) == len(cells) and len({len(cell) for cell in cells}) == 1:
+        shared, residual_sd, residual_df = _shared_by_seed(np.stack(cells))
+        if shared < _SHARED_SEEDS:
+            return Noise("paired", residual_sd, residual_df, f"{alike}, and seeds shift all cells together (p = {shared:.2g})")
+    return Noise("pooled", sd, df, alike)
+
+
+def _shared_by_seed(values_CS: np.ndarray) -> tuple[float, float, float]:
+    """Whether a seed shifts all cells alike: p of the seeds' effect in a two-way layout, and what is left without it."""
+    cells, seeds = values_CS.shape
+    residual = values_CS - values_CS.mean(1, keepdims=True) - values_CS.mean(0) + values_CS.mean()
+    df = (cells - 1) * (seeds - 1)
+    left = float((residual**2).sum() / df)
+    between = float(cells * values_CS.mean(0).var(ddof=1))
+    return float(stats.f.sf(between / left, seeds - 1, df)) if left else 0.0, math.sqrt(left), df
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much `b` is worse than `a`, minus `threshold`: positive where `a` is better by more than that."""
+
+    a: np.ndarray
+    b: np.ndarray
+    noise: Noise = Noise()
+    threshold: float = 0.0
+    label: str = ""
+    """What is compared, for a reader."""
+    metric: str = ""
+
+    @property
+    def estimate(self) -> float:
+        """Difference of the means; infinite where one diverged, NaN where both have."""
+        if np.isinf(self.a).any() and np.isinf(self.b).any():
+            return math.nan
+        return float(self.b.mean() - self.a.mean())
+
+    @property
+    def n(self) -> int:
+        """Seeds on the side that has fewer."""
+        return min(len(self.a), len(self.b))
+
+    @property
+    def by_ranks(self) -> bool:
+        """Means say nothing where a run diverged or no seed differs from another: then only the order of the values counts."""
+        both = np.concatenate([self.a, self.b])
+        return not np.isfinite(both).all() or (self.noise.kind == "welch" and np.ptp(self.a) == np.ptp(self.b) == 0)
+
+    def error(self) -> tuple[float, float]:
+        """Standard error of the estimate and its degrees of freedom."""
+        if self.noise.kind != "welch":
+            return self.noise.sd * math.sqrt(1 / len(self.a) + 1 / len(self.b)), self.noise.df
+        parts = [float(side.var(ddof=1)) / len(side) for side in (self.a, self.b)]
+        total = sum(parts)
+        return math.sqrt(total), total**2 / sum(p**2 / (len(s) - 1) for p, s in zip(parts, (self.a, self.b), strict=True))
+
+    def p_above(self) -> float:
+        """One-sided p of "the true difference is above the threshold"; 1 with fewer than two seeds on a side."""
+        if self.n < 2:
+            return 1.0
+        if self.by_ranks:
+            return _rank_p(self.a + self.threshold, self.b)
+        error, df = self.error()
+        return float(special.stdtr(df, (self.threshold - self.estimate) / error))
+
+    def interval(self) -> tuple[float, float]:
+        """t interval of the difference, NaN where there is none."""
+        if self.n < 2 or self.by_ranks:
+            return math.nan, math.nan
+        error, df = self.error()
+        half = special.stdtrit(df, (1 + CONFIDENCE) / 2) * error
+        return self.estimate - half, self.estimate + half
+
+    def detectable(self, level: float) -> float:
+        """The smallest true difference that these seeds would have seen with a chance of 80 %; NaN where none can be."""
+        if self.n < 2 or self.by_ranks:
+            return math.nan
+        error, df = self.error()
+        return error * _noncentrality(df, level) if error else math.nan
+
+
+def _rank_p(a: np.ndarray, b: np.ndarray) -> float:
+    """One-sided p of "b is worse than a" by an exact permutation test of the ranks' sum; diverged runs tie as the worst."""
+    ranks = stats.rankdata(np.concatenate([a, b]))
+    test = stats.permutation_test(
+        (ranks[: len(a)], ranks[len(a) :]),
+        lambda x, y, axis: y.mean(axis) - x.mean(axis),
+        vectorized=True,
+        alternative="greater",
+        rng=np.random.default_rng(0),
+    )
+    return float(test.pvalue)
+
+
+def _noncentrality(df: float, level: float) -> float:
+    """Of the t distribution, so that a two-sided test at a level is passed with the usual power."""
+    critical = special.stdtrit(df, 1 - level / 2)
+    return float(optimize.brentq(lambda shift: stats.nct.sf(critical, df, shift) - POWER, 0.0, 20 * critical + 20))
+
+
+def seeds_needed(effect: float, sd: float, level: float) -> int | None:
+    """Seeds on each side with which two cells that differ by `effect` would be told apart; None if not even a thousand do."""
+    if not effect or not math.isfinite(effect) or not sd > 0:
+        return None
+    for n in range(2, _MAX_SEEDS + 1):
+        if abs(effect) / (sd * math.sqrt(2 / n)) >= _shift_wanted(n, level):
+            return n
+    return None
+
+
+def _shift_wanted(n: int, level: float) -> float:
+    """In standard errors, of a t test with n values on each side; of a normal one where that makes no difference."""
+    df = 2 * (n - 1)
+    return _noncentrality(df, level) if df <= 200 else float(special.ndtri(1 - level / 2) + special.ndtri(POWER))
+
+
+Either = tuple[tuple[Difference, ...], ...]
+"""One group of differences must hold in full."""
+
+
+@dataclass(frozen=True)
+class Test:
+    """A sentence as differences: it holds if one group of `holds` is positive throughout, it fails if one of `fails` is."""
+
+    __test__ = False  # No test of pytest's.
+
+    holds: Either
+    fails: Either
+
+    def p(self, groups: Either) -> float:
+        """All of a group: the largest p. One group of several: the smallest, times their number (Bonferroni)."""
+        return min(1.0, len(groups) * min(max(d.p_above() for d in group) for group in groups))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the rule says of one sentence, and the difference that decided it."""
+
+    verdict: Verdict
+    deciding: Difference
+    effect: float
+    low: float
+    high: float
+    n: int
+    p: float
+    """Two-sided, after Holm."""
+    level: float
+    """At which one sentence of the item is decided, whatever becomes of the others."""
+
+    @property
+    def detectable(self) -> float:
+        """The smallest true difference that these seeds would have seen with a chance of 80 %; NaN where none can be."""
+        return self.deciding.detectable(self.level)
+
+
+def judge(tests: Mapping[str, Test], family: int | None = None) -> dict[str, Judgement]:
+    """A verdict for each test of one item. `family`: how many sentences the item states, those without data included."""
+    size = max(family or 0, len(tests))
+    sides = {name: (test.p(test.holds), test.p(test.fails)) for name, test in tests.items()}
+    adjusted = holm({name: min(1.0, 2 * min(both)) for name, both in sides.items()}, size)
+    judgements = {}
+    for name, test in tests.items():
+        for_it, against = sides[name]
+        decided = adjusted[name] <= LEVEL
+        verdict: Verdict = "undecided" if not decided else "reproduced" if for_it < against else "contradicted"
+        deciding = strongest(test.fails)[0] if verdict == "contradicted" else weakest(strongest(test.holds))
+        low, high = deciding.interval()
+        effect, sign = deciding.estimate, -1 if verdict == "contradicted" else 1
+        if sign < 0:
+            # Of the sentence as it stands: below zero is against it.
+            effect, low, high = -effect, -high, -low
+        judgements[name] = Judgement(verdict, deciding, effect, low, high, deciding.n, adjusted[name], LEVEL / size)
+    return judgements
+
+
+def holm(p: Mapping[str, float], size: int) -> dict[str, float]:
+    """Holm's adjusted p for a family of `size`, of which those not given count as 1."""
+    adjusted, running = {}, 0.0
+    for rank, name in enumerate(sorted(p, key=lambda name: p[name])):
+        running = max(running, min(1.0, (size - rank) * p[name]))
+        adjusted[name] = running
+    return adjusted
+
+
+def arithmetic(test: Test) -> Verdict:
+    """The verdict on single numbers: whether they stand as the sentence says. Equal digits decide nothing."""
+
+    def some_holds(groups: Either) -> bool:
+        return any(all(round(d.estimate - d.threshold, 9) > 0 for d in group) for group in groups)
+
+    return "reproduced" if some_holds(test.holds) else "contradicted" if some_holds(test.fails) else "undecided"
+
+
+def weakest(group: Sequence[Difference]) -> Difference:
+    """The difference on which a group hangs."""
+    return max(group, key=_doubt)
+
+
+def strongest(groups: Either) -> tuple[Difference, ...]:
+    """The group that has most for it."""
+    return min(groups, key=lambda group: _doubt(weakest(group)))
+
+
+def _doubt(difference: Difference) -> tuple[float, float]:
+    # With one seed every p is 1: then the size of the difference beside the values themselves.
+    size = abs(float(difference.b.mean())) or 1.0
+    margin = (difference.estimate - difference.threshold) / size
+    return difference.p_above(), -margin if math.isfinite(margin) else 0.0
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What the seeds say about the order of a grid's cells; by the place of each cell."""
+
+    noise: Noise
+    smallest_difference: float = math.nan
+    """Between two cells, so that they can be told apart: half the width of the 95 % interval of a difference."""
+    ties: list[bool] = field(default_factory=list)
+    """Whether a cell cannot be told from the best (multiple comparisons with the best)."""
+    p_best: list[float] = field(default_factory=list)
+    """Probability of each cell to be the best one, were the seeds drawn again; NaN with one seed."""
+    stability: float = math.nan
+    """Mean rank correlation (Kendall's τ) of the orders that two seeds give; NaN with one seed."""
+
+
+def rank(cells: Sequence[np.ndarray], draws: int = 20_000) -> Ranking:
+    """Compare the cells of a grid with the best of them. A cell without a value is no tie and cannot be the best."""
+    noise = fit_noise(cells)
+    there = [i for i, cell in enumerate(cells) if len(cell) and not np.isnan(cell).any()]
+    means = {i: float(cells[i].mean()) for i in there}
+    ties, p_best = [False] * len(cells), [math.nan] * len(cells)
+    finite = [i for i in there if math.isfinite(means[i])]
+    if not finite:
+        return Ranking(noise, ties=ties, p_best=p_best)
+    best = min(finite, key=lambda i: means[i])
+    rivals = max(1, len(there) - 1)
+    for i in there:
+        ties[i] = i == best or rivals * Difference(cells[best], cells[i], noise).p_above() > (1 - CONFIDENCE)
+    seeds = min(len(cells[i]) for i in there)
+    if seeds < 2:
+        return Ranking(noise, ties=ties, p_best=p_best)
+    drawn = _draw_means([cells[i] for i in finite], noise, draws)
+    wins = np.bincount(drawn.argmin(0), minlength=len(finite)) / draws
+    for i in there:
+        p_best[i] = float(wins[finite.index(i)]) if i in finite else 0.0
+    orders = np.array([[cells[i][seed] for i in there] for seed in range(seeds)])
+    pairs = [(one, two) for one in range(seeds) for two in range(one)]
+    taus = [float(stats.kendalltau(orders[one], orders[two]).statistic) for one, two in pairs]
+    least = [_half_width(cells[i], cells[best], noise) for i in finite if i != best]
+    return Ranking(noise, float(np.median(least)) if least else math.nan, ties, p_best, float(np.mean(taus)))
+
+
+def _half_width(a: np.ndarray, b: np.ndarray, noise: Noise) -> float:
+    low, high = Difference(a, b, noise).interval()
+    return (high - low) / 2
+
+
+def _draw_means(cells: Sequence[np.ndarray], noise: Noise, draws: int) -> np.ndarray:
+    """Means of the cells, drawn with the uncertainty that their seeds leave: (cells, draws). The same for the same values."""
+    rng = np.random.default_rng(0)
+    own = [(float(c.std(ddof=1)), len(c) - 1.0) if noise.kind == "welch" else (noise.sd, noise.df) for c in cells]
+    rows = [c.mean() + s / math.sqrt(len(c)) * rng.standard_t(df, draws) for c, (s, df) in zip(cells, own, strict=True)]
+    return np.array(rows)
