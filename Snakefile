@@ -9,17 +9,19 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/analyse.smk"
+include: "workflow/rules/report.smk"
 
 
 localrules:
     all,
 
 
-# Every table and figure of the supplement at the chosen scale.
+# Every table and figure of the supplement at the chosen scale, the verdicts, and the page that holds them all.
 rule all:
     default_target: True
     input:
         tables_and_figures(),
+        f"{OUT}/report.html",
 
 
 onstart:

@@ -76,6 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     waiting = verbs.add_parser("waiting", parents=[common], help="say which cells wait and why; write the tables of the others")
     waiting.set_defaults(verb=_waiting)
 
+    report = verbs.add_parser(
+        "report", parents=[common], help="write the verdicts, the errata and the page, from the runs there are"
+    )
+    report.set_defaults(verb=_report)
+
     plan = verbs.add_parser("plan", parents=[common], help="what a scale will cost: runs, hours, memory")
     plan.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
     plan.add_argument("--threads", type=int, default=1, help="threads of a run (1)")
@@ -238,6 +243,24 @@ def _waiting(options: argparse.Namespace) -> None:
                 print(f"  its other cells: {folder / _UNFINISHED / 'tables' / experiment.name}.md")
             except (ValueError, OSError) as error:
                 _tell(f"stlight: {error}")
+    _report(options)
+    print(f"all that is there: {folder / 'report.html'}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from stlight.analysis.report import write_report
+
+    # What repeats a run: the settings that differ from the defaults.
+    settings = [
+        text
+        for name, value, default in (
+            ("--results", options.results, Path("results")),
+            ("--data-root", options.data_root, Path("data")),
+        )
+        if value != default
+        for text in (name, str(value))
+    ]
+    write_report(_plan(options), options.workflow, options.results / options.scale, settings)
 
 
 def _print_plan(options: argparse.Namespace) -> None:

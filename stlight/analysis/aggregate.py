@@ -70,18 +70,27 @@ def _last_words(folder: Path, name: str) -> str:
     return ""
 
 
-def check_versions(experiment: Experiment, records: dict[str, RunRecord]) -> None:
-    """Raise `MixedVersionsError` unless all records were made by the same version of the code and of torch."""
-    versions: dict[str, list[str]] = {}
+def versions(records: dict[str, RunRecord]) -> dict[str, list[str]]:
+    """The runs that each version of the code and of torch has made, by what a reader calls it."""
+    labels: dict[tuple[str, str], str] = {}
+    found: dict[str, list[str]] = {}
     for name, record in records.items():
         facts = record.provenance
         torch = str(facts.get("libraries", {}).get("torch", "?")).partition("+")[0]
-        label = f"{facts.get('source', '?')} (commit {facts.get('code', '?')}, torch {torch})"
-        versions.setdefault(f"{facts.get('source')} {torch}", [label]).append(name)
-    if len(versions) > 1:
-        words = [f"{len(names)} of {label}, {names[0]} the first" for label, *names in versions.values()]
+        source = str(facts.get("source", "?"))
+        # Commits that make the same numbers are one version; the first one names it.
+        label = labels.setdefault((source, torch), f"{source} (commit {facts.get('code', '?')}, torch {torch})")
+        found.setdefault(label, []).append(name)
+    return found
+
+
+def check_versions(experiment: Experiment, records: dict[str, RunRecord]) -> None:
+    """Raise `MixedVersionsError` unless all records were made by the same version of the code and of torch."""
+    found = versions(records)
+    if len(found) > 1:
+        words = [f"{len(names)} of {label}, {names[0]} the first" for label, names in found.items()]
         raise MixedVersionsError(
-            f"{experiment.name}: its records come from {len(versions)} versions of the code: {'; '.join(words)}. Delete the"
+            f"{experiment.name}: its records come from {len(found)} versions of the code: {'; '.join(words)}. Delete the"
             " records of all but one and start again, or ask for them together with --config mixed_versions=yes"
         )
 
@@ -104,9 +113,18 @@ def load_counts(experiment: Experiment, folder: Path) -> dict[str, dict[str, Any
     return json.loads(path.read_text()) if experiment.counts else {}
 
 
+def counts_there(experiment: Experiment, folder: Path) -> dict[str, dict[str, Any]]:
+    """The same, empty while they are not counted yet."""
+    with suppress(FileNotFoundError):
+        return load_counts(experiment, folder)
+    return {}
+
+
 def load_history(record: RunRecord, folder: Path) -> pd.DataFrame:
     """A run's history, one row for each epoch. Raises `RecordError` if it is not the one that was recorded."""
-    return pd.DataFrame(read_history(folder / "runs" / record.run, record)).apply(pd.to_numeric)
+    rows = read_history(folder / "runs" / record.run, record)
+    # Empty is what could not be measured any more.
+    return pd.DataFrame({name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())})
 
 
 def aggregate(experiment: Experiment, folder: Path) -> pd.DataFrame:
@@ -119,7 +137,7 @@ def aggregate(experiment: Experiment, folder: Path) -> pd.DataFrame:
     cells of the metric: best, tie (cannot be told from the best) or worse; p_best: probability to be the best one.
     """
     counted = any(metric in COUNTED_METRICS for names in experiment.metrics.values() for metric in names)
-    records, counts = load_records(experiment, folder), load_counts(experiment, folder) if counted else {}
+    records, counts = load_records(experiment, folder), counts_there(experiment, folder) if counted else {}
     quoted = any("model" in entry for entry in experiment.published)
     rows = []
     for variant in experiment.variants:
@@ -159,11 +177,19 @@ def published_text(experiment: Experiment, variant: Variant, metric: str) -> str
 
 
 def values_by_seed(
-    experiment: Experiment, variant: Variant, metric: str, records: dict[str, RunRecord], folder: Path
+    experiment: Experiment,
+    variant: Variant,
+    metric: str,
+    records: dict[str, RunRecord],
+    folder: Path,
+    selection: str | None = None,
 ) -> list[float]:
-    """One number for each recorded seed, in the order of the seeds; NaN where a diverged run has none."""
+    """One number for each recorded seed, in the order of the seeds; NaN where a diverged run has none.
+
+    `selection`: which epoch's, if not the one that the experiment reports.
+    """
     names = [variant.run_name(seed) for seed in range(experiment.seeds)]
-    return [_value(metric, records[name], experiment.selection, folder) for name in names if name in records]
+    return [_value(metric, records[name], selection or experiment.selection, folder) for name in names if name in records]
 
 
 def interval(values: list[float]) -> tuple[float, float]:

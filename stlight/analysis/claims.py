@@ -2,8 +2,7 @@
 
 import itertools
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from scipy.stats import linregress
 
 from stlight.analysis import statistics
 from stlight.analysis.aggregate import (
-    load_counts,
+    counts_there,
     load_records,
     missing_runs,
     values_by_seed,
@@ -23,7 +22,7 @@ from stlight.analysis.errata import different_results
 from stlight.analysis.statistics import Difference, Noise, Test
 from stlight.analysis.words import METRIC_LABELS, axis_text, is_higher_better, number
 from stlight.claims import COUNT_KINDS, COUNTED_METRICS, OURS, Cell, Claim, cells_of, groups, sides
-from stlight.experiments import Experiment, Plan
+from stlight.experiments import Experiment, Plan, Variant
 
 VERDICTS = ("reproduced", "contradicted", "undecided", "untested")
 COLUMNS = (
@@ -116,7 +115,7 @@ def on_published(experiment: Experiment, claim: Claim, repeats: dict[str, float]
     def values(cell: Cell, metric: str) -> np.ndarray:
         return np.array([cell.published[metric]])
 
-    test = build_test(experiment, claim, cells, values, lambda metric: Noise())
+    test = build_test(experiment, claim, cells, values, lambda cell, metric: Noise())
     verdict = statistics.arithmetic(test)
     deciding = _deciding(test, verdict)
     parts = _parts(test, claim, verdict)
@@ -168,7 +167,7 @@ def build_test(
     claim: Claim,
     cells: list[Cell],
     values: Callable[[Cell, str], np.ndarray],
-    noise: Callable[[str], Noise],
+    noise: Callable[[Cell, str], Noise],
 ) -> Test:
     """The differences that a claim comes to. `values` gives the numbers of a cell, one for each seed, as printed."""
 
@@ -179,7 +178,7 @@ def build_test(
     def difference(better: Cell, worse: Cell, metric: str, threshold: float = 0.0) -> Difference:
         a, b = losses(better, metric), losses(worse, metric)
         words = f"{_metric(metric)} {_mean(a, metric)} ({_name(experiment, better)}) against {_mean(b, metric)}"
-        return Difference(a, b, noise(metric), threshold, f"{words} ({_name(experiment, worse)})", metric)
+        return Difference(a, b, noise(better, metric), threshold, f"{words} ({_name(experiment, worse)})", metric)
 
     alternatives: list[list[tuple[Difference, ...]]] = []
     fails: list[tuple[Difference, ...]] = []
@@ -279,7 +278,9 @@ class _Measured:
         self.experiment, self.folder, self.spread = experiment, folder, spread
         self.records = load_records(experiment, folder)
         self.missing = missing_runs(experiment, folder)
-        self.counts = load_counts_if_there(experiment, folder)
+        self.counts = counts_there(experiment, folder)
+        self.known: dict[tuple[str, str], np.ndarray] = {}
+        self.noises: dict[tuple[str, str], Noise] = {}
 
     def findings(self) -> dict[str, Finding]:
         found: dict[str, Finding] = {}
@@ -331,20 +332,31 @@ class _Measured:
         return ""
 
     def _values(self, cell: Cell, metric: str) -> np.ndarray:
-        if metric in COUNTED_METRICS:
-            if cell.quoted:
-                return np.array([cell.published[metric]])
-            count = self.counts[f"{cell.variant.dataset}/{cell.variant.name}"]
-            return np.array([float(count["parameters"]["total"] if metric == "num_params" else count["flops"])])
-        return seed_values(self.experiment, cell.variant, metric, self.records, self.folder)
+        if cell.quoted:
+            return np.array([cell.published[metric]])
+        return self._seeds(cell.variant, metric)
 
-    def _noise(self, metric: str) -> Noise:
+    def _seeds(self, variant: Variant, metric: str) -> np.ndarray:
+        key = (variant.run_name(0), metric)
+        if key not in self.known:
+            if metric in COUNTED_METRICS:
+                count = self.counts[f"{variant.dataset}/{variant.name}"]
+                number_of = float(count["parameters"]["total"] if metric == "num_params" else count["flops"])
+                self.known[key] = np.array([number_of])
+            else:
+                self.known[key] = seed_values(self.experiment, variant, metric, self.records, self.folder)
+        return self.known[key]
+
+    def _noise(self, cell: Cell, metric: str) -> Noise:
+        """Of all cells of the data set: the grid that a cell is one of."""
         if metric in COUNTED_METRICS:
             return Noise()
-        dataset = [v for v in self.experiment.variants if metric in known_metrics(self.experiment, v.dataset)]
-        cells = [self._values(Cell("", {}, variant), metric) for variant in dataset]
-        # As losses; the sign changes no spread.
-        return statistics.fit_noise([c for c in cells if len(c) and not np.isnan(c).any()])
+        key = (cell.variant.dataset, metric)
+        if key not in self.noises:
+            grid = [self._seeds(v, metric) for v in self.experiment.variants if v.dataset == cell.variant.dataset]
+            # As losses or as printed: the sign changes no spread.
+            self.noises[key] = statistics.fit_noise([c for c in grid if len(c) and not np.isnan(c).any()])
+        return self.noises[key]
 
     def _count(self, blank: Finding) -> Finding:
         if not self.counts:
@@ -372,7 +384,7 @@ class _Measured:
         deciding = judgement.deciding
         words = [deciding.label]
         if judgement.verdict == "undecided":
-            words.append(self._what_it_would_take(deciding, judgement))
+            words.append(self._what_it_would_take(deciding, judgement, cells[0].variant.dataset))
         else:
             over = f" after Holm over {family} sentences" if family > 1 else ""
             by = "ranks (a run diverged, or seeds do not differ)" if deciding.by_ranks else f"{deciding.noise.kind} noise"
@@ -397,10 +409,10 @@ class _Measured:
             list(names),
         )
 
-    def _what_it_would_take(self, deciding: Difference, judgement: statistics.Judgement) -> str:
+    def _what_it_would_take(self, deciding: Difference, judgement: statistics.Judgement, dataset: str) -> str:
         if deciding.by_ranks and deciding.n > 1:
             return f"{deciding.n} seeds are too few for an order of values to decide"
-        sd, where = self._planning_sd(deciding)
+        sd, where = self._planning_sd(deciding, dataset)
         have = f"n = {deciding.n}"
         if math.isnan(sd):
             return f"{have}: one seed shows no spread, and no other item has any to borrow"
@@ -413,36 +425,37 @@ class _Measured:
             return f"{have}, {spread}: this alone would do, the other sentences of the item do not let it count"
         return f"{have}, {spread}: about {needed} seeds would tell a difference of this size"
 
-    def _planning_sd(self, deciding: Difference) -> tuple[float, str]:
+    def _planning_sd(self, deciding: Difference, dataset: str) -> tuple[float, str]:
         if deciding.n > 1:
             if deciding.noise.kind != "welch":
                 return deciding.noise.sd, ""
             return math.sqrt((deciding.a.var(ddof=1) + deciding.b.var(ddof=1)) / 2), ""
-        share, cells = self.spread.get(deciding.metric, (math.nan, 0))
+        share, cells = self.spread.get((dataset, deciding.metric), (math.nan, 0))
         return share * abs(float(deciding.b.mean())), f" (borrowed from {cells} cells with more seeds)"
 
 
-Spread = dict[str, tuple[float, int]]
-"""For each metric, the spread between seeds as a share of the mean, and from how many cells it was taken."""
+Spread = dict[tuple[str, str], tuple[float, int]]
+"""For a data set and a metric, the spread between seeds as a share of the mean, and from how many cells it was taken."""
 
 
 def seed_spread(plan: Plan, folder: Path) -> Spread:
-    """The spread wherever a scale has two seeds of a cell or more. It only plans: no verdict rests on a borrowed spread."""
-    values: dict[str, dict[str, np.ndarray]] = {}
+    """The median spread of the cells with two seeds or more. It only plans: no verdict rests on a borrowed spread."""
+    shares: dict[tuple[str, str], dict[str, float]] = {}
     for experiment in plan.experiments.values():
         if not experiment.train or experiment.seeds < 2:
             continue
         records = load_records(experiment, folder)
-        for metric in {m for claim in experiment.claims for m in claim.metrics} | {"mse", "mae", "ssim", "dispersion"}:
-            for variant in experiment.variants:
-                seeds = values_by_seed(experiment, variant, metric, records, folder)
-                if metric not in COUNTED_METRICS and len(seeds) > 1 and np.isfinite(seeds).all() and np.mean(seeds):
-                    values.setdefault(metric, {})[f"{variant.dataset}/{variant.name}"] = np.array(seeds)
-    shares = {}
-    for metric, cells in values.items():
-        squares = [(len(v) - 1, (v.std(ddof=1) / v.mean()) ** 2) for v in cells.values()]
-        shares[metric] = (math.sqrt(sum(d * s for d, s in squares) / sum(d for d, _ in squares)), len(cells))
-    return shares
+        for variant, metric in itertools.product(experiment.variants, _planned_metrics(plan)):
+            seeds = values_by_seed(experiment, variant, metric, records, folder)
+            if len(seeds) > 1 and np.isfinite(seeds).all() and np.mean(seeds):
+                share = float(np.std(seeds, ddof=1) / abs(np.mean(seeds)))
+                shares.setdefault((variant.dataset, metric), {})[variant.name] = share
+    return {key: (float(np.median(list(cells.values()))), len(cells)) for key, cells in shares.items()}
+
+
+def _planned_metrics(plan: Plan) -> set[str]:
+    named = {m for e in plan.experiments.values() for claim in e.claims for m in claim.metrics}
+    return named - COUNTED_METRICS - {"mse_x100"}
 
 
 def seed_values(experiment: Experiment, variant: Any, metric: str, records: dict[str, Any], folder: Path) -> np.ndarray:
@@ -451,19 +464,6 @@ def seed_values(experiment: Experiment, variant: Any, metric: str, records: dict
     names = [name for seed in range(experiment.seeds) if (name := variant.run_name(seed)) in records]
     worst = -math.inf if is_higher_better(metric) else math.inf
     return np.array([worst if records[n].status == "diverged" else v for n, v in zip(names, values, strict=True)], dtype=float)
-
-
-def known_metrics(experiment: Experiment, dataset: str) -> set[str]:
-    """What can be measured on a data set's runs: the metrics of its table, and those that claims name."""
-    return set(experiment.metrics[dataset]) | {m for claim in experiment.claims for m in claim.metrics}
-
-
-def load_counts_if_there(experiment: Experiment, folder: Path) -> dict[str, dict[str, Any]]:
-    """Counts of an experiment, empty before they are made."""
-    try:
-        return load_counts(experiment, folder)
-    except FileNotFoundError:
-        return {}
 
 
 def _deviation(experiment: Experiment, claim: Claim, counts: dict[str, dict[str, Any]]) -> tuple[float, list[Part]]:
@@ -486,7 +486,7 @@ def _deviation(experiment: Experiment, claim: Claim, counts: dict[str, dict[str,
     parts = []
     for others, points in lines.items():
         if len(points) > 1:
-            exponent = float(linregress(points).slope)
+            exponent = float(linregress(*zip(*points, strict=True)).slope)
             off = abs(exponent - float(terms["exponent"]))
             parts.append(Part(f"{others}: exponent {exponent:.3f}", off, off <= float(terms["within"]), ""))
     return max(part.effect for part in parts), parts
@@ -514,9 +514,3 @@ def _metric(metric: str) -> str:
 def _mean(losses: np.ndarray, metric: str) -> str:
     value = float(losses.mean())
     return "diverged" if math.isinf(value) else number(-value if is_higher_better(metric) else value, metric)
-
-
-def tally(findings: list[Finding]) -> Iterator[tuple[str, Counter[str]]]:
-    """How many verdicts of each kind there are, for each source."""
-    for source in ("published", "measured"):
-        yield source, Counter(f.verdict for f in findings if f.source == source)

@@ -1,4 +1,4 @@
-"""Figures of an experiment, PNG and SVG. One function for each kind; meaning is never carried by colour alone."""
+"""Figures of an experiment, raster and vector. One function for each kind; meaning is never carried by colour alone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,25 +38,29 @@ _STRIP_FRAMES = 20
 
 
 def write_figures(experiment: Experiment, scale: Scale, table: pd.DataFrame, folder: Path, into: Path | None = None) -> None:
-    """Draw figures/<item> and, for an experiment that trains, examples/<item>, PNG and SVG, under the scale's results."""
-    sns.set_theme(context="notebook", style="ticks", font_scale=0.9)
+    """Draw figures/<item> (PNG, SVG, PDF) and, for an experiment that trains, examples/<item> (PNG, SVG), under the results."""
+    # Fonts go into the files: as outlines into SVG, as TrueType into PDF.
+    fonts = {"svg.fonttype": "path", "pdf.fonttype": 42}
+    # Names within an SVG come from here, so that drawing the same numbers twice gives the same file.
+    sns.set_theme(context="notebook", style="ticks", font_scale=0.9, rc=fonts | {"svg.hashsalt": experiment.name})
     figure = KINDS[experiment.figure["kind"]](experiment, table, folder)
     stand_in = any(variant.config.data.source == "stand_in" for variant in experiment.variants)
     note = f"scale {scale.name}, with stand-in data" if experiment.train and stand_in else f"scale {scale.name}"
     figure.suptitle(f"{experiment.item}: {experiment.title} ({note})", fontsize="large")
-    _save(figure, (into or folder) / "figures" / experiment.name)
+    _save(figure, (into or folder) / "figures" / experiment.name, (".png", ".svg", ".pdf"))
     if experiment.train:
-        _save(_examples(experiment, table, folder), (into or folder) / "examples" / experiment.name)
+        _save(_examples(experiment, table, folder), (into or folder) / "examples" / experiment.name, (".png", ".svg"))
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path, suffixes: tuple[str, ...]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.canvas.draw()
     # Laid out once: both files look alike, and the second costs half.
     figure.set_layout_engine("none")
-    for suffix in (".png", ".svg"):
+    dates: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    for suffix in suffixes:
         # No date in the file: drawing the same numbers twice gives the same picture.
-        metadata = {"Date": None} if suffix == ".svg" else None
+        metadata = dates.get(suffix)
         figure.savefig(path.with_name(path.name + suffix), dpi=130, metadata=metadata)
     plt.close(figure)
 

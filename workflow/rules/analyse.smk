@@ -36,7 +36,7 @@ rule analyse:
             caption="../report/figure.rst",
             category="Figures",
         ),
-        figure_svg=f"{OUT}/figures/{{experiment}}.svg",
+        figure_vectors=multiext(f"{OUT}/figures/{{experiment}}", ".svg", ".pdf"),
         examples=report(
             f"{OUT}/examples/{{experiment}}.png",
             caption="../report/examples.rst",
@@ -73,6 +73,6 @@ use rule analyse as analyse_counts with:
             caption="../report/figure.rst",
             category="Figures",
         ),
-        figure_svg=f"{OUT}/figures/{{experiment}}.svg",
+        figure_vectors=multiext(f"{OUT}/figures/{{experiment}}", ".svg", ".pdf"),
     wildcard_constraints:
         experiment=any_of(untrained_experiments()),

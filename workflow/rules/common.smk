@@ -141,6 +141,12 @@ def experiment_inputs(wildcards):
     return records + counts
 
 
+def claim_counts():
+    return [
+        f"{OUT}/complexity/{e.name}.json" for e in PLAN.experiments.values() if e.counts
+    ]
+
+
 def note_what_is_forced():
     settings = workflow.dag_settings
     forced = settings.forceall or settings.forcetargets or settings.forcerun
@@ -167,7 +173,7 @@ def any_of(names):
 def tables_and_figures():
     kinds = (
         ("tables", PLAN.experiments, ("csv", "md", "tex")),
-        ("figures", PLAN.experiments, ("png", "svg")),
+        ("figures", PLAN.experiments, ("png", "svg", "pdf")),
         ("examples", trained_experiments(), ("png", "svg")),
     )
     return [
