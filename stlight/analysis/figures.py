@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from stlight.analysis.aggregate import (
     best_variants,
@@ -222,6 +223,7 @@ def _curves(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure
         baseline = max(values) if is_higher_better(metric) else min(values)
         ax.axhline(baseline, color="grey", linewidth=1, linestyle=(0, (1, 3)), label="better trivial predictor")
     ax.set(xlabel="epoch", ylabel=f"test {METRIC_LABELS[metric]}", yscale="log")
+    _plain_numbers(ax.yaxis)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(title=f"{field_label(hue)}; band: minimum to maximum", frameon=False)
     sns.despine(ax=ax)
@@ -259,9 +261,7 @@ def _scatter(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figur
             of_means["num_params"], of_means["y"], s=70, color=COLOURS[i % 4], marker=MARKERS[i % 4], label=value, zorder=2
         )
     ax.set(xlabel="parameters at this scale", ylabel=METRIC_LABELS[y], xscale="log", ylim=(0, None))
-    for axis in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
-        axis(lambda value, _: f"{value:,.0f}")
-    ax.tick_params(axis="x", which="minor", labelsize="x-small", rotation=30)
+    _plain_numbers(ax.xaxis)
     others = " × ".join(field_label(axis) for axis in experiment.axes if axis != hue)
     ax.legend(title=f"{field_label(hue)}; numbers: {others}", frameon=False)
     sns.despine(ax=ax)
@@ -290,9 +290,8 @@ def _scatter_models(experiment: Experiment, table: pd.DataFrame) -> Figure:
         ax.annotate(words, (at_x, at_y), textcoords="offset points", fontsize="x-small", color=colour, **place)
     ax.set(xlabel=f"{METRIC_LABELS[x]} at the paper's size", ylabel=METRIC_LABELS[y], yscale="log")
     ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:.0f}M")
-    for axis in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
-        axis(lambda value, _: f"{value:g}")
     ax.margins(x=0.1, y=0.1)
+    _plain_numbers(ax.yaxis)
     sns.despine(ax=ax)
     return figure
 
@@ -364,6 +363,13 @@ def _draw_strip(ax: Axes, title: str, context: np.ndarray, truth: np.ndarray, pr
     ax.set_title(title, fontsize="small", loc="left")
     sns.despine(ax=ax, left=True, bottom=True)
     ax.tick_params(length=0)
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """A few numbers written out along a logarithmic axis, instead of powers of ten."""
+    axis.set_major_locator(LogLocator(base=10, subs=(1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 8), numticks=12))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: f"{value:,.6g}")
 
 
 def _places(ax: Axes, axis: str, values: "pd.Series[Any]") -> "pd.Series[Any]":

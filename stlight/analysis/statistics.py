@@ -68,7 +68,10 @@ def _shared_by_seed(values_CS: np.ndarray) -> tuple[float, float, float]:
     df = (cells - 1) * (seeds - 1)
     left = float((residual**2).sum() / df)
     between = float(cells * values_CS.mean(0).var(ddof=1))
-    return float(stats.f.sf(between / left, seeds - 1, df)) if left else 0.0, math.sqrt(left), df
+    if left < 1e-12 * between:
+        # Shifted alike to the last digit: no noise to measure a difference by.
+        return 1.0, 0.0, df
+    return float(stats.f.sf(between / left, seeds - 1, df)), math.sqrt(left), df
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from stlight.analysis.aggregate import (
     aggregate,
     best_variants,
     check_versions,
-    dispersion,
     interval,
     load_records,
     missing_runs,
@@ -33,12 +32,6 @@ def test_interval_by_hand():
     assert interval([2.0, 4.0, 6.0]) == pytest.approx((4 - 4.9683, 4 + 4.9683), abs=1e-3)
     assert all(map(math.isnan, interval([1.0])))
     assert all(map(math.isnan, interval([1.0, math.nan])))
-
-
-def test_dispersion_by_hand():
-    # Differences -2, -1, 0: standard deviation 1.
-    assert dispersion(pd.Series([5.0, 3.0, 2.0, 2.0])) == pytest.approx(1.0)
-    assert math.isnan(dispersion(pd.Series([5.0, 3.0])))
 
 
 def test_means_intervals_and_runs_of_a_cell(demo, record_run, tmp_path):

@@ -14,8 +14,9 @@ from stlight.analysis.tables import write_tables
 def make(demo, record_run, tmp_path):
     """Records every run of an experiment, with MSE by a rule, and returns what is written from them."""
 
-    def write(name, mse=lambda variant, seed: 100.0 + seed):
+    def write(name, mse=lambda variant, seed: 100.0 + seed, seeds=None):
         experiment = demo.experiment(name)
+        experiment = dataclasses.replace(experiment, seeds=seeds or experiment.seeds)
         for variant in experiment.variants:
             shape = variant.config.clip_shape
             for seed in range(experiment.seeds):
@@ -49,30 +50,36 @@ TRAINED = [
     "table5_final_div_factor",
     "figure1_initialization",
     "figure2_decoder_order",
+    "extra_ambiguities",
 ]
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_item_is_written_in_every_form(make, tmp_path, name):
     make(name)
-    for file in [f"tables/{name}.{s}" for s in ("csv", "md", "tex")] + [
-        f"{f}/{name}.{s}" for f in ("figures", "examples") for s in ("png", "svg")
-    ]:
+    for file in (
+        [f"tables/{name}.{s}" for s in ("csv", "md", "tex")]
+        + [f"{f}/{name}.{s}" for f in ("figures", "examples") for s in ("png", "svg")]
+        + [f"figures/{name}.pdf"]
+    ):
         assert (tmp_path / file).stat().st_size > 200, file
     tidy = pd.read_csv(tmp_path / "tables" / f"{name}.csv")
     tail = ["data", "metric", "printed", "published", "measured", "low", "high", "n", "selection", "status", "runs"]
-    assert list(tidy.columns)[-11:] == tail
+    assert list(tidy.columns)[-14:] == [*tail, "values", "standing", "p_best"]
 
 
 def test_the_best_cell_is_marked_in_both_grids(make, tmp_path):
-    text = make("table3_kernel_sizes", lambda v, _: 50.0 + abs(v.axes["k1"] - 7) + abs(v.axes["k2"] - 9))
+    def mse(variant, seed):
+        return 50.0 + abs(variant.axes["k1"] - 7) + abs(variant.axes["k2"] - 9) + (seed - 1) * 0.01
+
+    text = make("table3_kernel_sizes", mse, seeds=3)
     published, measured = text.split("## MSE ↓, measured")
     # The supplement's lowest value is printed twice: both cells are best.
     assert published.count("**") == 2 * 2
     assert next(line for line in published.splitlines() if "**22.33**" in line).split("|")[1].strip() == "3"
     assert measured.count("**") == 2
-    assert "**50.00**" in next(line for line in measured.splitlines() if line.startswith("| 7"))
-    assert r"\textbf{50.00}" in (tmp_path / "tables" / "table3_kernel_sizes.tex").read_text()
+    assert "**50.00 ± 0.02**" in next(line for line in measured.splitlines() if line.startswith("| 7"))
+    assert r"\textbf{50.00 $\pm$ 0.02}" in (tmp_path / "tables" / "table3_kernel_sizes.tex").read_text()
 
 
 def test_published_numbers_are_shown_as_printed(make):
@@ -148,14 +155,32 @@ def test_records_of_another_configuration_are_not_tabulated(demo, record_run, tm
     assert set(aggregate(experiment, tmp_path)["status"]) == {"waiting"}
 
 
-def test_equal_looking_cells_are_all_best(make):
-    text = make("table5_final_div_factor", lambda v, _: 50.0 + v.axes["max_lr"] * 1000 + v.axes["final_div_factor"] * 1e-9)
-    assert text.split("measured")[1].count("**50.30**") == 3
+def test_cells_that_cannot_be_told_from_the_best_are_ties(make, tmp_path):
+    def mse(variant, seed):
+        # The last two rates differ by a tenth of what the seeds do.
+        return {0.0003: 80.0, 0.001: 70.0, 0.003: 50.0, 0.01: 50.1}[variant.axes["max_lr"]] + (seed - 1) * 1.0
+
+    measured = make("table5_final_div_factor", mse, seeds=3).split("## MSE ↓, measured")[1]
+    assert measured.count("≈ ") == 6
+    assert "**" not in measured
+    table = pd.read_csv(tmp_path / "tables" / "table5_final_div_factor.csv")
+    assert set(table.loc[table["max_lr"] >= 0.003, "standing"]) == {"tie"}
+    assert set(table.loc[table["max_lr"] < 0.003, "standing"]) == {"worse"}
+    assert table["p_best"].sum() == pytest.approx(1)
+    assert table.loc[table["max_lr"] < 0.003, "p_best"].max() == 0
+    assert list(table["values"])[0] == "79;80;81"
+
+
+def test_one_seed_ranks_nothing(make):
+    text = make("table5_final_div_factor", lambda v, _: v.axes["max_lr"] * 1000)
+    assert text.split("measured")[1].count(" ≈ ") == 12
+    assert "one seed, so no cell can be told from another" in text
 
 
 def test_missing_counts_say_what_to_do(demo, tmp_path):
+    experiment = demo.experiment("section_b_complexity")
     with pytest.raises(FileNotFoundError, match="python -m stlight count section_b_complexity"):
-        aggregate(demo.experiment("section_b_complexity"), tmp_path)
+        write_tables(experiment, demo.scale, aggregate(experiment, tmp_path), tmp_path)
 
 
 def test_trivial_predictors_are_given_for_each_data_set_and_metric(make):
