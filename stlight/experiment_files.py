@@ -1,4 +1,4 @@
-"""Experiment and scale files as they are written: YAML read strictly, checked against a closed schema, numbers as printed."""
+"""The files under `workflow` as they are written: YAML read strictly, checked against a closed schema, numbers as printed."""
 
 import difflib
 import json
@@ -13,7 +13,7 @@ import yaml
 
 
 class ExperimentError(ValueError):
-    """An experiment or scale file that cannot be used; the message names the file, the place in it and what would be right."""
+    """A file under `workflow` that cannot be used; the message names the file, the place in it and what would be right."""
 
 
 def quantity(printed: str) -> float:
@@ -41,7 +41,7 @@ def read_yaml(path: Path, schema: Path) -> Any:
         raise ExperimentError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     best = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_schema(schema)).iter_errors(content))
     if best is not None:
-        raise ExperimentError(f"{path}: {best.json_path.removeprefix('$.').replace('$', 'the file')}: {best.message}")
+        raise ExperimentError(f"{path}: {best.json_path.removeprefix('$').removeprefix('.') or 'the file'}: {best.message}")
     return content
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from stlight.analysis.words import METRIC_LABELS, is_higher_better
 from stlight.claims import OURS
-from stlight.experiment_files import quantity
+from stlight.experiment_files import ExperimentError, quantity, read_yaml
 from stlight.experiments import Experiment, Plan, Variant
 
 FIELDS = ("id", "place", "says", "should", "here")
@@ -18,7 +18,7 @@ FIELDS = ("id", "place", "says", "should", "here")
 
 @dataclass(frozen=True)
 class Erratum:
-    """A place that cannot be right as it stands."""
+    """A place that disagrees with another, with what can be counted, or with its source."""
 
     id: str
     place: str
@@ -48,6 +48,11 @@ class Printed:
         unit = quantity("1" + self.text[-1]) if self.text[-1] in "KMG" else 1.0
         return 0.5 * unit * 10.0**-digits
 
+    def differs(self, other: "Printed") -> bool:
+        """Whether no one number can have been rounded to both."""
+        # The share of a millionth is for sums of floats, which miss ties.
+        return abs(self.value - other.value) > max(self.half_unit, other.half_unit) * (1 + 1e-6)
+
 
 @dataclass(frozen=True)
 class DifferentResults:
@@ -70,8 +75,13 @@ def errata(plan: Plan, workflow: Path, contradicted: Iterable[Any] = ()) -> list
 
 
 def stated(workflow: Path) -> list[Erratum]:
-    """Those that no code can find."""
-    entries = yaml.safe_load((workflow / "errata.yaml").read_text(encoding="utf-8"))
+    """Those that no code can find. Raises `ExperimentError`, in one line, for a file that does not fit its schema."""
+    path = workflow / "errata.yaml"
+    entries = read_yaml(path, workflow / "schemas" / "errata.schema.json")
+    ids = [entry["id"] for entry in entries]
+    for number, name in enumerate(ids):
+        if name in ids[:number]:
+            raise ExperimentError(f"{path}: [{number}].id: {name!r} is given twice")
     return [Erratum(**{name: " ".join(entry[name].split()) for name in FIELDS}) for entry in entries]
 
 
@@ -86,7 +96,7 @@ def different_results(plan: Plan) -> list[DifferentResults]:
     return [
         DifferentResults(variants[config], metric, tuple(printed))
         for (config, metric), printed in found.items()
-        if any(abs(a.value - b.value) > max(a.half_unit, b.half_unit) * (1 + 1e-9) for a in printed for b in printed)
+        if any(a.differs(b) for a, b in itertools.combinations(printed, 2))
     ]
 
 
@@ -120,28 +130,34 @@ def _flops_are_parameters(plan: Plan) -> Iterable[Erratum]:
                     f"flops_are_parameters_{experiment.name}",
                     f"{experiment.item}, {entry.get('model', OURS)}",
                     f"FLOPs {entry['flops']}, the same as its number of parameters.",
-                    "33.5G multiply-adds in the convolutions for one clip, by two counters: each weight is used at 32 × 32"
-                    " places, so FLOPs cannot be as few as parameters.",
+                    "33.5G multiply-adds in the convolutions for one clip (33.7G with patches that overlap), by two counters:"
+                    " each weight is used at 32 × 32 places or more, so FLOPs cannot be as few as parameters.",
                     "No claim about FLOPs is tested on the printed number; FLOPs are counted.",
                 )
 
 
 def _sources(plan: Plan, workflow: Path) -> Iterable[Erratum]:
     """Quoted numbers that are not those of their sources."""
-    # As text, so that 15.0M and 0.9480 stay what they are.
-    for source in yaml.load((workflow / "quoted_sources.yaml").read_text(encoding="utf-8"), Loader=yaml.BaseLoader):
+    path = workflow / "quoted_sources.yaml"
+    content = read_yaml(path, workflow / "schemas" / "quoted_sources.schema.json")
+    # Once more as text, so that 15.0M and 0.9480 stay what they are.
+    printed = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    for number, (source, as_text) in enumerate(zip(content, printed, strict=True)):
         if experiment := plan.experiments.get(source["experiment"]):
-            quoted = {(entry.get("model"), metric): entry for entry in experiment.published for metric in entry}
-            for row in source["rows"]:
-                for metric in row.keys() - {"model"}:
-                    yield from _differing(experiment, quoted.get((row["model"], metric), {}), row, source, metric)
+            quoted = {(entry["model"], m): entry for entry in experiment.published if "model" in entry for m in entry}
+            for place, row in enumerate(as_text["rows"]):
+                for metric in [name for name in row if name != "model"]:
+                    if (row["model"], metric) not in quoted:
+                        words = f"{experiment.name} quotes no {metric} of {row['model']!r}"
+                        raise ExperimentError(f"{path}: [{number}].rows[{place}].{metric}: {words}")
+                    yield from _differing(experiment, quoted[row["model"], metric], row, source, metric)
 
 
 def _differing(
     experiment: Experiment, entry: dict[str, Any], row: dict[str, str], source: dict[str, Any], metric: str
 ) -> Iterable[Erratum]:
-    if metric in entry and quantity(row[metric]) != quantity(entry[metric]):
-        cited = "" if source["cited"] == "true" else " The cited one was not at hand."
+    if quantity(row[metric]) != quantity(entry[metric]):
+        cited = "" if source["cited"] else " The cited one was not at hand."
         ours = [value for variant, name, value in _our_numbers(experiment) if name == metric]
         yield Erratum(
             f"quoted_{experiment.name}_{row['model']}_{metric}",
@@ -178,7 +194,8 @@ def _sentences(plan: Plan, contradicted: Iterable[Any]) -> Iterable[Erratum]:
 
 def as_markdown(entries: list[Erratum]) -> str:
     """`errata.md`."""
-    parts = [f"# Errata of the supplement\n\n{len(entries)} places that cannot be right as they stand, found by this suite."]
+    kinds = "itself, with what can be counted, or with the sources it quotes"
+    parts = [f"# Errata of the supplement\n\n{len(entries)} places where it disagrees with {kinds}."]
     for number, entry in enumerate(entries, 1):
         parts.append(
             f"## {number}. {entry.place}\n\n- **Says:** {entry.says}\n- **Should:** {entry.should}\n- **Here:** {entry.here}\n"
