@@ -68,8 +68,13 @@ class Cell:
     """Its values on the axes, or those of them that a quoted row gives."""
     variant: Any = None
     """None for a quoted model."""
-    published: dict[str, float] = field(default_factory=dict, compare=False)
-    """The paper's numbers for it."""
+    printed: dict[str, str] = field(default_factory=dict, compare=False)
+    """The paper's numbers for it, as it prints them."""
+
+    @property
+    def published(self) -> dict[str, float]:
+        """The same as numbers."""
+        return {metric: quantity(text) for metric, text in self.printed.items()}
 
     @property
     def quoted(self) -> bool:
@@ -109,11 +114,11 @@ def cells_of(variants: Iterable[Any], published: Iterable[dict[str, Any]], metri
     cells = []
     for variant in variants:
         fitting = [e for e in published if "model" not in e and _axes(e, metrics).items() <= variant.axes.items()]
-        numbers = {m: quantity(e[m]) for e in fitting for m in metrics & e.keys()}
+        numbers = {m: e[m] for e in fitting for m in metrics & e.keys()}
         cells.append(Cell(f"{variant.dataset}/{variant.name}", variant.axes | {"model": OURS}, variant, numbers))
     for entry in published:
         if "model" in entry:
-            numbers = {m: quantity(entry[m]) for m in metrics & entry.keys()}
+            numbers = {m: entry[m] for m in metrics & entry.keys()}
             cells.append(Cell(entry["model"], _axes(entry, metrics) | {"model": entry["model"]}, None, numbers))
     return cells
 

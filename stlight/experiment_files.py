@@ -22,6 +22,12 @@ def quantity(printed: str) -> float:
     return float(number) * _UNITS.get(unit, 1)
 
 
+def half_unit(printed: str) -> float:
+    """Half of the last digit printed: no nearer than that does a number as printed say what was rounded to it."""
+    digits = len(printed.rstrip("KMG").partition(".")[2])
+    return 0.5 * _UNITS.get(printed[-1], 1) * 10.0**-digits
+
+
 _UNITS = {"K": 1e3, "M": 1e6, "G": 1e9}
 _QUANTITY = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?[KMG]?")
 

@@ -47,7 +47,7 @@ class Case:
         values = 100 + means[:, None] + spreads[:, None] * draw(rng, noise, (len(means), n))
         values[rng.random(values.shape) < self.diverging] = math.inf
         # The published number of each cell is the scale that margins are stated in.
-        cells = [Cell(str(i), {"x": i}, SimpleNamespace(dataset="d"), {"mse": 100.0}) for i in range(len(means))]
+        cells = [Cell(str(i), {"x": i}, SimpleNamespace(dataset="d"), {"mse": "100.0"}) for i in range(len(means))]
         grid = fit_noise(list(values))
         experiment = SimpleNamespace(published=[], axes=["x"])
         tests = {

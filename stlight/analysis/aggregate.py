@@ -265,7 +265,7 @@ def _add_standing(experiment: Experiment, table: pd.DataFrame) -> None:
         ranking = statistics.rank([_losses(table.loc[i], str(metric)) for i in rows])
         table.attrs["rankings"][dataset, metric] = ranking
         for i, tie, p_best in zip(rows, ranking.ties, ranking.p_best, strict=True):
-            if table.loc[i, "n"]:
+            if table.loc[i, "n"] and any(ranking.ties):
                 table.loc[i, "standing"] = ("best" if sum(ranking.ties) == 1 else "tie") if tie else "worse"
             table.loc[i, "p_best"] = p_best
 

@@ -22,6 +22,7 @@ from stlight.analysis.errata import different_results
 from stlight.analysis.statistics import Difference, Noise, Test
 from stlight.analysis.words import METRIC_LABELS, axis_text, is_higher_better, number
 from stlight.claims import COUNT_KINDS, COUNTED_METRICS, OURS, Cell, Claim, cells_of, groups, sides
+from stlight.experiment_files import half_unit
 from stlight.experiments import Experiment, Plan, Variant
 
 VERDICTS = ("reproduced", "contradicted", "undecided", "untested")
@@ -115,7 +116,7 @@ def on_published(experiment: Experiment, claim: Claim, repeats: dict[str, float]
     def values(cell: Cell, metric: str) -> np.ndarray:
         return np.array([cell.published[metric]])
 
-    test = build_test(experiment, claim, cells, values, lambda cell, metric: Noise())
+    test = build_test(experiment, claim, cells, values, lambda cell, metric: Noise(), printed=True)
     verdict = statistics.arithmetic(test)
     deciding = _deciding(test, verdict)
     parts = _parts(test, claim, verdict)
@@ -134,7 +135,8 @@ def sides_or_line(claim: Claim, group: list[Cell]) -> tuple[list[Cell], ...]:
 
 def _arithmetic_words(verdict: str, deciding: Difference, parts: list[Part]) -> str:
     if verdict == "undecided":
-        return f"printed alike: {deciding.label}"
+        alike = "printed alike" if not deciding.estimate else "no more apart than the printed digits are rounded"
+        return f"{alike}: {deciding.label}"
     against = [part for part in parts if not part.as_stated]
     if verdict == "reproduced" or not against:
         return f"arithmetic on printed numbers: {deciding.label}"
@@ -168,8 +170,12 @@ def build_test(
     cells: list[Cell],
     values: Callable[[Cell, str], np.ndarray],
     noise: Callable[[Cell, str], Noise],
+    printed: bool = False,
 ) -> Test:
-    """The differences that a claim comes to. `values` gives the numbers of a cell, one for each seed, as printed."""
+    """The differences that a claim comes to. `values` gives the numbers of a cell, one for each seed, as they are printed.
+
+    `printed`: they are the paper's, rounded to the digits it prints.
+    """
 
     def losses(cell: Cell, metric: str) -> np.ndarray:
         found = values(cell, metric)
@@ -177,8 +183,11 @@ def build_test(
 
     def difference(better: Cell, worse: Cell, metric: str, threshold: float = 0.0) -> Difference:
         a, b = losses(better, metric), losses(worse, metric)
-        words = f"{_metric(metric)} {_mean(a, metric)} ({_name(experiment, better)}) against {_mean(b, metric)}"
-        return Difference(a, b, noise(better, metric), threshold, f"{words} ({_name(experiment, worse)})", metric)
+        shown = [c.printed[metric] if printed else _mean(v, metric) for c, v in ((better, a), (worse, b))]
+        words = f"{_metric(metric)} {shown[0]} ({_name(experiment, better)}) against {shown[1]}"
+        label = f"{words} ({_name(experiment, worse)})"
+        resolution = max(half_unit(cell.printed[metric]) for cell in (better, worse)) if printed else 0.0
+        return Difference(a, b, noise(better, metric), threshold, resolution, label, metric)
 
     alternatives: list[list[tuple[Difference, ...]]] = []
     fails: list[tuple[Difference, ...]] = []

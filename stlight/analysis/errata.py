@@ -10,7 +10,7 @@ import yaml
 
 from stlight.analysis.words import METRIC_LABELS, is_higher_better
 from stlight.claims import OURS
-from stlight.experiment_files import ExperimentError, quantity, read_yaml
+from stlight.experiment_files import ExperimentError, half_unit, quantity, read_yaml
 from stlight.experiments import Experiment, Plan, Variant
 
 FIELDS = ("id", "place", "says", "should", "here")
@@ -43,10 +43,8 @@ class Printed:
 
     @property
     def half_unit(self) -> float:
-        """Half of the last digit printed: nearer than that, two numbers are the same."""
-        digits = len(self.text.rstrip("KMG").partition(".")[2])
-        unit = quantity("1" + self.text[-1]) if self.text[-1] in "KMG" else 1.0
-        return 0.5 * unit * 10.0**-digits
+        """Nearer than that, two numbers are the same."""
+        return half_unit(self.text)
 
     def differs(self, other: "Printed") -> bool:
         """Whether no one number can have been rounded to both."""

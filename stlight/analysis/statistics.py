@@ -82,6 +82,8 @@ class Difference:
     b: np.ndarray
     noise: Noise = Noise()
     threshold: float = 0.0
+    resolution: float = 0.0
+    """Of the values themselves: what is nearer to the threshold than this is neither above nor below it."""
     label: str = ""
     """What is compared, for a reader."""
     metric: str = ""
@@ -248,10 +250,10 @@ def holm(p: Mapping[str, float], size: int) -> dict[str, float]:
 
 
 def arithmetic(test: Test) -> Verdict:
-    """The verdict on single numbers: whether they stand as the sentence says. Equal digits decide nothing."""
+    """The verdict on single numbers: whether they stand as the sentence says. Within their rounding nothing is decided."""
 
     def some_holds(groups: Either) -> bool:
-        return any(all(round(d.estimate - d.threshold, 9) > 0 for d in group) for group in groups)
+        return any(all(d.estimate - d.threshold > d.resolution * (1 + 1e-6) for d in group) for group in groups)
 
     return "reproduced" if some_holds(test.holds) else "contradicted" if some_holds(test.fails) else "undecided"
 
@@ -295,12 +297,11 @@ def rank(cells: Sequence[np.ndarray], draws: int = 20_000) -> Ranking:
     means = {i: float(cells[i].mean()) for i in there}
     ties, p_best = [False] * len(cells), [math.nan] * len(cells)
     finite = [i for i in there if math.isfinite(means[i])]
-    if not finite:
+    if not finite or len(there) < 2:
         return Ranking(noise, ties=ties, p_best=p_best)
     best = min(finite, key=lambda i: means[i])
-    rivals = max(1, len(there) - 1)
     for i in there:
-        ties[i] = i == best or rivals * Difference(cells[best], cells[i], noise).p_above() > (1 - CONFIDENCE)
+        ties[i] = i == best or (len(there) - 1) * Difference(cells[best], cells[i], noise).p_above() > (1 - CONFIDENCE)
     seeds = min(len(cells[i]) for i in there)
     if seeds < 2:
         return Ranking(noise, ties=ties, p_best=p_best)
