@@ -73,7 +73,8 @@ def locked():
 
 def test_every_dependency_is_locked_within_its_bounds(locked):
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    requirements = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["test"]]
+    extras = project["optional-dependencies"].values()
+    requirements = [Requirement(text) for texts in (project["dependencies"], *extras) for text in texts]
     for requirement in requirements:
         assert locked[canonical(requirement.name)] in requirement.specifier, requirement
 
