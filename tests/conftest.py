@@ -3,6 +3,7 @@ import os
 # Before torch is loaded: one thread, so that tests running side by side do not fight over the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +50,9 @@ def with_and_without_kernels(request: pytest.FixtureRequest, monkeypatch: pytest
         monkeypatch.setattr(frames, "_kernels", lambda: None)
     elif frames._kernels() is None:
         pytest.skip("no C compiler")
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> Path:
+    """A copy of the workflow folder to change."""
+    return shutil.copytree(WORKFLOW, tmp_path / "workflow")

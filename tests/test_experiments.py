@@ -1,31 +1,11 @@
-import shutil
-
 import pytest
-import yaml
 
 from stlight.config import DEFAULTS, ConfigError, RunConfig
 from stlight.experiment_files import ExperimentError, quantity
 from stlight.experiments import load_plan
 
 from .conftest import WORKFLOW
-
-
-@pytest.fixture
-def workflow(tmp_path):
-    """A copy of the workflow folder to change."""
-    return shutil.copytree(WORKFLOW, tmp_path / "workflow")
-
-
-def write(workflow, name="mine", **content):
-    base = {
-        "title": "Mine",
-        "paper": {"section": "-", "item": "Mine"},
-        "summary": "Words.",
-        "grid": {"depth": [8, 16]},
-        "metrics": ["mse"],
-        "figure": {"kind": "lines"},
-    }
-    (workflow / "experiments" / f"{name}.yaml").write_text(yaml.safe_dump(base | content))
+from .tiny_runs import write_experiment
 
 
 def test_the_paper_scale_is_the_supplement_s(paper):
@@ -114,7 +94,7 @@ def test_official_files_are_taken_where_they_lie(tmp_path):
 
 def test_a_new_file_is_a_new_experiment_and_shares_runs(workflow):
     before = load_plan(workflow, "demo")
-    write(workflow, grid={"dilation": [3, 4], "skip": [True, False]})
+    write_experiment(workflow, grid={"dilation": [3, 4], "skip": [True, False]})
     after = load_plan(workflow, "demo")
     added = set(after.runs) - set(before.runs)
     assert added == {f"mmnist/{name}/seed0" for name in ("dilation=4", "dilation=4+skip=false")}
@@ -173,14 +153,14 @@ def test_numbers_mean_the_same_however_they_are_written(workflow):
     ],
 )
 def test_wrong_files_are_answered_in_one_line(workflow, content, words):
-    write(workflow, **content)
+    write_experiment(workflow, **content)
     with pytest.raises(ExperimentError, match=words) as caught:
         load_plan(workflow, "demo")
     assert "\n" not in str(caught.value)
 
 
 def test_whole_seeds_written_as_decimals_are_whole(workflow):
-    write(workflow, seeds=2.0)
+    write_experiment(workflow, seeds=2.0)
     assert load_plan(workflow, "demo").experiments["mine"].seeds == 2
 
 
@@ -254,13 +234,15 @@ def test_a_scale_s_name_stays_a_folder_under_the_results(name):
 
 @pytest.mark.parametrize("name", ["$(touch x)", "a;b", "a b", "ä+b", "-n"])
 def test_an_experiment_s_name_is_plain(workflow, name):
-    write(workflow, name)
+    write_experiment(workflow, name)
     with pytest.raises(ExperimentError, match="is made of letters, digits, _ and -"):
         load_plan(workflow, "demo")
 
 
 def test_no_variant_s_name_has_a_comma(demo, workflow):
     # Snakemake cuts wildcards there when it hands a job to another process.
-    write(workflow, grid={"depth": [8, 16], "decoder": ["shuffle_reassemble", "reassemble_shuffle"]}, base={"max_lr": 0.003})
+    write_experiment(
+        workflow, grid={"depth": [8, 16], "decoder": ["shuffle_reassemble", "reassemble_shuffle"]}, base={"max_lr": 0.003}
+    )
     assert "mmnist/depth=8+decoder=reassemble_shuffle+lr=0.003/seed0" in load_plan(workflow, "demo").runs
     assert not any("," in name for name in demo.runs)

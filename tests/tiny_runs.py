@@ -1,9 +1,10 @@
-"""Runs of a second, and what they leave; and records of runs that never were."""
+"""Runs of a second, and what they leave; records of runs that never were; and an experiment of one's own."""
 
 import math
 
 import numpy as np
 import pandas as pd
+import yaml
 from safetensors.torch import load_file
 
 from stlight.config import RunConfig
@@ -57,3 +58,16 @@ def record_untrained(folder, name, config, status="done", losses=(4.0, 2.0, 1.0)
     history = pd.DataFrame({"epoch": range(1, len(losses) + 1), "train_loss": losses})
     history["test_mse"] = history["train_loss"] * 100
     history.to_csv(folder / "runs" / name / "history.csv", index=False)
+
+
+def write_experiment(workflow, name="mine", **content):
+    """An experiment's file: two depths and their MSE, and whatever is told."""
+    base = {
+        "title": "Mine",
+        "paper": {"section": "-", "item": "Mine"},
+        "summary": "Words.",
+        "grid": {"depth": [8, 16]},
+        "metrics": ["mse"],
+        "figure": {"kind": "lines"},
+    }
+    (workflow / "experiments" / f"{name}.yaml").write_text(yaml.safe_dump(base | content))
