@@ -5,6 +5,7 @@ import io
 import math
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -82,7 +83,7 @@ class RunView:
     curve: str
     """Points of the test MSE by epoch, for a polyline in a box of 200 × 60."""
     ends: tuple[str, str]
-    settings: list[tuple[str, str]]
+    facts: list[tuple[str, str]]
     command: str
 
 
@@ -248,10 +249,34 @@ def _run(record: RunRecord, plan: Plan, folder: Path, settings: list[str]) -> Ru
             ends = (number(values[0], "mse"), number(values[-1], "mse"))
     except RecordError as error:
         ends = (str(error), "")
-    sections = record.config.model_dump(exclude={"seed"})
-    settings_shown = [(name, axis_text(name, value)) for section in sections.values() for name, value in section.items()]
     command = ["python", "-m", "stlight", "train", record.run, "--scale", plan.scale.name, *settings]
-    return RunView(record, curve, ends, [*settings_shown, ("seed", str(record.config.seed))], shlex.join(command))
+    return RunView(record, curve, ends, _facts(record), shlex.join(command))
+
+
+def _facts(record: RunRecord) -> list[tuple[str, str]]:
+    """All that a run's record says of where its numbers come from."""
+    made, data = record.provenance, record.provenance.get("data", {})
+    sections = record.config.model_dump(exclude={"seed"}).values()
+    return [
+        ("seed", str(record.config.seed)),
+        ("metrics, last epoch", _listed(record.metrics["last"])),
+        ("code", f"commit {made.get('code', '?')}, sources {made.get('source', '?')}"),
+        ("libraries", f"{_listed(made.get('libraries', {}))}, Python {made.get('python', '?')}"),
+        (
+            "data",
+            f"{record.config.data.dataset}, {record.config.data.source}, SHA-256 {data.get('sha256') or 'none: generated'}",
+        ),
+        ("device", _listed({name: value for name, value in record.device.items() if not isinstance(value, dict)})),
+        ("parameters, FLOPs", f"{record.num_params:,}, {record.flops:,}"),
+        ("seconds", _listed(record.seconds)),
+        ("started", str(made.get("started", "?"))),
+        ("configuration", f"{record.config_hash}: {_listed({n: v for section in sections for n, v in section.items()})}"),
+    ]
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    shown = {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in values.items()}
+    return ", ".join(f"{name} {text}" for name, text in shown.items())
 
 
 def _effect(finding: Finding) -> str:
