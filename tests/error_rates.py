@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 from tabulate import tabulate
 
+from stlight.analysis.aggregate import interval
 from stlight.analysis.claims import build_test
 from stlight.analysis.statistics import fit_noise, judge
 from stlight.claims import Cell, Claim
@@ -116,11 +117,29 @@ def measure(trials, names=tuple(CASES), seeds=SEEDS, noises=NOISES, effects=EFFE
         return dict(zip(tasks, pool.map(rates, tasks, chunksize=1), strict=True))
 
 
+def coverage(n, trials=20_000, resamples=1000):
+    """How often an interval called 95 % holds the true mean of n normal numbers: Student's t, and the percentile bootstrap."""
+    rng = np.random.default_rng(n)
+    by_t = by_bootstrap = 0
+    for _ in range(trials):
+        values = rng.standard_normal(n)
+        low, high = interval(list(values))
+        by_t += low <= 0 <= high
+        low, high = np.percentile(values[rng.integers(0, n, (resamples, n))].mean(1), [2.5, 97.5])
+        by_bootstrap += low <= 0 <= high
+    return by_t / trials, by_bootstrap / trials
+
+
 def main():
     parser = argparse.ArgumentParser(prog="python -m tests.error_rates", description=__doc__)
     parser.add_argument("--trials", type=int, default=4000)
     parser.add_argument("--quick", action="store_true", help="200 trials")
+    parser.add_argument("--coverage", action="store_true", help="instead, how often intervals hold the truth")
     options = parser.parse_args()
+    if options.coverage:
+        rows = [[n, *(f"{share:.1%}" for share in coverage(n))] for n in (3, 5, 10)]
+        print(tabulate(rows, ["n", "t interval", "percentile bootstrap"], tablefmt="github"))
+        return
     trials = 200 if options.quick else options.trials
     found = measure(trials)
     rows = []

@@ -144,7 +144,7 @@ def _item(
         experiment,
         table_blocks(experiment, table, folder),
         [n for n in table_notes(experiment, plan.scale, table, folder) if not n.startswith("Not there yet")],
-        [_cell(experiment, i, row, audit) for i, row in table.iterrows() if row["n"]],
+        [_cell(experiment, i, row, audit) for i, row in table.iterrows() if row["n"] and experiment.train],
         _data_uri(figure.read_bytes(), "image/svg+xml") if figure else "",
         _movies(experiment, table, folder) if experiment.train else [],
         waiting,

@@ -73,8 +73,10 @@ def test_every_output_is_there_and_runs_are_shared(finished):
     assert runs == ["mmnist/k1=5/seed0", "mmnist/stlight_l/seed0"]
     for name in ("kernels", "seeds"):
         assert {path.suffix for path in out.glob(f"tables/{name}.*")} == {".csv", ".md", ".tex"}
-        assert {path.suffix for path in out.glob(f"figures/{name}.*")} == {".png", ".svg"}
+        assert {path.suffix for path in out.glob(f"figures/{name}.*")} == {".png", ".svg", ".pdf"}
         assert {path.suffix for path in out.glob(f"examples/{name}.*")} == {".png", ".svg"}
+    for name in ("report.html", "claims.csv", "errata.md", "noise_floor.csv", "selection_audit.csv"):
+        assert (out / name).stat().st_size > 0
     table = pd.read_csv(out / "tables" / "kernels.csv")
     record = read_record(out / "runs" / "mmnist" / "k1=5" / "seed0" / "record.json")
     assert table.set_index("k1").loc[5, "measured"] == pytest.approx(record.metrics["last"]["mse"])
@@ -139,8 +141,8 @@ def test_wrong_experiments_are_answered_before_anything_starts(repository, tmp_p
 def test_the_paper_s_graph_has_the_supplement_s_runs(tmp_path):
     output = snakemake("--config", "scale=paper", "-n", cwd=tmp_path, snakefile=REPOSITORY / "Snakefile")
     jobs = counts(output)
-    assert jobs["train"] == 66
-    assert jobs["analyse"] + jobs["analyse_counts"] == 8
+    assert jobs["train"] == 83
+    assert jobs["analyse"] + jobs["analyse_counts"] == 9
 
 
 def test_directory_option_puts_results_there(repository, tmp_path):
@@ -163,7 +165,7 @@ def test_status_shows_every_run(repository, finished):
     assert re.search(r"mmnist/k1=5/seed0 +done", done.stdout)
     assert re.search(r"scale smoke: (\d+) runs: \1 done", done.stdout)
     elsewhere = run_cli("status", "--scale", "demo", cwd=finished)
-    assert "66 runs: 66 waiting" in elsewhere.stdout
+    assert "83 runs: 83 waiting" in elsewhere.stdout
 
 
 def test_verbs_answer_mistakes_in_one_line(finished):
