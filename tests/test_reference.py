@@ -1,4 +1,4 @@
-"""The run that is kept for readers fits the experiments as they are now. If not: results/README.md says how to make it again."""
+"""The run that is kept for readers fits the experiments as they are. If not: results/README.md says how to make it anew."""
 
 import io
 
