@@ -20,7 +20,7 @@ from stlight.analysis.aggregate import (
 )
 from stlight.analysis.errata import different_results
 from stlight.analysis.statistics import Difference, Noise, Test
-from stlight.analysis.words import METRIC_LABELS, axis_text, is_higher_better, number
+from stlight.analysis.words import METRIC_LABELS, axis_text, field_label, is_higher_better, number
 from stlight.claims import COUNT_KINDS, COUNTED_METRICS, OURS, Cell, Claim, cells_of, groups, sides
 from stlight.experiment_files import half_unit
 from stlight.experiments import Experiment, Plan, Variant
@@ -184,8 +184,11 @@ def build_test(
     def difference(better: Cell, worse: Cell, metric: str, threshold: float = 0.0) -> Difference:
         a, b = losses(better, metric), losses(worse, metric)
         shown = [c.printed[metric] if printed else _mean(v, metric) for c, v in ((better, a), (worse, b))]
-        words = f"{_metric(metric)} {shown[0]} ({_name(experiment, better)}) against {shown[1]}"
-        label = f"{words} ({_name(experiment, worse)})"
+        # Of many axes those that matter here; a place on one or two is told whole.
+        matter = [a for a in experiment.axes if a in claim.each or better.place.get(a) != worse.place.get(a)]
+        told = experiment.axes if len(experiment.axes) <= 2 else matter
+        names = [_name(experiment, cell, told) for cell in (better, worse)]
+        label = f"{_metric(metric)} {shown[0]} ({names[0]}) against {shown[1]} ({names[1]})"
         resolution = max(half_unit(cell.printed[metric]) for cell in (better, worse)) if printed else 0.0
         return Difference(a, b, noise(better, metric), threshold, resolution, label, metric)
 
@@ -508,12 +511,13 @@ def _cells(experiment: Experiment, claim: Claim) -> list[Cell]:
     return [c for c in cells if not c.quoted or set(claim.metrics) <= c.published.keys()]
 
 
-def _name(experiment: Experiment, cell: Cell) -> str:
+def _name(experiment: Experiment, cell: Cell, axes: list[str]) -> str:
+    """What a reader calls a cell beside another: its model, or its place on the axes that matter there."""
     if cell.quoted:
         return cell.label
     if any("model" in entry for entry in experiment.published):
         return OURS
-    return ", ".join(f"{axis} = {axis_text(axis, cell.place[axis])}" for axis in experiment.axes)
+    return ", ".join(f"{field_label(axis)} = {axis_text(axis, cell.place[axis])}" for axis in axes)
 
 
 def _metric(metric: str) -> str:

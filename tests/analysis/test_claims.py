@@ -127,7 +127,7 @@ def test_every_quoted_sentence_is_the_supplements(paper):
 
     text = plain(Path(FULL_TEXT).read_text())
     for experiment in paper.experiments.values():
-        for claim in experiment.claims:
+        for claim in experiment.claims if experiment.section != "-" else ():
             for part in claim.sentence.split("[…]"):
                 # Formulas lose their shape in the text of a page.
                 words = [plain(piece) for piece in re.split(r"O\(.*|k_T1 = 3.*|T · C.*|k_T1 and", part)]
@@ -137,7 +137,8 @@ def test_every_quoted_sentence_is_the_supplements(paper):
 
 def test_every_section_has_claims(paper):
     sections = {claim.section for experiment in paper.experiments.values() for claim in experiment.claims}
-    assert sections == set("ABCDEF")
+    # Beside the supplement's own, those about what it leaves open.
+    assert sections == set("ABCDEF-")
 
 
 # --- on runs

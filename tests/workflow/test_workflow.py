@@ -82,6 +82,13 @@ def test_every_output_is_there_and_runs_are_shared(finished):
     assert table.set_index("k1").loc[5, "measured"] == pytest.approx(record.metrics["last"]["mse"])
 
 
+def test_snakemake_s_own_report_holds_the_page(repository, finished):
+    again(repository, finished, "--report", "snakemake.html")
+    text = (finished / "snakemake.html").read_text()
+    for name in ("report.html", "claims.csv", "kernels.png", "seeds.csv"):
+        assert name in text
+
+
 def test_called_again_it_does_nothing(repository, finished):
     assert "Nothing to be done" in again(repository, finished)
     # Nor after a word that changes no meaning.
@@ -211,6 +218,10 @@ def test_a_run_that_fails_for_good_leaves_the_rest_finished_and_says_what_waits(
     assert (table.loc[3, "status"], table.loc[9, "status"]) == ("done", "waiting")
     text = (out / "unfinished" / "tables" / "fails.md").read_text()
     assert "Not there yet: mmnist/k1=9/seed0: waiting: ended without a word" in text
+    page = (out / "report.html").read_text()
+    assert "mmnist/k1=9/seed0: waiting: ended without a word" in page
+    # The figure of the cells there are.
+    assert page.count("<figure><img") == 4
     assert run_cli(
         "analyse", "fails", "--complete", "--scale", "smoke", "--workflow", repository / "workflow", cwd=broken
     ).returncode
@@ -220,6 +231,7 @@ def test_a_run_that_fails_for_good_leaves_the_rest_finished_and_says_what_waits(
     again(repository, broken)
     assert "Not there yet" not in (out / "tables" / "fails.md").read_text()
     assert list((out / "unfinished").glob("*/*")) == []
+    assert "waiting" not in (out / "report.html").read_text().partition("<main>")[2].lower()
     assert "Nothing to be done" in again(repository, broken)
 
 
