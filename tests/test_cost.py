@@ -21,7 +21,7 @@ def test_a_stated_rate_gives_the_hours_that_are_reckoned_by_hand(capsys, tmp_pat
     hours = 2000 * (10_000 * 3 + 11_000) * 33_686_732_800 / 1e12 / 3600
     (line,) = (line for line in printed.splitlines() if line.startswith("table2_openstl"))
     assert f" {hours:.0f} h " in line
-    assert "83 runs" in printed
+    assert "71 runs" in printed
     assert "with 4 side by side" in printed
 
 
