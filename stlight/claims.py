@@ -127,6 +127,11 @@ def _axes(entry: dict[str, Any], metrics: set[str]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key not in metrics | {"model", "source"}}
 
 
+def with_metrics(claim: Claim, cells: Iterable[Cell]) -> list[Cell]:
+    """The cells that a claim may speak of: a quoted row that lacks one of its metrics is none."""
+    return [c for c in cells if not c.quoted or set(claim.metrics) <= c.printed.keys()]
+
+
 def select(cells: Iterable[Cell], places: Place | list[Place]) -> list[Cell]:
     """The cells at any of the places, in their order. A place that names no model speaks of our own variants."""
     wanted = places if isinstance(places, list) else [places]
@@ -168,7 +173,7 @@ def check_claims(path: Path, claims: list[Claim], cells: list[Cell], axes: list[
         for name in claim.each:
             if name not in axes:
                 refuse(f"each: unknown axis {name!r}{nearest(name, axes)}")
-        _check_terms(claim, cells, axes, refuse)
+        _check_terms(claim, with_metrics(claim, cells), axes, refuse)
 
 
 def _check_terms(claim: Claim, cells: list[Cell], axes: list[str], refuse: Callable[[str], None]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from tabulate import tabulate
 
 from stlight.analysis.aggregate import interval
-from stlight.analysis.claims import build_test
+from stlight.analysis.comparisons import build_test
 from stlight.analysis.statistics import fit_noise, judge
 from stlight.claims import Cell, Claim
 

@@ -29,6 +29,7 @@ def claim(**content):
         (claim(metric="mse", better=TWO | {"this": {"depth": 4}}), "better: this: no cell has depth = 4"),
         (claim(metric="mse", better=TWO | {"this": {"depth": [8, 16]}}), "a cell would be compared with itself"),
         (claim(metric="mse", better=TWO | {"than": {"model": "Nobody"}}), "no cell has model = Nobody"),
+        (claim(metric="flops", better=TWO | {"than": {"model": "others"}}), "than: no cell has model = others"),
         (claim(metric="mse", better=TWO, each=["k1"]), "each: unknown axis 'k1'"),
         (claim(metric="mse", better=TWO, each=["depth"]), "nothing to compare at each depth"),
         (claim(metric="mse", improves_along="k1"), "improves_along: must be one of depth, got 'k1'"),

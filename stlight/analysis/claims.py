@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ from stlight.analysis.aggregate import (
     missing_runs,
     values_by_seed,
 )
+from stlight.analysis.comparisons import build_test, claimed_cells, compared_cells, metric_name
 from stlight.analysis.errata import different_results
 from stlight.analysis.statistics import Difference, Noise, Test
-from stlight.analysis.words import METRIC_LABELS, axis_text, field_label, is_higher_better, number
-from stlight.claims import COUNT_KINDS, COUNTED_METRICS, OURS, Cell, Claim, cells_of, groups, sides
-from stlight.experiment_files import half_unit
+from stlight.analysis.words import axis_text, is_higher_better, number
+from stlight.claims import COUNT_KINDS, COUNTED_METRICS, Cell, Claim, groups
 from stlight.experiments import Experiment, Plan, Variant
 
 VERDICTS = ("reproduced", "contradicted", "undecided", "untested")
@@ -106,12 +105,12 @@ def on_published(experiment: Experiment, claim: Claim, repeats: dict[str, float]
         return replace(blank, why="a formula, of which the supplement prints no value")
     if claim.kind == "smaller_spread":
         return replace(blank, why="the supplement prints no results of single seeds")
-    cells = _cells(experiment, claim)
-    spoken_of = {id(cell): cell for group in groups(claim, cells) for side in sides_or_line(claim, group) for cell in side}
+    cells = claimed_cells(experiment, claim)
+    spoken_of = {id(cell): cell for group in groups(claim, cells) for side in compared_cells(claim, group) for cell in side}
     for metric in claim.metrics:
         for cell in spoken_of.values():
             if metric not in cell.published:
-                return replace(blank, why=f"the supplement prints no {_metric(metric)} here")
+                return replace(blank, why=f"the supplement prints no {metric_name(metric)} here")
 
     def values(cell: Cell, metric: str) -> np.ndarray:
         return np.array([cell.published[metric]])
@@ -126,11 +125,6 @@ def on_published(experiment: Experiment, claim: Claim, repeats: dict[str, float]
     if verdict != "undecided" and not deciding.threshold and abs(effect) <= repeat:
         words.append(f"no more than the {repeat:g} by which the paper's own repeats of one configuration differ")
     return replace(blank, verdict=verdict, effect=effect, n=1, why="; ".join(words), parts=parts)
-
-
-def sides_or_line(claim: Claim, group: list[Cell]) -> tuple[list[Cell], ...]:
-    """All cells that a claim compares within one of its groups."""
-    return ([c for c in group if not c.quoted],) if claim.kind == "improves_along" else sides(claim, group)
 
 
 def _arithmetic_words(verdict: str, deciding: Difference, parts: list[Part]) -> str:
@@ -164,125 +158,6 @@ def _listing(values: np.ndarray, metric: str) -> str:
     return ", ".join("diverged" if math.isinf(v) else number(sign * float(v), metric) for v in values)
 
 
-def build_test(
-    experiment: Experiment,
-    claim: Claim,
-    cells: list[Cell],
-    values: Callable[[Cell, str], np.ndarray],
-    noise: Callable[[Cell, str], Noise],
-    printed: bool = False,
-) -> Test:
-    """The differences that a claim comes to. `values` gives the numbers of a cell, one for each seed, as they are printed.
-
-    `printed`: they are the paper's, rounded to the digits it prints.
-    """
-
-    def losses(cell: Cell, metric: str) -> np.ndarray:
-        found = values(cell, metric)
-        return -found if is_higher_better(metric) else found
-
-    def difference(better: Cell, worse: Cell, metric: str, threshold: float = 0.0) -> Difference:
-        a, b = losses(better, metric), losses(worse, metric)
-        shown = [c.printed[metric] if printed else _mean(v, metric) for c, v in ((better, a), (worse, b))]
-        # Of many axes those that matter here; a place on one or two is told whole.
-        matter = [a for a in experiment.axes if a in claim.each or better.place.get(a) != worse.place.get(a)]
-        told = experiment.axes if len(experiment.axes) <= 2 else matter
-        names = [_name(experiment, cell, told) for cell in (better, worse)]
-        label = f"{_metric(metric)} {shown[0]} ({names[0]}) against {shown[1]} ({names[1]})"
-        resolution = max(half_unit(cell.printed[metric]) for cell in (better, worse)) if printed else 0.0
-        return Difference(a, b, noise(better, metric), threshold, resolution, label, metric)
-
-    alternatives: list[list[tuple[Difference, ...]]] = []
-    fails: list[tuple[Difference, ...]] = []
-    for group, metric in itertools.product(groups(claim, cells), claim.metrics):
-        for_it, against = _KINDS[claim.kind](claim, group, metric, difference, losses)
-        alternatives.append(for_it)
-        fails += against
-    holds = tuple(tuple(itertools.chain(*choice)) for choice in itertools.product(*alternatives))
-    return Test(holds, tuple(fails))
-
-
-Groups = list[tuple[Difference, ...]]
-Compare = Callable[..., Difference]
-Losses = Callable[[Cell, str], np.ndarray]
-
-
-def _better(claim: Claim, group: list[Cell], metric: str, compare: Compare, _: Losses) -> tuple[Groups, Groups]:
-    pairs = list(itertools.product(*sides(claim, group)))
-    return [tuple(compare(a, b, metric) for a, b in pairs)], [(compare(b, a, metric),) for a, b in pairs]
-
-
-def _optimum_in(claim: Claim, group: list[Cell], metric: str, compare: Compare, _: Losses) -> tuple[Groups, Groups]:
-    inside, outside = sides(claim, group)
-    return (
-        [tuple(compare(a, b, metric) for b in outside) for a in inside],
-        [tuple(compare(b, a, metric) for a in inside) for b in outside],
-    )
-
-
-def _as_good_as_best(claim: Claim, group: list[Cell], metric: str, compare: Compare, _: Losses) -> tuple[Groups, Groups]:
-    inside, outside = sides(claim, group)
-    pairs = [(a, b) for a in inside for b in [*inside, *outside] if a is not b]
-
-    def margin(cell: Cell) -> float:
-        return _in_proportion(claim.terms["margin"], cell, metric, compare)
-
-    return (
-        [tuple(compare(a, b, metric, -margin(b)) for a, b in pairs)],
-        [(compare(b, a, metric, margin(b)),) for a, b in pairs],
-    )
-
-
-def _improves_along(claim: Claim, group: list[Cell], metric: str, compare: Compare, _: Losses) -> tuple[Groups, Groups]:
-    line = sorted((cell for cell in group if not cell.quoted), key=lambda cell: cell.place[claim.terms])
-    steps = list(itertools.pairwise(line))
-    return [tuple(compare(b, a, metric) for a, b in steps)], [(compare(a, b, metric),) for a, b in steps]
-
-
-def _gains(claim: Claim, group: list[Cell], metric: str, compare: Compare, _: Losses) -> tuple[Groups, Groups]:
-    (this,), (over,) = sides(claim, group)
-    by, margin = (_in_proportion(claim.terms[key], over, metric, compare) for key in ("by", "margin"))
-    more, less = compare(this, over, metric, by - margin), compare(over, this, metric, -(by + margin))
-    return (
-        [(more, less)],
-        [(compare(over, this, metric, margin - by),), (compare(this, over, metric, by + margin),)],
-    )
-
-
-def _smaller_spread(claim: Claim, group: list[Cell], metric: str, compare: Compare, losses: Losses) -> tuple[Groups, Groups]:
-    (this,), (than,) = sides(claim, group)
-
-    def deviations(one: Cell, other: Cell) -> Difference:
-        # Brown and Forsythe: spreads are compared by the distances from the median.
-        a, b = (_distances(losses(cell, metric)) for cell in (one, other))
-        compared = compare(one, other, metric)
-        return replace(compared, a=a, b=b, noise=Noise(), label=f"spread of {compared.label}")
-
-    return [(deviations(this, than),)], [(deviations(than, this),)]
-
-
-def _distances(values: np.ndarray) -> np.ndarray:
-    """From their median; a run that diverged is infinitely far from any."""
-    finite = np.isfinite(values)
-    return np.where(finite, np.abs(values - (np.median(values[finite]) if finite.any() else 0.0)), math.inf)
-
-
-_KINDS: dict[str, Callable[[Claim, list[Cell], str, Compare, Losses], tuple[Groups, Groups]]] = {
-    "better": _better,
-    "optimum_in": _optimum_in,
-    "as_good_as_best": _as_good_as_best,
-    "improves_along": _improves_along,
-    "gains": _gains,
-    "smaller_spread": _smaller_spread,
-}
-
-
-def _in_proportion(amount: float, cell: Cell, metric: str, compare: Compare) -> float:
-    """An amount in the paper's units, in the units of this scale: the same share of the cell it is measured against."""
-    here, printed = abs(float(compare(cell, cell, metric).b.mean())), abs(cell.published.get(metric, 0.0))
-    return amount * here / printed if printed and math.isfinite(here) else float(amount)
-
-
 class _Measured:
     """The measured findings of one experiment."""
 
@@ -305,8 +180,8 @@ class _Measured:
             elif claim.kind in COUNT_KINDS:
                 found[claim.id] = self._count(blank)
             else:
-                cells = _cells(self.experiment, claim)
-                spoken_of = [c for group in groups(claim, cells) for side in sides_or_line(claim, group) for c in side]
+                cells = claimed_cells(self.experiment, claim)
+                spoken_of = [c for group in groups(claim, cells) for side in compared_cells(claim, group) for c in side]
                 if why := self._cannot(claim, spoken_of):
                     found[claim.id] = replace(blank, why=why)
                     continue
@@ -340,7 +215,7 @@ class _Measured:
             for cell in cells:
                 values = self._values(cell, metric)
                 if np.isnan(values).any():
-                    return f"{_metric(metric)} cannot be had from curves this short"
+                    return f"{metric_name(metric)} cannot be had from curves this short"
         return ""
 
     def _values(self, cell: Cell, metric: str) -> np.ndarray:
@@ -502,28 +377,3 @@ def _deviation(experiment: Experiment, claim: Claim, counts: dict[str, dict[str,
             off = abs(exponent - float(terms["exponent"]))
             parts.append(Part(f"{others}: exponent {exponent:.3f}", off, off <= float(terms["within"]), ""))
     return max(part.effect for part in parts), parts
-
-
-def _cells(experiment: Experiment, claim: Claim) -> list[Cell]:
-    metrics = {m for names in experiment.metrics.values() for m in names}
-    cells = cells_of(experiment.variants, experiment.published, metrics)
-    # A quoted row that lacks one of the metrics is none that the sentence speaks of.
-    return [c for c in cells if not c.quoted or set(claim.metrics) <= c.published.keys()]
-
-
-def _name(experiment: Experiment, cell: Cell, axes: list[str]) -> str:
-    """What a reader calls a cell beside another: its model, or its place on the axes that matter there."""
-    if cell.quoted:
-        return cell.label
-    if any("model" in entry for entry in experiment.published):
-        return OURS
-    return ", ".join(f"{field_label(axis)} = {axis_text(axis, cell.place[axis])}" for axis in axes)
-
-
-def _metric(metric: str) -> str:
-    return METRIC_LABELS[metric].rstrip(" ↓↑")
-
-
-def _mean(losses: np.ndarray, metric: str) -> str:
-    value = float(losses.mean())
-    return "diverged" if math.isinf(value) else number(-value if is_higher_better(metric) else value, metric)
