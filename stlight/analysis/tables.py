@@ -103,10 +103,12 @@ def _long(experiment: Experiment, table: pd.DataFrame) -> Block:
         # One row a model, one column a data set, as the paper has it.
         places = ["model"]
     kinds = list(dict.fromkeys(zip(table.get("dataset", pd.Series("", table.index)), table["metric"], strict=True)))
+    # No empty column where the paper prints nothing.
+    printed = {kind: bool(_of_kind(table, kind)["printed"].any()) for kind in kinds}
     header = [field_label(place) for place in places]
     for dataset, metric in kinds:
         name = f"{dataset} {METRIC_LABELS[metric]}".strip()
-        header += [f"{name} published", f"{name} measured"]
+        header += [f"{name} published"] * printed[dataset, metric] + [f"{name} measured"]
 
     best = {kind: is_best(_of_kind(table, kind)["published"], kind[1]) for kind in kinds}
     rows = []
@@ -115,11 +117,11 @@ def _long(experiment: Experiment, table: pd.DataFrame) -> Block:
         for kind in kinds:
             of_kind = _of_kind(group, kind)
             if of_kind.empty:
-                cells += [Cell(""), Cell("")]
+                cells += [Cell("")] * (1 + printed[kind])
                 continue
             i, row = of_kind.index[0], of_kind.iloc[0]
             ranked = kind[1] not in ("num_params", "flops", "seconds")
-            cells += [Cell(row["printed"] or "–", ranked and best[kind][i]), _measured_cell(i, row)]
+            cells += [Cell(row["printed"] or "–", ranked and best[kind][i])] * printed[kind] + [_measured_cell(i, row)]
         rows.append(cells)
     return Block("", header, rows)
 
