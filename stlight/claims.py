@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stlight.experiment_files import ExperimentError, nearest, quantity
+from stlight.experiment_files import ExperimentError, as_text, nearest, quantity
 
 KINDS = (
     "better",
@@ -163,17 +163,39 @@ def check_claims(path: Path, claims: list[Claim], cells: list[Cell], axes: list[
         if claim.kind in COUNT_KINDS:
             if trained:
                 refuse(f"{claim.kind} is for experiments with train: false")
-            if claim.kind == "count_grows" and claim.terms["axis"] not in axes:
-                refuse(f"axis: must be one of {', '.join(axes)}, got {claim.terms['axis']!r}")
+            if claim.kind == "count_grows":
+                _check_growth(claim, cells, axes, refuse)
             continue
         if not claim.metrics:
             refuse("metric: is missing: the metrics that it must hold for")
         if not trained and not set(claim.metrics) <= COUNTED_METRICS:
             refuse(f"metric: train: false can only have {', '.join(sorted(COUNTED_METRICS))}")
-        for name in claim.each:
-            if name not in axes:
-                refuse(f"each: unknown axis {name!r}{nearest(name, axes)}")
+        if len({metric in COUNTED_METRICS for metric in claim.metrics}) > 1:
+            refuse("metric: what is counted and what is trained for cannot be in one claim: make two of it")
+        for place, names in (("each", claim.each), ("among", claim.among)):
+            for name in names:
+                if name not in axes:
+                    refuse(f"{place}: unknown axis {name!r}{nearest(name, axes)}")
+        if claim.among and not select(cells, claim.among):
+            refuse(f"among: no cell has {_state(claim.among)}")
         _check_terms(claim, with_metrics(claim, cells), axes, refuse)
+
+
+def _check_growth(claim: Claim, cells: list[Cell], axes: list[str], refuse: Callable[[str], None]) -> None:
+    axis = claim.terms["axis"]
+    if axis not in axes:
+        refuse(f"axis: must be one of {', '.join(axes)}, got {axis!r}")
+    values = {cell.place[axis] for cell in cells}
+    if len(values) < 2 or not all(_is_number(value) and value > 0 for value in values):
+        refuse(f"axis: {axis} must take two numbers above zero or more")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _state(place: Place) -> str:
+    return ", ".join(f"{name} = {as_text(value)}" for name, value in place.items())
 
 
 def _check_terms(claim: Claim, cells: list[Cell], axes: list[str], refuse: Callable[[str], None]) -> None:
@@ -183,7 +205,7 @@ def _check_terms(claim: Claim, cells: list[Cell], axes: list[str], refuse: Calla
             refuse(f"improves_along: must be one of {', '.join(axes)}, got {claim.terms!r}")
         for group in groups(claim, [c for c in there if not c.quoted]):
             values = [cell.place[claim.terms] for cell in group]
-            if len(values) < 2 or len(set(values)) < len(values) or not all(isinstance(v, int | float) for v in values):
+            if len(values) < 2 or len(set(values)) < len(values) or not all(map(_is_number, values)):
                 refuse(f"improves_along: {claim.terms} must take two numbers or more, each once: say `among` which cells")
         return
     terms = claim.terms if claim.kind in ("better", "gains", "smaller_spread") else {"places": claim.terms}
@@ -195,7 +217,7 @@ def _check_terms(claim: Claim, cells: list[Cell], axes: list[str], refuse: Calla
                 if name != "model" and name not in axes:
                     refuse(f"{claim.kind}: {key}: unknown axis {name!r}{nearest(name, axes)}")
             if not select(there, place):
-                refuse(f"{claim.kind}: {key}: no cell has {', '.join(f'{k} = {v}' for k, v in place.items())}")
+                refuse(f"{claim.kind}: {key}: no cell has {_state(place)}")
     for group in groups(claim, there):
         ours, theirs = sides(claim, group)
         if not ours or not theirs:

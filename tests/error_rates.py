@@ -74,7 +74,10 @@ def within(margin):
 CASES = {
     "A better than B": Case([pair()], lambda e: [0, e], sign),
     "the same, within a grid of 12 cells": Case([pair()], lambda e: [0, e, *[e] * 10], sign),
-    "the same, B's spread three times A's": Case([pair()], lambda e: [0, e], sign, lambda _: [1, 3]),
+    "the same, in that grid B's spread is three times all others'": Case(
+        [pair()], lambda e: [0, e, *[e] * 10], sign, lambda _: [1, 3, *[1] * 10]
+    ),
+    "A better than B, B's spread three times A's": Case([pair()], lambda e: [0, e], sign, lambda _: [1, 3]),
     "the same, a run in five diverges": Case([pair()], lambda e: [0, e], sign, diverging=0.2),
     "five sentences of one item (any wrong)": Case(
         [claim("better", {"this": at(0), "than": at(i)}, i) for i in range(1, 6)], lambda e: [0, *[e] * 5], sign

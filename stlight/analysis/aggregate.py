@@ -40,6 +40,7 @@ def load_records(experiment: Experiment, folder: Path) -> dict[str, RunRecord]:
         path = folder / "runs" / name / "record.json"
         with suppress(FileNotFoundError, RecordError):
             if (record := read_record(path)).config_hash == config_hash:
+                read_history(path.parent, record)
                 records[name] = record
     return records
 
@@ -53,6 +54,8 @@ def missing_runs(experiment: Experiment, folder: Path) -> dict[str, str]:
     for name, config_hash in _runs(experiment):
         try:
             state = read_state(folder / "runs" / name, config_hash)
+            if state["status"] in ("done", "diverged"):
+                read_history(folder / "runs" / name, read_record(folder / "runs" / name / "record.json"))
         except RecordError as error:
             state = {"status": "damaged", "error": str(error)}
         if state["status"] not in ("done", "diverged"):
@@ -63,6 +66,8 @@ def missing_runs(experiment: Experiment, folder: Path) -> dict[str, str]:
 
 def _last_words(folder: Path, name: str) -> str:
     """What a run's process said last that has left no state: nothing if it has not been started."""
+    if (folder / "runs" / name / "record.json").exists():
+        return "its record is of another configuration"
     log = folder / "logs" / "train" / f"{name}.log"
     with suppress(OSError):
         lines = log.read_text(errors="replace").splitlines()
@@ -105,17 +110,27 @@ def _runs(experiment: Experiment) -> Iterator[tuple[str, str]]:
 def load_counts(experiment: Experiment, folder: Path) -> dict[str, dict[str, Any]]:
     """Parameters and FLOPs at the paper's size, by `<dataset>/<variant>`; empty if the experiment counts nothing.
 
-    Raises `FileNotFoundError` if they are not counted yet.
+    Raises `FileNotFoundError` if they are not counted yet, `ValueError` if those there are damaged or of another grid.
     """
+    if not experiment.counts:
+        return {}
     path = folder / "complexity" / f"{experiment.name}.json"
-    if experiment.counts and not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: python -m stlight count {experiment.name}")
-    return json.loads(path.read_text()) if experiment.counts else {}
+    again = f"python -m stlight count {experiment.name}"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: {again}")
+    try:
+        counts = json.loads(path.read_bytes())
+        whole = all({"parameters", "flops"} <= counts[f"{v.dataset}/{v.name}"].keys() for v in experiment.variants)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} is damaged or of another grid: {again}")
+    return dict(counts)
 
 
 def counts_there(experiment: Experiment, folder: Path) -> dict[str, dict[str, Any]]:
-    """The same, empty while they are not counted yet."""
-    with suppress(FileNotFoundError):
+    """The same, empty while there are none that fit."""
+    with suppress(FileNotFoundError, ValueError):
         return load_counts(experiment, folder)
     return {}
 
@@ -288,13 +303,13 @@ def noise_floor(experiment: Experiment, table: pd.DataFrame) -> list[dict[str, A
                 "dataset": dataset,
                 "metric": metric,
                 "n": int(ns.min()),
-                "noise": noise.kind,
+                "paired": noise.paired,
                 "sd": noise.sd,
                 "smallest_difference": ranking.smallest_difference,
                 "ties": sum(ranking.ties),
                 "cells": len(ranking.ties),
                 "stability": ranking.stability,
-                "why": "one seed" if ns.max() < 2 else noise.why,
+                "why": noise.why,
             }
         )
     return rows

@@ -117,7 +117,7 @@ def on_published(experiment: Experiment, claim: Claim, repeats: dict[str, float]
 
     test = build_test(experiment, claim, cells, values, lambda cell, metric: Noise(), printed=True)
     verdict = statistics.arithmetic(test)
-    deciding = _deciding(test, verdict)
+    deciding = test.deciding(verdict)
     parts = _parts(test, claim, verdict)
     effect = -deciding.estimate if verdict == "contradicted" else deciding.estimate
     words = [_arithmetic_words(verdict, deciding, parts)]
@@ -139,17 +139,16 @@ def _arithmetic_words(verdict: str, deciding: Difference, parts: list[Part]) -> 
     return f"arithmetic on printed numbers: not so for {shown}{more}"
 
 
-def _deciding(test: Test, verdict: str) -> Difference:
-    if verdict == "contradicted":
-        return statistics.strongest(test.fails)[0]
-    return statistics.weakest(statistics.strongest(test.holds))
-
-
 def _parts(test: Test, claim: Claim, verdict: str) -> list[Part]:
     """The comparisons behind a verdict: those of the group that has most for it."""
     return [
-        Part(d.label, d.estimate, bool(d.estimate - d.threshold > 0), f"{_listing(d.a, d.metric)} | {_listing(d.b, d.metric)}")
-        for d in statistics.strongest(test.holds)
+        Part(
+            d.label,
+            d.estimate,
+            bool(d.estimate - d.threshold > 0),
+            " | ".join(_listing(side, d.metric) for side in d.shown or (d.a, d.b)),
+        )
+        for d in test.for_it()
     ]
 
 
@@ -259,7 +258,7 @@ class _Measured:
 
     def _counted(self, blank: Finding, test: Test) -> Finding:
         verdict = statistics.arithmetic(test)
-        deciding, parts = _deciding(test, verdict), _parts(test, blank.claim, verdict)
+        deciding, parts = test.deciding(verdict), _parts(test, blank.claim, verdict)
         effect = -deciding.estimate if verdict == "contradicted" else deciding.estimate
         against = [part for part in parts if not part.as_stated]
         words = f"counted here, exact: {deciding.label}"
@@ -274,7 +273,7 @@ class _Measured:
             words.append(self._what_it_would_take(deciding, judgement, cells[0].variant.dataset))
         else:
             over = f" after Holm over {family} sentences" if family > 1 else ""
-            by = "ranks (a run diverged, or seeds do not differ)" if deciding.by_ranks else f"{deciding.noise.kind} noise"
+            by = "by ranks" if deciding.by_ranks else "paired by seed" if deciding.noise.paired else "by Welch's test"
             words.append(f"p = {judgement.p:.2g}{over}, {by}")
         names = dict.fromkeys(c.variant.run_name(seed) for c in cells for seed in range(self.experiment.seeds))
         diverged = [name for name in names if name in self.records and self.records[name].status == "diverged"]
@@ -297,26 +296,28 @@ class _Measured:
         )
 
     def _what_it_would_take(self, deciding: Difference, judgement: statistics.Judgement, dataset: str) -> str:
-        if deciding.by_ranks and deciding.n > 1:
-            return f"{deciding.n} seeds are too few for an order of values to decide"
-        sd, where = self._planning_sd(deciding, dataset)
         have = f"n = {deciding.n}"
+        distance = deciding.estimate - deciding.threshold
+        if not np.isfinite(np.concatenate([deciding.a, deciding.b])).all():
+            return f"{have}: a run diverged, so the order decides, and {statistics.seeds_for_order(judgement.level)} seeds may"
+        if not distance or (deciding.by_ranks and deciding.n > 1):
+            return f"{have}: no value differs from another, and more seeds would hardly change that"
+        sd, where = self._planning_sd(deciding, dataset)
         if math.isnan(sd):
             return f"{have}: one seed shows no spread, and no other item has any to borrow"
-        effect = deciding.estimate - deciding.threshold
-        needed = statistics.seeds_needed(effect, sd, judgement.level)
+        needed = statistics.seeds_needed(distance, sd, judgement.level)
         spread = f"spread between seeds {number(sd, deciding.metric)}{where}"
+        what = f"a distance of {abs(distance):.3g} from the margin" if deciding.threshold else "a difference of this size"
         if needed is None:
-            return f"{have}, {spread}: even 1000 seeds would hardly tell a difference as small as this"
+            return f"{have}, {spread}: even 1000 seeds would hardly tell {what}"
         if needed <= deciding.n:
             return f"{have}, {spread}: this alone would do, the other sentences of the item do not let it count"
-        return f"{have}, {spread}: about {needed} seeds would tell a difference of this size"
+        return f"{have}, {spread}: about {needed} seeds would tell {what}"
 
     def _planning_sd(self, deciding: Difference, dataset: str) -> tuple[float, str]:
         if deciding.n > 1:
-            if deciding.noise.kind != "welch":
-                return deciding.noise.sd, ""
-            return math.sqrt((deciding.a.var(ddof=1) + deciding.b.var(ddof=1)) / 2), ""
+            error, _ = deciding.error()
+            return error * math.sqrt(deciding.n / 2), ""
         share, cells = self.spread.get((dataset, deciding.metric), (math.nan, 0))
         return share * abs(float(deciding.b.mean())), f" (borrowed from {cells} cells with more seeds)"
 

@@ -75,6 +75,8 @@ def errata(plan: Plan, workflow: Path, contradicted: Iterable[Any] = ()) -> list
 def stated(workflow: Path) -> list[Erratum]:
     """Those that no code can find. Raises `ExperimentError`, in one line, for a file that does not fit its schema."""
     path = workflow / "errata.yaml"
+    if not path.is_file():
+        return []
     entries = read_yaml(path, workflow / "schemas" / "errata.schema.json")
     ids = [entry["id"] for entry in entries]
     for number, name in enumerate(ids):
@@ -137,6 +139,8 @@ def _flops_are_parameters(plan: Plan) -> Iterable[Erratum]:
 def _sources(plan: Plan, workflow: Path) -> Iterable[Erratum]:
     """Quoted numbers that are not those of their sources."""
     path = workflow / "quoted_sources.yaml"
+    if not path.is_file():
+        return
     content = read_yaml(path, workflow / "schemas" / "quoted_sources.schema.json")
     # Once more as text, so that 15.0M and 0.9480 stay what they are.
     printed = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)

@@ -2,8 +2,10 @@
 
 import base64
 import io
+import logging
 import math
 import shlex
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,6 +37,8 @@ from stlight.files import write_atomically
 from stlight.records import RecordError, RunRecord
 
 _FRAME_MILLISECONDS = 220
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,10 @@ def _page(
         num_done=len(records),
         items=sorted(items, key=lambda item: (item.experiment.section == "-", item.experiment.section, item.experiment.item)),
         claims=list(zip(findings[::2], findings[1::2], strict=True)),
-        tallies={source: Counter(f.verdict for f in findings if f.source == source) for source in ("published", "measured")},
+        tallies={
+            source: Counter(f.verdict for f in findings if f.source == source and f.claim.section != "-")
+            for source in ("published", "measured")
+        },
         verdicts=VERDICTS,
         errata=found,
         runs=[_run(r, plan, folder, settings) for _, r in sorted(records.items())],
@@ -202,8 +209,13 @@ def _movies(experiment: Experiment, table: pd.DataFrame, folder: Path) -> list[t
         path = folder / "runs" / variant.run_name(0) / "examples.npz"
         if not path.is_file():
             continue
-        with np.load(path, allow_pickle=False) as stored:
-            context, truth, prediction = (stored[name] for name in ("context", "truth", "prediction"))
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                context, truth, prediction = (stored[name] for name in ("context", "truth", "prediction"))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            # The page is worth more than one film.
+            logger.warning("%s is damaged: its predictions are left out", path)
+            continue
         stand_in = ", stand-in data" if variant.config.data.source == "stand_in" else ""
         frames = [_picture(context, truth, prediction, step) for step in range(context.shape[1] + truth.shape[1])]
         caption = f"{dataset}{stand_in}: {variant.name}, seed 0, the best cell; above the truth, below context and prediction"

@@ -30,48 +30,50 @@ Verdict = Literal["reproduced", "contradicted", "undecided"]
 
 @dataclass(frozen=True)
 class Noise:
-    """How much the seeds of one cell differ. kind: welch (each cell's own spread), pooled, or paired by seed."""
+    """What the seeds of a grid say of its noise."""
 
-    kind: Literal["welch", "pooled", "paired"] = "welch"
+    paired: bool = False
+    """Seeds shift all cells together, so that cells are compared seed by seed."""
     sd: float = math.nan
-    df: float = 0.0
+    """Pooled over the cells; NaN where they are not alike or too few. It describes and plans: no verdict rests on it."""
     why: str = ""
-    """What the choice of the kind rests on."""
 
 
 def fit_noise(cells: Sequence[np.ndarray]) -> Noise:
-    """The noise model of a grid, from the seeds of all its cells."""
+    """Whether the cells of a grid are to be compared seed by seed, and their pooled spread where they have one."""
     repeated = [cell for cell in cells if len(cell) > 1]
     df = sum(len(cell) - 1 for cell in repeated)
+    if not repeated:
+        return Noise(why="one seed" if any(map(len, cells)) else "no run")
     if not all(np.isfinite(cell).all() for cell in repeated):
-        return Noise(why="a run diverged: ranks instead of means")
-    if len(repeated) < 2 or df < _MIN_POOLED_DF:
-        return Noise(why=f"{df} degrees of freedom in all cells together: too few to check whether they are alike")
-    if any(np.ptp(cell) == 0 for cell in repeated):
-        return Noise(why="a cell whose seeds do not differ")
+        return Noise(why="a run diverged")
+    balanced = len(repeated) == len(cells) > 1 and len({len(cell) for cell in cells}) == 1
+    paired = balanced and _shared_by_seed(np.stack(cells)) < _SHARED_SEEDS
+    together = "seeds shift all cells together, " if paired else ""
+    if len(repeated) < 2 or df < _MIN_POOLED_DF or any(map(_constant, repeated)):
+        return Noise(paired, why=f"{together}too few seeds to say whether the cells' spreads are alike")
     homogeneity = float(stats.bartlett(*repeated).pvalue)
     if homogeneity < _HOMOGENEOUS:
-        return Noise(why=f"the cells' spreads differ (Bartlett p = {homogeneity:.2g})")
+        return Noise(paired, why=f"{together}the cells' spreads differ (Bartlett p = {homogeneity:.2g})")
     sd = math.sqrt(sum((len(cell) - 1) * cell.var(ddof=1) for cell in repeated) / df)
-    alike = f"the cells' spreads are alike (Bartlett p = {homogeneity:.2g})"
-    if len(repeated) == len(cells) and len({len(cell) for cell in cells}) == 1:
-        shared, residual_sd, residual_df = _shared_by_seed(np.stack(cells))
-        if shared < _SHARED_SEEDS:
-            return Noise("paired", residual_sd, residual_df, f"{alike}, and seeds shift all cells together (p = {shared:.2g})")
-    return Noise("pooled", sd, df, alike)
+    return Noise(paired, sd, f"{together}the cells' spreads are alike (Bartlett p = {homogeneity:.2g})")
 
 
-def _shared_by_seed(values_CS: np.ndarray) -> tuple[float, float, float]:
-    """Whether a seed shifts all cells alike: p of the seeds' effect in a two-way layout, and what is left without it."""
+def _constant(values: np.ndarray) -> bool:
+    """Whether no value differs from another by more than the last digits of a float."""
+    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
+
+
+def _shared_by_seed(values_CS: np.ndarray) -> float:
+    """p of "no seed shifts all cells alike": the seeds' effect in a two-way analysis of variance."""
     cells, seeds = values_CS.shape
     residual = values_CS - values_CS.mean(1, keepdims=True) - values_CS.mean(0) + values_CS.mean()
     df = (cells - 1) * (seeds - 1)
-    left = float((residual**2).sum() / df)
-    between = float(cells * values_CS.mean(0).var(ddof=1))
-    if left < 1e-12 * between:
-        # Shifted alike to the last digit: no noise to measure a difference by.
-        return 1.0, 0.0, df
-    return float(stats.f.sf(between / left, seeds - 1, df)), math.sqrt(left), df
+    left, between = float((residual**2).sum() / df), float(cells * values_CS.mean(0).var(ddof=1))
+    if left <= 1e-12 * between or not between:
+        # Shifted alike to the last digit, or not at all: no noise to measure a difference by.
+        return 1.0
+    return float(special.fdtrc(seeds - 1, df, between / left))
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class Difference:
     label: str = ""
     """What is compared, for a reader."""
     metric: str = ""
+    shown: tuple[np.ndarray, np.ndarray] | None = None
+    """The seeds' own values, where `a` and `b` are something made of them."""
 
     @property
     def estimate(self) -> float:
@@ -103,13 +107,18 @@ class Difference:
     @property
     def by_ranks(self) -> bool:
         """Means say nothing where a run diverged or no seed differs from another: then only the order of the values counts."""
-        both = np.concatenate([self.a, self.b])
-        return not np.isfinite(both).all() or (self.noise.kind == "welch" and np.ptp(self.a) == np.ptp(self.b) == 0)
+        if not (np.isfinite(self.a).all() and np.isfinite(self.b).all()):
+            return True
+        return _constant(self.b - self.a) if self._paired else _constant(self.a) and _constant(self.b)
+
+    @property
+    def _paired(self) -> bool:
+        return self.noise.paired and len(self.a) == len(self.b)
 
     def error(self) -> tuple[float, float]:
-        """Standard error of the estimate and its degrees of freedom."""
-        if self.noise.kind != "welch":
-            return self.noise.sd * math.sqrt(1 / len(self.a) + 1 / len(self.b)), self.noise.df
+        """Standard error of the estimate and its degrees of freedom: of the paired t test, or Welch's."""
+        if self._paired:
+            return float((self.b - self.a).std(ddof=1)) / math.sqrt(self.n), self.n - 1.0
         parts = [float(side.var(ddof=1)) / len(side) for side in (self.a, self.b)]
         total = sum(parts)
         return math.sqrt(total), total**2 / sum(p**2 / (len(s) - 1) for p, s in zip(parts, (self.a, self.b), strict=True))
@@ -175,28 +184,52 @@ def seeds_needed(effect: float, sd: float, level: float) -> int | None:
     return n if n <= _MAX_SEEDS else None
 
 
+def seeds_for_order(level: float) -> int:
+    """Seeds on each side with which an order can decide at all: if each of one side comes before each of the other."""
+    return next(n for n in range(2, _MAX_SEEDS) if 2 / math.comb(2 * n, n) <= level)
+
+
 def _shift_wanted(n: int, level: float) -> float:
     """In standard errors, of a t test with n values on each side; of a normal one where that makes no difference."""
     df = 2 * (n - 1)
     return _noncentrality(df, level) if df <= 200 else float(special.ndtri(1 - level / 2) + special.ndtri(POWER))
 
 
-Either = tuple[tuple[Difference, ...], ...]
-"""One group of differences must hold in full."""
+Group = tuple[Difference, ...]
+"""All of them must be positive."""
+Either = tuple[Group, ...]
+"""One of the groups must."""
 
 
 @dataclass(frozen=True)
 class Test:
-    """A sentence as differences: it holds if one group of `holds` is positive throughout, it fails if one of `fails` is."""
+    """A sentence as differences: it holds if each of `holds` has a group that does, it fails if one group of `fails` does."""
 
     __test__ = False  # No test of pytest's.
 
-    holds: Either
+    holds: tuple[Either, ...]
     fails: Either
 
-    def p(self, groups: Either) -> float:
-        """All of a group: the largest p. One group of several: the smallest, times their number (Bonferroni)."""
-        return min(1.0, len(groups) * min(max(d.p_above() for d in group) for group in groups))
+    def p_holds(self) -> float:
+        """All must hold: the largest p."""
+        return max(_p_either(groups) for groups in self.holds)
+
+    def p_fails(self) -> float:
+        """One must fail."""
+        return _p_either(self.fails)
+
+    def for_it(self) -> Group:
+        """The comparisons that have most for it, of each part the best group."""
+        return tuple(difference for groups in self.holds for difference in strongest(groups))
+
+    def deciding(self, verdict: Verdict) -> Difference:
+        """The comparison that a verdict hangs on."""
+        return weakest(strongest(self.fails) if verdict == "contradicted" else self.for_it())
+
+
+def _p_either(groups: Either) -> float:
+    """All of a group: the largest p. One group of several: the smallest, times their number (Bonferroni)."""
+    return min(1.0, len(groups) * min(max(d.p_above() for d in group) for group in groups))
 
 
 @dataclass(frozen=True)
@@ -223,14 +256,14 @@ class Judgement:
 def judge(tests: Mapping[str, Test], family: int | None = None) -> dict[str, Judgement]:
     """A verdict for each test of one item. `family`: how many sentences the item states, those without data included."""
     size = max(family or 0, len(tests))
-    sides = {name: (test.p(test.holds), test.p(test.fails)) for name, test in tests.items()}
+    sides = {name: (test.p_holds(), test.p_fails()) for name, test in tests.items()}
     adjusted = holm({name: min(1.0, 2 * min(both)) for name, both in sides.items()}, size)
     judgements = {}
     for name, test in tests.items():
         for_it, against = sides[name]
         decided = adjusted[name] <= LEVEL
         verdict: Verdict = "undecided" if not decided else "reproduced" if for_it < against else "contradicted"
-        deciding = strongest(test.fails)[0] if verdict == "contradicted" else weakest(strongest(test.holds))
+        deciding = test.deciding(verdict)
         low, high = deciding.interval()
         effect, sign = deciding.estimate, -1 if verdict == "contradicted" else 1
         if sign < 0:
@@ -252,10 +285,10 @@ def holm(p: Mapping[str, float], size: int) -> dict[str, float]:
 def arithmetic(test: Test) -> Verdict:
     """The verdict on single numbers: whether they stand as the sentence says. Within their rounding nothing is decided."""
 
-    def some_holds(groups: Either) -> bool:
+    def holds(groups: Either) -> bool:
         return any(all(d.estimate - d.threshold > d.resolution * (1 + 1e-6) for d in group) for group in groups)
 
-    return "reproduced" if some_holds(test.holds) else "contradicted" if some_holds(test.fails) else "undecided"
+    return "reproduced" if all(map(holds, test.holds)) else "contradicted" if holds(test.fails) else "undecided"
 
 
 def weakest(group: Sequence[Difference]) -> Difference:
@@ -281,7 +314,7 @@ class Ranking:
 
     noise: Noise
     smallest_difference: float = math.nan
-    """Between two cells, so that they can be told apart: half the width of the 95 % interval of a difference."""
+    """From the best cell, so that a cell can be told from it: the median over the cells."""
     ties: list[bool] = field(default_factory=list)
     """Whether a cell cannot be told from the best (multiple comparisons with the best)."""
     p_best: list[float] = field(default_factory=list)
@@ -305,25 +338,24 @@ def rank(cells: Sequence[np.ndarray], draws: int = 20_000) -> Ranking:
     seeds = min(len(cells[i]) for i in there)
     if seeds < 2:
         return Ranking(noise, ties=ties, p_best=p_best)
-    drawn = _draw_means([cells[i] for i in finite], noise, draws)
+    drawn = _draw_means([cells[i] for i in finite], draws)
     wins = np.bincount(drawn.argmin(0), minlength=len(finite)) / draws
     for i in there:
         p_best[i] = float(wins[finite.index(i)]) if i in finite else 0.0
     orders = np.array([[cells[i][seed] for i in there] for seed in range(seeds)])
     pairs = [(one, two) for one in range(seeds) for two in range(one)]
     taus = [float(stats.kendalltau(orders[one], orders[two]).statistic) for one, two in pairs]
-    least = [_half_width(cells[i], cells[best], noise) for i in finite if i != best]
+    others = [Difference(cells[best], cells[i], noise) for i in finite if i != best]
+    least = [_least(d.error(), (1 - CONFIDENCE) / (len(there) - 1)) for d in others if not d.by_ranks]
     return Ranking(noise, float(np.median(least)) if least else math.nan, ties, p_best, float(np.mean(taus)))
 
 
-def _half_width(a: np.ndarray, b: np.ndarray, noise: Noise) -> float:
-    low, high = Difference(a, b, noise).interval()
-    return (high - low) / 2
+def _least(error_df: tuple[float, float], level: float) -> float:
+    error, df = error_df
+    return float(error * special.stdtrit(df, 1 - level))
 
 
-def _draw_means(cells: Sequence[np.ndarray], noise: Noise, draws: int) -> np.ndarray:
+def _draw_means(cells: Sequence[np.ndarray], draws: int) -> np.ndarray:
     """Means of the cells, drawn with the uncertainty that their seeds leave: (cells, draws). The same for the same values."""
     rng = np.random.default_rng(0)
-    own = [(float(c.std(ddof=1)), len(c) - 1.0) if noise.kind == "welch" else (noise.sd, noise.df) for c in cells]
-    rows = [c.mean() + s / math.sqrt(len(c)) * rng.standard_t(df, draws) for c, (s, df) in zip(cells, own, strict=True)]
-    return np.array(rows)
+    return np.array([c.mean() + c.std(ddof=1) / math.sqrt(len(c)) * rng.standard_t(len(c) - 1, draws) for c in cells])

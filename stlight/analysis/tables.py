@@ -213,7 +213,7 @@ def _floor_words(floor: dict[str, Any]) -> str:
     name = f"{floor['dataset']} {METRIC_LABELS[metric][:-2]}"
     if not math.isfinite(floor["smallest_difference"]):
         return f"{name}: {floor['why']}, so no cell can be told from another."
-    words = f"{name}: the smallest difference that can be told apart is {number(floor['smallest_difference'], metric)}"
+    words = f"{name}: a cell is told from the best if it is worse by about {number(floor['smallest_difference'], metric)}"
     order = f"; between two seeds the cells' order agrees with τ = {floor['stability']:.2f}"
     return words + (order if math.isfinite(floor["stability"]) else "") + "."
 

@@ -135,6 +135,30 @@ def test_nothing_there_yet_is_a_page_too(paper, tmp_path):
     assert "The figure waits" in text
 
 
+def test_a_damaged_file_costs_its_own_place_only(demo, tmp_path):
+    record_all(demo, tmp_path, skip=())
+    runs = tmp_path / "runs" / "mmnist"
+    (runs / "k1=5" / "seed0" / "history.csv").unlink()
+    (runs / "stlight_l" / "seed0" / "examples.npz").write_bytes(b"damaged")
+    (tmp_path / "complexity" / "table2_openstl.json").write_text("{")
+    (tmp_path / "complexity" / "section_b_complexity.json").write_text("[]")
+    text = write(demo, tmp_path)
+    assert re.search(r"mmnist/k1=5/seed0: damaged: .*history.csv cannot be read", text)
+    assert "70 of 71 runs are there" in text
+    assert "aiting for the counts" in text
+
+
+def test_a_record_of_another_configuration_waits_and_says_so(demo, tmp_path):
+    record_untrained(tmp_path, "mmnist/k1=5/seed0", demo.run("mmnist/k1=7/seed0"))
+    assert "mmnist/k1=5/seed0: waiting: its record is of another configuration" in write(demo, tmp_path)
+
+
+def test_a_workflow_without_errata_has_a_page(workflow, tmp_path):
+    for name in ("errata.yaml", "quoted_sources.yaml"):
+        (workflow / name).unlink()
+    assert "Errata" in write(load_plan(workflow, "demo"), tmp_path, workflow)
+
+
 def test_mixed_and_uncommitted_versions_are_flagged(demo, tmp_path):
     record_all(demo, tmp_path, skip=())
     assert "Mixed versions" not in write(demo, tmp_path)

@@ -30,7 +30,7 @@ B = np.array([11.9, 12.6, 12.2])
 
 def compare(a, b, noise=None):
     noise = noise or Noise()
-    return Test(((Difference(a, b, noise),),), ((Difference(b, a, noise),),))
+    return Test((((Difference(a, b, noise),),),), ((Difference(b, a, noise),),))
 
 
 def verdict(a, b, noise=None):
@@ -50,25 +50,25 @@ def test_a_threshold_is_tested_as_scipy_does_on_shifted_values():
     assert Difference(A, B, threshold=1.5).p_above() == pytest.approx(reference.pvalue)
 
 
-def test_pooled_noise_is_anova_s():
+def test_the_pooled_spread_is_anova_s_where_cells_are_alike():
     rng = np.random.default_rng(0)
     cells = list(rng.normal(size=(8, 4)))
     noise = fit_noise(cells)
-    assert (noise.kind, noise.df) == ("pooled", 24)
     assert noise.sd == pytest.approx(math.sqrt(np.mean([cell.var(ddof=1) for cell in cells])))
-    # Two cells alone: the pooled t test.
-    two = Noise("pooled", math.sqrt((A.var(ddof=1) + B.var(ddof=1)) / 2), 4)
-    assert Difference(A, B, two).p_above() == pytest.approx(stats.ttest_ind(B, A, alternative="greater").pvalue)
-
-
-def test_cells_with_other_spreads_or_too_few_seeds_are_not_pooled():
-    rng = np.random.default_rng(0)
-    few = list(rng.normal(size=(2, 3)))
-    assert fit_noise(few).kind == "welch"
+    assert not noise.paired
+    few = fit_noise(list(rng.normal(size=(2, 3))))
+    assert math.isnan(few.sd)
     unequal = [scale * cell for scale, cell in zip([1, 1, 1, 10], rng.normal(size=(4, 5)), strict=True)]
     noise = fit_noise(unequal)
-    assert noise.kind == "welch"
+    assert math.isnan(noise.sd)
     assert "spreads differ" in noise.why
+
+
+def test_no_verdict_rests_on_the_pooled_spread():
+    rng = np.random.default_rng(0)
+    quiet, loud = list(rng.normal(size=(10, 3))), rng.normal(scale=20, size=3)
+    noise = dataclasses.replace(fit_noise(quiet), sd=0.001)
+    assert verdict(quiet[0], loud + 20, noise) == verdict(quiet[0], loud + 20)
 
 
 def test_seeds_that_shift_all_cells_are_paired_as_a_paired_t_test_would():
@@ -76,7 +76,7 @@ def test_seeds_that_shift_all_cells_are_paired_as_a_paired_t_test_would():
     shift = rng.normal(scale=5, size=12)
     cells = [level + shift + rng.normal(size=12) for level in (0.0, 1.0)]
     noise = fit_noise(cells)
-    assert noise.kind == "paired"
+    assert noise.paired
     reference = stats.ttest_rel(cells[1], cells[0], alternative="greater")
     assert Difference(*cells, noise).p_above() == pytest.approx(reference.pvalue)
 
@@ -114,6 +114,7 @@ def test_ranks_of_many_seeds_agree_with_mann_and_whitney():
 
 
 def test_seeds_that_do_not_differ_are_no_proof_by_themselves():
+    assert verdict(np.array([0.3 + 1e-16, 0.3, 0.3]), np.full(3, 0.5)) == "undecided"
     assert verdict(np.full(3, 1.0), np.full(3, 2.0)) == "undecided"
     assert verdict(np.full(6, 1.0), np.full(6, 2.0)) == "reproduced"
 
@@ -125,21 +126,42 @@ def test_all_must_hold_and_one_is_enough_to_fail():
     def chain(*cells):
         steps = [Difference(a, b) for a, b in itertools.pairwise(cells)]
         back = [(dataclasses.replace(d, a=d.b, b=d.a),) for d in steps]
-        return judge({"x": Test((tuple(steps),), tuple(back))})["x"].verdict
+        return judge({"x": Test(((tuple(steps),),), tuple(back))})["x"].verdict
 
     assert chain(low, middle, high) == "reproduced"
     assert chain(low, high, middle) == "contradicted"
     assert chain(low, middle, middle + rng.normal(size=8)) == "undecided"
 
 
+def test_a_sentence_that_is_contradicted_hangs_on_the_weakest_comparison():
+    rng = np.random.default_rng(0)
+    good, bad, worst = (level + 0.1 * rng.normal(size=8) for level in (20.0, 21.0, 50.0))
+    # "The best is one of the bad and the worst": one outside is better than both.
+    holds = ((Difference(bad, good),), (Difference(worst, good),))
+    test = Test((holds,), ((Difference(good, worst), Difference(good, bad)),))
+    judged = judge({"x": test})["x"]
+    assert judged.verdict == "contradicted"
+    assert judged.effect == pytest.approx(-1, abs=0.2)
+
+
+def test_alternatives_count_within_their_part_only():
+    rng = np.random.default_rng(0)
+    a, b, c = (level + rng.normal(size=5) for level in (0.0, 0.5, 3.0))
+    part = ((Difference(a, c),), (Difference(b, c),))
+    once, often = Test((part,), ((Difference(c, a),),)), Test((part,) * 12, ((Difference(c, a),),))
+    assert often.p_holds() == once.p_holds() == pytest.approx(2 * min(Difference(x, c).p_above() for x in (a, b)))
+
+
 def test_a_difference_that_is_detectable_is_detected_four_times_in_five():
     rng = np.random.default_rng(0)
-    noise = Noise("pooled", 1.0, 20)
-    size = Difference(np.zeros(5), np.zeros(5), noise).detectable(0.04)
-    error = math.sqrt(2 / 5)
+    # Two sides of one spread: Welch's degrees of freedom are 2 (n - 1).
+    side = np.array([-1.0, 0.0, 0.0, 0.0, 1.0])
+    difference = Difference(side, side)
+    size, (error, df) = difference.detectable(0.04), difference.error()
+    assert df == pytest.approx(8)
     estimates = size + error * rng.normal(size=200_000)
-    spreads = np.sqrt(rng.chisquare(20, 200_000) / 20)
-    seen = estimates / (error * spreads) > stats.t.ppf(0.98, 20)
+    spreads = np.sqrt(rng.chisquare(df, 200_000) / df)
+    seen = estimates / (error * spreads) > stats.t.ppf(0.98, df)
     assert seen.mean() == pytest.approx(0.8, abs=0.005)
 
 
@@ -160,7 +182,7 @@ def test_the_seeds_needed_suffice_and_one_less_does_not():
 def test_single_numbers_are_arithmetic_within_their_rounding():
     def of(a, b, resolution=0.0):
         one = [Difference(np.array([x]), np.array([y]), resolution=resolution) for x, y in ((a, b), (b, a))]
-        return arithmetic(Test(((one[0],),), ((one[1],),)))
+        return arithmetic(Test((((one[0],),),), ((one[1],),)))
 
     assert (of(1, 2), of(2, 1), of(1, 1)) == ("reproduced", "contradicted", "undecided")
     # 0.9113 and 0.911: the second may have been rounded from 0.9114.
@@ -212,6 +234,18 @@ def test_ties_with_the_best_and_the_probability_of_each():
     # Two cells of equal spread and mean win alike.
     even = rank([cells[0], cells[0][::-1]])
     assert even.p_best == pytest.approx([0.5, 0.5], abs=0.02)
+
+
+def test_a_cell_is_told_from_the_best_from_the_smallest_difference_on():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=6)
+    cells = [level + rng.permutation(noise) for level in (0.0, 0.3, 1.0, 8.0)]
+    floor = rank(cells).smallest_difference
+    # Cells of one spread each: the floor is the same for all, and just what divides ties from the others.
+    for step, tie in ((0.99, True), (1.01, False)):
+        moved = [*cells[:3], cells[0] + 0, cells[3]]
+        moved[3] = rng.permutation(noise) - noise.mean() + cells[0].mean() + step * rank(moved).smallest_difference
+        assert rank(moved).ties[3] is tie, floor
 
 
 def test_orders_that_agree_are_stable():

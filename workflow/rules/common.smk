@@ -147,6 +147,12 @@ def claim_counts():
     ]
 
 
+def stated_errata():
+    # A workflow of one's own has none.
+    paths = [WORKFLOW / name for name in ("errata.yaml", "quoted_sources.yaml")]
+    return [str(path) for path in paths if path.exists()]
+
+
 def note_what_is_forced():
     settings = workflow.dag_settings
     forced = settings.forceall or settings.forcetargets or settings.forcerun

@@ -6,8 +6,7 @@ rule report:
     input:
         tables_and_figures(),
         claim_counts(),
-        f"{WORKFLOW}/errata.yaml",
-        f"{WORKFLOW}/quoted_sources.yaml",
+        stated_errata(),
     output:
         page=report(
             f"{OUT}/report.html", caption="../report/report.rst", category="Report"
