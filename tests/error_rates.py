@@ -10,11 +10,12 @@ from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
+from scipy import stats
 from tabulate import tabulate
 
 from stlight.analysis.aggregate import interval
 from stlight.analysis.comparisons import build_test
-from stlight.analysis.statistics import fit_noise, judge
+from stlight.analysis.statistics import LEVEL, fit_noise, judge
 from stlight.claims import Cell, Claim
 
 EFFECTS = (0.0, 0.5, 1.0, 2.0, 4.0)
@@ -133,12 +134,34 @@ def coverage(n, trials=20_000, resamples=1000):
     return by_t / trials, by_bootstrap / trials
 
 
+def wrong_if_pooled(n, ratio, cells=12, trials=4000):
+    """What is not done, and why: how often two equal cells of a grid would be told apart by its pooled spread, checked by
+    Bartlett's test, where one of the two is noisier than all others."""
+    rng = np.random.default_rng(n)
+    wrong = 0
+    for _ in range(trials):
+        values = rng.standard_normal((cells, n))
+        values[1] *= ratio
+        a, b = values[:2]
+        error, df = math.sqrt(2 * values.var(1, ddof=1).mean() / n), cells * (n - 1)
+        if stats.bartlett(*values).pvalue >= 0.1:
+            wrong += 2 * stats.t.sf(abs(a.mean() - b.mean()) / error, df) <= LEVEL
+        else:
+            wrong += stats.ttest_ind(a, b, equal_var=False).pvalue <= LEVEL
+    return wrong / trials
+
+
 def main():
     parser = argparse.ArgumentParser(prog="python -m tests.error_rates", description=__doc__)
     parser.add_argument("--trials", type=int, default=4000)
     parser.add_argument("--quick", action="store_true", help="200 trials")
     parser.add_argument("--coverage", action="store_true", help="instead, how often intervals hold the truth")
+    parser.add_argument("--pooled", action="store_true", help="instead, what a spread pooled over the grid would do")
     options = parser.parse_args()
+    if options.pooled:
+        rows = [[ratio, *(f"{wrong_if_pooled(n, ratio):.1%}" for n in (3, 5, 10))] for ratio in (1, 2, 3)]
+        print(tabulate(rows, ["spread", "n = 3", "n = 5", "n = 10"], tablefmt="github"))
+        return
     if options.coverage:
         rows = [[n, *(f"{share:.1%}" for share in coverage(n))] for n in (3, 5, 10)]
         print(tabulate(rows, ["n", "t interval", "percentile bootstrap"], tablefmt="github"))
