@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from stlight.analysis.aggregate import interval
 from stlight.analysis.comparisons import build_test
-from stlight.analysis.statistics import LEVEL, fit_noise, judge
+from stlight.analysis.statistics import LEVEL, judge, seeds_move_together
 from stlight.claims import Cell, Claim
 
 EFFECTS = (0.0, 0.5, 1.0, 2.0, 4.0)
@@ -50,10 +50,10 @@ class Case:
         values[rng.random(values.shape) < self.diverging] = math.inf
         # The published number of each cell is the scale that margins are stated in.
         cells = [Cell(str(i), {"x": i}, SimpleNamespace(dataset="d"), {"mse": "100.0"}) for i in range(len(means))]
-        grid = fit_noise(list(values))
+        paired = seeds_move_together(list(values))
         experiment = SimpleNamespace(published=[], axes=["x"])
         tests = {
-            c.id: build_test(experiment, c, cells, lambda cell, _: values[cell.place["x"]], lambda *_: grid)
+            c.id: build_test(experiment, c, cells, lambda cell, _: values[cell.place["x"]], lambda *_: paired)
             for c in self.claims
         }
         return {name: judgement.verdict for name, judgement in judge(tests).items()}

@@ -303,7 +303,7 @@ def noise_floor(experiment: Experiment, table: pd.DataFrame) -> list[dict[str, A
                 "dataset": dataset,
                 "metric": metric,
                 "n": int(ns.min()),
-                "paired": noise.paired,
+                "paired": ranking.paired,
                 "sd": noise.sd,
                 "smallest_difference": ranking.smallest_difference,
                 "ties": sum(ranking.ties),

@@ -19,7 +19,7 @@ from stlight.analysis.aggregate import (
 )
 from stlight.analysis.comparisons import build_test, claimed_cells, compared_cells, metric_name
 from stlight.analysis.errata import different_results
-from stlight.analysis.statistics import Difference, Noise, Test
+from stlight.analysis.statistics import Difference, Test
 from stlight.analysis.words import axis_text, is_higher_better, number
 from stlight.claims import COUNT_KINDS, COUNTED_METRICS, Cell, Claim, groups
 from stlight.experiments import Experiment, Plan, Variant
@@ -115,7 +115,7 @@ def on_published(experiment: Experiment, claim: Claim, repeats: dict[str, float]
     def values(cell: Cell, metric: str) -> np.ndarray:
         return np.array([cell.published[metric]])
 
-    test = build_test(experiment, claim, cells, values, lambda cell, metric: Noise(), printed=True)
+    test = build_test(experiment, claim, cells, values, lambda cell, metric: False, printed=True)
     verdict = statistics.arithmetic(test)
     deciding = test.deciding(verdict)
     parts = _parts(test, claim, verdict)
@@ -166,7 +166,7 @@ class _Measured:
         self.missing = missing_runs(experiment, folder)
         self.counts = counts_there(experiment, folder)
         self.known: dict[tuple[str, str], np.ndarray] = {}
-        self.noises: dict[tuple[str, str], Noise] = {}
+        self.pairs: dict[tuple[str, str], bool] = {}
 
     def findings(self) -> dict[str, Finding]:
         found: dict[str, Finding] = {}
@@ -184,7 +184,7 @@ class _Measured:
                 if why := self._cannot(claim, spoken_of):
                     found[claim.id] = replace(blank, why=why)
                     continue
-                test = build_test(self.experiment, claim, cells, self._values, self._noise)
+                test = build_test(self.experiment, claim, cells, self._values, self._paired)
                 if claim.statistical:
                     tests[claim.id] = test
                     cells_of_claims[claim.id] = spoken_of
@@ -233,16 +233,15 @@ class _Measured:
                 self.known[key] = seed_values(self.experiment, variant, metric, self.records, self.folder)
         return self.known[key]
 
-    def _noise(self, cell: Cell, metric: str) -> Noise:
+    def _paired(self, cell: Cell, metric: str) -> bool:
         """Of all cells of the data set: the grid that a cell is one of."""
         if metric in COUNTED_METRICS:
-            return Noise()
+            return False
         key = (cell.variant.dataset, metric)
-        if key not in self.noises:
+        if key not in self.pairs:
             grid = [self._seeds(v, metric) for v in self.experiment.variants if v.dataset == cell.variant.dataset]
-            # As losses or as printed: the sign changes no spread.
-            self.noises[key] = statistics.fit_noise([c for c in grid if len(c) and not np.isnan(c).any()])
-        return self.noises[key]
+            self.pairs[key] = statistics.seeds_move_together(grid)
+        return self.pairs[key]
 
     def _count(self, blank: Finding) -> Finding:
         if not self.counts:
@@ -273,7 +272,7 @@ class _Measured:
             words.append(self._what_it_would_take(deciding, judgement, cells[0].variant.dataset))
         else:
             over = f" after Holm over {family} sentences" if family > 1 else ""
-            by = "by ranks" if deciding.by_ranks else "paired by seed" if deciding.noise.paired else "by Welch's test"
+            by = "by ranks" if deciding.by_ranks else "paired by seed" if deciding.paired else "by Welch's test"
             words.append(f"p = {judgement.p:.2g}{over}, {by}")
         names = dict.fromkeys(c.variant.run_name(seed) for c in cells for seed in range(self.experiment.seeds))
         diverged = [name for name in names if name in self.records and self.records[name].status == "diverged"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from stlight.analysis.statistics import Difference, Noise, Test
+from stlight.analysis.statistics import Difference, Test
 from stlight.analysis.words import METRIC_LABELS, axis_text, field_label, is_higher_better, number
 from stlight.claims import OURS, Cell, Claim, cells_of, groups, sides, with_metrics
 from stlight.experiment_files import half_unit
@@ -30,12 +30,13 @@ def build_test(
     claim: Claim,
     cells: list[Cell],
     values: Callable[[Cell, str], np.ndarray],
-    noise: Callable[[Cell, str], Noise],
+    paired: Callable[[Cell, str], bool],
     printed: bool = False,
 ) -> Test:
     """The differences that a claim comes to. `values` gives the numbers of a cell, one for each seed, as they are printed.
 
-    `printed`: they are the paper's, rounded to the digits it prints.
+    `paired` says whether a cell is compared with others seed by seed. `printed`: they are the paper's, rounded to the digits
+    it prints.
     """
 
     def losses(cell: Cell, metric: str) -> np.ndarray:
@@ -54,7 +55,7 @@ def build_test(
             least = f"better by more than {threshold:.3g}" if threshold > 0 else f"no worse than by {-threshold:.3g}"
             label += f", {least}"
         resolution = max(half_unit(cell.printed[metric]) for cell in (better, worse)) if printed else 0.0
-        return Difference(a, b, noise(better, metric), threshold, resolution, label, metric)
+        return Difference(a, b, paired(better, metric), threshold, resolution, label, metric)
 
     holds: list[tuple[tuple[Difference, ...], ...]] = []
     fails: list[tuple[Difference, ...]] = []
@@ -123,7 +124,7 @@ def _smaller_spread(claim: Claim, group: list[Cell], metric: str, compare: Compa
         cells = [name.partition(" (")[2].rstrip(")") for name in names]
         shown = [f"{float(side.mean()):.3g} ({cell})" for side, cell in zip((a, b), cells, strict=True)]
         label = f"mean distance of {metric_name(metric)} from its median {shown[0]} against {shown[1]}"
-        return replace(compared, a=a, b=b, noise=Noise(), label=label, shown=(compared.a, compared.b))
+        return replace(compared, a=a, b=b, paired=False, label=label, shown=(compared.a, compared.b))
 
     return [(deviations(this, than),)], [(deviations(than, this),)]
 

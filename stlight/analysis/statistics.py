@@ -7,6 +7,7 @@ import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -28,35 +29,36 @@ _MAX_EXACT = 9999
 Verdict = Literal["reproduced", "contradicted", "undecided"]
 
 
+def seeds_move_together(cells: Sequence[np.ndarray]) -> bool:
+    """Whether seeds shift all cells of a grid alike, so that cells are to be compared seed by seed."""
+    balanced = len(cells) > 1 and len({len(cell) for cell in cells}) == 1 and len(cells[0]) > 1
+    return balanced and all(np.isfinite(cell).all() for cell in cells) and _shared_by_seed(np.stack(cells)) < _SHARED_SEEDS
+
+
 @dataclass(frozen=True)
 class Noise:
-    """What the seeds of a grid say of its noise."""
+    """What the seeds of a grid say of its noise. It describes: no verdict rests on it."""
 
-    paired: bool = False
-    """Seeds shift all cells together, so that cells are compared seed by seed."""
     sd: float = math.nan
-    """Pooled over the cells; NaN where they are not alike or too few. It describes and plans: no verdict rests on it."""
+    """Pooled over the cells; NaN where they are not alike or too few."""
     why: str = ""
 
 
 def fit_noise(cells: Sequence[np.ndarray]) -> Noise:
-    """Whether the cells of a grid are to be compared seed by seed, and their pooled spread where they have one."""
+    """The pooled spread of a grid's cells, where they have one."""
     repeated = [cell for cell in cells if len(cell) > 1]
     df = sum(len(cell) - 1 for cell in repeated)
     if not repeated:
         return Noise(why="one seed" if any(map(len, cells)) else "no run")
     if not all(np.isfinite(cell).all() for cell in repeated):
         return Noise(why="a run diverged")
-    balanced = len(repeated) == len(cells) > 1 and len({len(cell) for cell in cells}) == 1
-    paired = balanced and _shared_by_seed(np.stack(cells)) < _SHARED_SEEDS
-    together = "seeds shift all cells together, " if paired else ""
     if len(repeated) < 2 or df < _MIN_POOLED_DF or any(map(_constant, repeated)):
-        return Noise(paired, why=f"{together}too few seeds to say whether the cells' spreads are alike")
+        return Noise(why="too few seeds to say whether the cells' spreads are alike")
     homogeneity = float(stats.bartlett(*repeated).pvalue)
     if homogeneity < _HOMOGENEOUS:
-        return Noise(paired, why=f"{together}the cells' spreads differ (Bartlett p = {homogeneity:.2g})")
+        return Noise(why=f"the cells' spreads differ (Bartlett p = {homogeneity:.2g})")
     sd = math.sqrt(sum((len(cell) - 1) * cell.var(ddof=1) for cell in repeated) / df)
-    return Noise(paired, sd, f"{together}the cells' spreads are alike (Bartlett p = {homogeneity:.2g})")
+    return Noise(sd, f"the cells' spreads are alike (Bartlett p = {homogeneity:.2g})")
 
 
 def _constant(values: np.ndarray) -> bool:
@@ -82,7 +84,8 @@ class Difference:
 
     a: np.ndarray
     b: np.ndarray
-    noise: Noise = Noise()
+    paired: bool = False
+    """Compared seed by seed."""
     threshold: float = 0.0
     resolution: float = 0.0
     """Of the values themselves: what is nearer to the threshold than this is neither above nor below it."""
@@ -113,7 +116,7 @@ class Difference:
 
     @property
     def _paired(self) -> bool:
-        return self.noise.paired and len(self.a) == len(self.b)
+        return self.paired and len(self.a) == len(self.b)
 
     def error(self) -> tuple[float, float]:
         """Standard error of the estimate and its degrees of freedom: of the paired t test, or Welch's."""
@@ -123,6 +126,7 @@ class Difference:
         total = sum(parts)
         return math.sqrt(total), total**2 / sum(p**2 / (len(s) - 1) for p, s in zip(parts, (self.a, self.b), strict=True))
 
+    @cached_property
     def p_above(self) -> float:
         """One-sided p of "the true difference is above the threshold"; 1 with fewer than two seeds on a side."""
         if self.n < 2:
@@ -229,7 +233,7 @@ class Test:
 
 def _p_either(groups: Either) -> float:
     """All of a group: the largest p. One group of several: the smallest, times their number (Bonferroni)."""
-    return min(1.0, len(groups) * min(max(d.p_above() for d in group) for group in groups))
+    return min(1.0, len(groups) * min(max(d.p_above for d in group) for group in groups))
 
 
 @dataclass(frozen=True)
@@ -305,7 +309,7 @@ def _doubt(difference: Difference) -> tuple[float, float]:
     # With one seed every p is 1: then the size of the difference beside the values themselves.
     size = abs(float(difference.b.mean())) or 1.0
     margin = (difference.estimate - difference.threshold) / size
-    return difference.p_above(), -margin if math.isfinite(margin) else 0.0
+    return difference.p_above, -margin if math.isfinite(margin) else 0.0
 
 
 @dataclass(frozen=True)
@@ -313,6 +317,8 @@ class Ranking:
     """What the seeds say about the order of a grid's cells; by the place of each cell."""
 
     noise: Noise
+    paired: bool
+    """Whether cells were compared seed by seed."""
     smallest_difference: float = math.nan
     """From the best cell, so that a cell can be told from it: the median over the cells."""
     ties: list[bool] = field(default_factory=list)
@@ -325,19 +331,19 @@ class Ranking:
 
 def rank(cells: Sequence[np.ndarray], draws: int = 20_000) -> Ranking:
     """Compare the cells of a grid with the best of them. A cell without a value is no tie and cannot be the best."""
-    noise = fit_noise(cells)
+    noise, paired = fit_noise(cells), seeds_move_together(cells)
     there = [i for i, cell in enumerate(cells) if len(cell) and not np.isnan(cell).any()]
     means = {i: float(cells[i].mean()) for i in there}
     ties, p_best = [False] * len(cells), [math.nan] * len(cells)
     finite = [i for i in there if math.isfinite(means[i])]
     if not finite or len(there) < 2:
-        return Ranking(noise, ties=ties, p_best=p_best)
+        return Ranking(noise, paired, ties=ties, p_best=p_best)
     best = min(finite, key=lambda i: means[i])
     for i in there:
-        ties[i] = i == best or (len(there) - 1) * Difference(cells[best], cells[i], noise).p_above() > (1 - CONFIDENCE)
+        ties[i] = i == best or (len(there) - 1) * Difference(cells[best], cells[i], paired).p_above > (1 - CONFIDENCE)
     seeds = min(len(cells[i]) for i in there)
     if seeds < 2:
-        return Ranking(noise, ties=ties, p_best=p_best)
+        return Ranking(noise, paired, ties=ties, p_best=p_best)
     drawn = _draw_means([cells[i] for i in finite], draws)
     wins = np.bincount(drawn.argmin(0), minlength=len(finite)) / draws
     for i in there:
@@ -345,9 +351,9 @@ def rank(cells: Sequence[np.ndarray], draws: int = 20_000) -> Ranking:
     orders = np.array([[cells[i][seed] for i in there] for seed in range(seeds)])
     pairs = [(one, two) for one in range(seeds) for two in range(one)]
     taus = [float(stats.kendalltau(orders[one], orders[two]).statistic) for one, two in pairs]
-    others = [Difference(cells[best], cells[i], noise) for i in finite if i != best]
+    others = [Difference(cells[best], cells[i], paired) for i in finite if i != best]
     least = [_least(d.error(), (1 - CONFIDENCE) / (len(there) - 1)) for d in others if not d.by_ranks]
-    return Ranking(noise, float(np.median(least)) if least else math.nan, ties, p_best, float(np.mean(taus)))
+    return Ranking(noise, paired, float(np.median(least)) if least else math.nan, ties, p_best, float(np.mean(taus)))
 
 
 def _least(error_df: tuple[float, float], level: float) -> float:
