@@ -68,8 +68,8 @@ class ItemView:
     notes: list[str] = field(default_factory=list)
     cells: list[CellView] = field(default_factory=list)
     figure: str = ""
-    movies: list[tuple[str, str, str]] = field(default_factory=list)
-    """What it shows, moving, and still."""
+    movies: list[tuple[str, str, str, int]] = field(default_factory=list)
+    """What it shows, moving, still, and how wide."""
     waiting: dict[str, str] = field(default_factory=dict)
     optimism: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -202,7 +202,7 @@ def _optimism(audit: pd.DataFrame) -> list[str]:
     return words
 
 
-def _movies(experiment: Experiment, table: pd.DataFrame, folder: Path) -> list[tuple[str, str, str]]:
+def _movies(experiment: Experiment, table: pd.DataFrame, folder: Path) -> list[tuple[str, str, str, int]]:
     """For each data set the predictions of the best run, as a loop and as its last frame."""
     shown = []
     for dataset, variant in best_variants(experiment, table).items():
@@ -219,7 +219,9 @@ def _movies(experiment: Experiment, table: pd.DataFrame, folder: Path) -> list[t
         stand_in = ", stand-in data" if variant.config.data.source == "stand_in" else ""
         frames = [_picture(context, truth, prediction, step) for step in range(context.shape[1] + truth.shape[1])]
         caption = f"{dataset}{stand_in}: {variant.name}, seed 0, the best cell; above the truth, below context and prediction"
-        shown.append((caption, _gif(frames), _gif(frames[-1:])))
+        # Small frames are kept small and shown large.
+        width = frames[0].width * max(1, 128 // truth.shape[-1])
+        shown.append((caption, _gif(frames), _gif(frames[-1:]), width))
     return shown
 
 
@@ -233,8 +235,7 @@ def _picture(context: np.ndarray, truth: np.ndarray, prediction: np.ndarray, ste
     rows = [np.concatenate([part for clip in row for part in (clip[0], gap)], 1)[:, :-3] for row in (above, below)]
     bar = np.full((3, rows[0].shape[1]), 255 if step < given else 128, np.uint8)
     picture = np.concatenate([rows[0], np.full_like(bar, 255), rows[1], bar])
-    grow = max(1, 128 // width)
-    return Image.fromarray(picture.repeat(grow, 0).repeat(grow, 1)).quantize(32)
+    return Image.fromarray(picture).quantize(16)
 
 
 def _gif(frames: list[Image.Image]) -> str:
