@@ -230,7 +230,7 @@ def _picture(context: np.ndarray, truth: np.ndarray, prediction: np.ndarray, ste
     given = context.shape[1]
     above = context[:, step] if step < given else truth[:, step - given]
     below = context[:, step] if step < given else prediction[:, step - given]
-    height, width = above.shape[-2:]
+    height = above.shape[-2]
     gap = np.full((height, 3), 255, np.uint8)
     rows = [np.concatenate([part for clip in row for part in (clip[0], gap)], 1)[:, :-3] for row in (above, below)]
     bar = np.full((3, rows[0].shape[1]), 255 if step < given else 128, np.uint8)
