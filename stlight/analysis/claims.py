@@ -62,12 +62,12 @@ class Finding:
 
 def ledger(plan: Plan, folder: Path) -> list[Finding]:
     """Both findings of every claim of every experiment, in the order of the files."""
-    spread = seed_spread(plan, folder)
+    spread, repeats = seed_spread(plan, folder), printed_repeats(plan)
     found = []
     for experiment in plan.experiments.values():
         judged = _Measured(experiment, folder, spread).findings()
         for claim in experiment.claims:
-            found += [on_published(experiment, claim, printed_repeats(plan)), judged[claim.id]]
+            found += [on_published(experiment, claim, repeats), judged[claim.id]]
     return found
 
 
@@ -118,7 +118,7 @@ def on_published(experiment: Experiment, claim: Claim, repeats: dict[str, float]
     test = build_test(experiment, claim, cells, values, lambda cell, metric: False, printed=True)
     verdict = statistics.arithmetic(test)
     deciding = test.deciding(verdict)
-    parts = _parts(test, claim, verdict)
+    parts = _parts(test)
     effect = -deciding.estimate if verdict == "contradicted" else deciding.estimate
     words = [_arithmetic_words(verdict, deciding, parts)]
     repeat = repeats.get(deciding.metric, 0.0)
@@ -139,7 +139,7 @@ def _arithmetic_words(verdict: str, deciding: Difference, parts: list[Part]) -> 
     return f"arithmetic on printed numbers: not so for {shown}{more}"
 
 
-def _parts(test: Test, claim: Claim, verdict: str) -> list[Part]:
+def _parts(test: Test) -> list[Part]:
     """The comparisons behind a verdict: those of the group that has most for it."""
     return [
         Part(
@@ -257,7 +257,7 @@ class _Measured:
 
     def _counted(self, blank: Finding, test: Test) -> Finding:
         verdict = statistics.arithmetic(test)
-        deciding, parts = test.deciding(verdict), _parts(test, blank.claim, verdict)
+        deciding, parts = test.deciding(verdict), _parts(test)
         effect = -deciding.estimate if verdict == "contradicted" else deciding.estimate
         against = [part for part in parts if not part.as_stated]
         words = f"counted here, exact: {deciding.label}"
@@ -290,7 +290,7 @@ class _Measured:
             judgement.high,
             judgement.n,
             judgement.detectable,
-            _parts(test, claim, judgement.verdict),
+            _parts(test),
             list(names),
         )
 

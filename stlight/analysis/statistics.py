@@ -14,7 +14,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 LEVEL = 0.04
-"""Of a verdict. Nominal: unequal spreads and the choice of the noise model add to it, and the sum stays below 5 %."""
+"""Of a verdict. Nominal: unequal spreads and the choice between paired and unpaired add to it, and the sum stays below 5 %."""
 CONFIDENCE = 0.95
 """Of every interval."""
 POWER = 0.8
