@@ -12,8 +12,10 @@ include: "workflow/rules/analyse.smk"
 include: "workflow/rules/report.smk"
 
 
+# The nodes of a cluster may have no way out.
 localrules:
     all,
+    fetch,
 
 
 # Every table and figure of the supplement at the chosen scale, the verdicts, and the page that holds them all.

@@ -25,7 +25,7 @@ from stlight import metrics
 from stlight.config import DATASETS, DataConfig, RunConfig
 from stlight.data import Clips, open_dataset
 from stlight.data.counter import integers, random_bits, uniform, unit_circle
-from stlight.data.sources import prepare
+from stlight.data.prepare import prepare
 from stlight.experiments import load_plan
 from stlight.kernels import using
 from stlight.model import build_model

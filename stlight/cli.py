@@ -49,7 +49,15 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--mixed-versions", action="store_true", help="tables from records of different versions of the code")
     common.add_argument("--workflow", type=Path, default=_WORKFLOW, help="folder of experiments, scales and schemas")
 
-    prepare = verbs.add_parser("prepare", parents=[common], help="read and check a data set once, split its digits")
+    fetch = verbs.add_parser("fetch", parents=[common], help="download a data set, or verify the files that are there")
+    fetch.add_argument("dataset", help="mmnist, mfmnist, taxibj, kth or all")
+    fetch.add_argument("--accept", action="store_true", help="take what is there for right, and record its checksums")
+    fetch.set_defaults(verb=_fetch)
+
+    doctor = verbs.add_parser("doctor", parents=[common], help="say which data is there or wrong, and what waits for it")
+    doctor.set_defaults(verb=_doctor)
+
+    prepare = verbs.add_parser("prepare", parents=[common], help="read and check a data set once, and split it")
     prepare.add_argument("dataset")
     prepare.add_argument("source")
     prepare.set_defaults(verb=_prepare)
@@ -104,8 +112,29 @@ def _take_settings(options: argparse.Namespace) -> None:
         setattr(options, names[key], value if key == "scale" else Path(value))
 
 
+def _fetch(options: argparse.Namespace) -> int:
+    from stlight.data.clips import DataError
+    from stlight.data.sources import Library
+
+    library = Library(options.workflow, options.data_root)
+    failed = 0
+    for dataset in library.sources if options.dataset == "all" else [options.dataset]:
+        try:
+            library.fetch(dataset, accept=options.accept)
+        except DataError as error:
+            _tell(f"stlight: {dataset}: {error}")
+            failed = 1
+    return failed
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from stlight.doctor import print_findings
+
+    return print_findings(options.workflow, options.data_root, options.scale)
+
+
 def _prepare(options: argparse.Namespace) -> None:
-    from stlight.data.sources import prepare
+    from stlight.data.prepare import prepare
 
     print(prepare(options.dataset, options.source, options.data_root))
 

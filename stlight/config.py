@@ -6,6 +6,7 @@ experiment states only what differs from it.
 
 import hashlib
 import json
+import re
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -29,13 +30,31 @@ class ClipShape(NamedTuple):
 
 DATASETS: dict[str, ClipShape] = {
     "mmnist": ClipShape(10, 10, 1, 64, 64),
+    "mfmnist": ClipShape(10, 10, 1, 64, 64),
     "taxibj": ClipShape(4, 4, 2, 32, 32),
     "kth": ClipShape(10, 20, 1, 128, 128),
 }
 
+# What the benchmark trains otherwise on a data set than the defaults below say; an experiment may say otherwise again.
+PROTOCOL: dict[str, dict[str, Any]] = {
+    "taxibj": {"max_lr": 5e-4, "num_epochs": 50, "schedule": "cosine", "warmup_epochs": 5},
+    "kth": {"num_epochs": 100},
+}
 
-# Where the official Moving MNIST lies under the data root: training digits, and the fixed test clips.
-OFFICIAL_MOVING_MNIST = ("moving_mnist/train-images-idx3-ubyte.gz", "moving_mnist/mnist_test_seq.npy")
+KTH_ACTIONS = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
+
+# Where the benchmark's own files lie under the data root, each data set whole when all of these are there.
+BENCHMARK_FILES: dict[str, tuple[str, ...]] = {
+    "mmnist": ("moving_mnist/train-images-idx3-ubyte.gz", "moving_mnist/mnist_test_seq.npy"),
+    "mfmnist": ("moving_fmnist/train-images-idx3-ubyte.gz", "moving_fmnist/fmnist_test_seq.npy"),
+    "taxibj": ("taxibj/dataset.npz",),
+    "kth": tuple(f"kth/{action}" for action in KTH_ACTIONS),
+}
+
+OWN_NAME = re.compile("[a-z][a-z0-9_]*")
+
+# What stands in where there are no such files.
+WITHOUT_FILES = {"mmnist": "embedded", "taxibj": "stand_in", "kth": "stand_in"}
 
 
 class ConfigError(ValueError):
@@ -143,10 +162,12 @@ class ModelConfig(_Section):
 class DataConfig(_Section):
     """What is shown to the model."""
 
-    dataset: Literal["mmnist", "taxibj", "kth"] = "mmnist"
-    """The data set's name in the benchmark."""
+    dataset: str = "mmnist"
+    """The data set's name in the benchmark, or that of a folder of one's own under the data root."""
+    own_shape: ClipShape | None = None
+    """The clips of a data set of one's own; none for the benchmark's."""
     source: Literal["embedded", "files", "stand_in"] = "embedded"
-    """Digits shipped with a package, the benchmark's own files under the data root, or clips generated in the same shape."""
+    """Digits shipped with a package, files under the data root, or clips generated in the same shape."""
     clips_per_epoch: int = Field(default=10_000, ge=1)
     """Training clips in an epoch."""
     validation_clips: int = Field(default=1_000, ge=1)
@@ -155,20 +176,41 @@ class DataConfig(_Section):
     """Clips that the reported metrics are measured on."""
 
     @model_validator(mode="after")
-    def _source_exists(self) -> Self:
-        sources = ("embedded" if self.dataset == "mmnist" else "stand_in", "files")
+    def _dataset_exists(self) -> Self:
+        if self.own_shape is None and self.dataset not in DATASETS:
+            raise ConfigError(
+                f"dataset must be one of {', '.join(DATASETS)}, or one of your own stated under data_sets, got {self.dataset!r}"
+            )
+        if self.own_shape is not None:
+            if self.dataset in DATASETS or not OWN_NAME.fullmatch(self.dataset):
+                raise ConfigError(
+                    "dataset of your own must be called by small letters, digits and _, and not as one of the benchmark's,"
+                    f" got {self.dataset!r}"
+                )
+            for name, value in self.own_shape._asdict().items():
+                # SSIM's window is 7×7.
+                check_integer(name, value, minimum=7 if name in ("height", "width") else 1)
+        sources = (*([WITHOUT_FILES[self.dataset]] if self.dataset in WITHOUT_FILES else []), "files")
         if self.source not in sources:
             raise ConfigError(f"source must be one of {', '.join(sources)} for dataset {self.dataset}, got {self.source!r}")
         return self
 
 
 class TrainingConfig(_Section):
-    """How the model learns: Adam, OneCycle by step, mean squared error."""
+    """How the model learns: Adam, a schedule of its learning rate, mean squared error."""
 
+    schedule: Literal["onecycle", "cosine"] = "onecycle"
+    """OneCycle by step, or a cosine by epoch after a warm-up."""
     max_lr: float = Field(default=1e-3, gt=0)
-    """Peak learning rate of the cycle."""
+    """Peak learning rate of the cycle; where the cosine starts from."""
     final_div_factor: float = Field(default=1e4, gt=0)
-    """The cycle ends at max_lr / 25 / final_div_factor."""
+    """onecycle: the cycle ends at max_lr / 25 / final_div_factor."""
+    warmup_epochs: int = Field(default=0, ge=0)
+    """cosine: epochs in which the rate rises from warmup_lr in equal steps, before the cosine is joined."""
+    warmup_lr: float = Field(default=1e-5, gt=0)
+    """cosine: the first epoch's rate, where there is a warm-up."""
+    min_lr: float = Field(default=1e-6, ge=0)
+    """cosine: what it falls to."""
     num_epochs: int = Field(default=200, ge=1)
     """Passes over clips_per_epoch clips."""
     batch_size: int = Field(default=16, ge=1)
@@ -181,6 +223,8 @@ class TrainingConfig(_Section):
     """How the mixers are computed, with the same result; auto takes what is fastest on the device, found by timing."""
     cuda_graphs: bool = False
     """Record the training step's kernels on a CUDA device once and replay them."""
+    lpips: bool = False
+    """Measure LPIPS too, by a package of its own (pip install lpips), which loads a network's weights when first used."""
     deterministic: bool = False
     """Only algorithms on a CUDA device that give the same to the bit every time, at a cost; a CPU's always do."""
     accumulation_steps: int = Field(default=1, ge=1)
@@ -208,6 +252,12 @@ class RunConfig(_Section):
                 f"batch_size must be at most clips_per_epoch {self.data.clips_per_epoch}, got {self.training.batch_size}:"
                 " the last incomplete batch is dropped, so no step would be left"
             )
+        if self.training.lpips and shape.channels not in (1, 3):
+            raise ConfigError(f"lpips is for frames of 1 or 3 channels, {self.data.dataset} has {shape.channels}")
+        if self.training.warmup_epochs >= self.training.num_epochs:
+            raise ConfigError(
+                f"warmup_epochs must be fewer than num_epochs {self.training.num_epochs}, got {self.training.warmup_epochs}"
+            )
         if self.training.batch_size % self.training.accumulation_steps:
             raise ConfigError(
                 f"accumulation_steps must divide batch_size {self.training.batch_size}, got {self.training.accumulation_steps}"
@@ -217,7 +267,7 @@ class RunConfig(_Section):
     @property
     def clip_shape(self) -> ClipShape:
         """Frames and frame size of the data set."""
-        return DATASETS[self.data.dataset]
+        return self.data.own_shape or DATASETS[self.data.dataset]
 
     @property
     def steps_per_epoch(self) -> int:

@@ -15,11 +15,25 @@ from pathlib import Path
 from typing import Any
 
 from stlight.claims import COUNTED_METRICS, Claim, cells_of, check_claims, read_claims
-from stlight.config import DEFAULTS, OFFICIAL_MOVING_MNIST, SECTION_OF_FIELD, ConfigError, RunConfig
+from stlight.config import (
+    BENCHMARK_FILES,
+    DATASETS,
+    DEFAULTS,
+    PROTOCOL,
+    SECTION_OF_FIELD,
+    WITHOUT_FILES,
+    ClipShape,
+    ConfigError,
+    RunConfig,
+)
 from stlight.experiment_files import ExperimentError, as_text, nearest, published_entries, read_yaml
 
 # Set by the scale for each data set, never by an experiment.
-SCALE_FIELDS = ("source", "clips_per_epoch", "validation_clips", "test_clips")
+CLIP_COUNTS = ("clips_per_epoch", "validation_clips", "test_clips")
+SCALE_FIELDS = ("source", "own_shape", *CLIP_COUNTS)
+
+# Fields that a scale changes in proportion to another one.
+_FOLLOWS = {"warmup_epochs": "num_epochs", "warmup_lr": "max_lr", "min_lr": "max_lr"}
 
 # Short forms in variant names; every other field is called by its own name.
 _SHORT = {
@@ -53,7 +67,7 @@ class Scale:
     base: dict[str, Any]
     """What the paper's values become; stated values of the same fields follow in proportion."""
     data: dict[str, dict[str, Any]]
-    """Source and numbers of clips, for each data set."""
+    """Source and numbers of clips, for each data set; `own`: no more than so many of a data set of one's own."""
     compute: dict[str, Any]
     """How runs compute (kernels, precision), where an experiment does not say."""
     seeds: int
@@ -63,20 +77,28 @@ class Scale:
 
     def resolve(self, paper_fields: dict[str, Any]) -> dict[str, Any]:
         """Fields in the paper's units → fields as they are run at this scale."""
+        dataset = paper_fields["dataset"]
         fields = {name: self._in_proportion(name, value) for name, value in paper_fields.items()}
         fields |= {name: value for name, value in self.compute.items() if paper_fields[name] == DEFAULTS[name]}
         patch_area = fields["patch_size"] ** 2
         if paper_fields["hidden_dim"] % paper_fields["patch_size"] ** 2 == 0:
             # A width that the paper's patches divide stays one; for either decoder, so that pairs keep one width.
             fields["hidden_dim"] = max(1, math.floor(fields["hidden_dim"] / patch_area + 0.5)) * patch_area
-        return fields | self.data[paper_fields["dataset"]]
+        # A short training has no epoch to spare for a warm-up.
+        fields["warmup_epochs"] = min(fields["warmup_epochs"], fields["num_epochs"] - 1)
+        if dataset in DATASETS:
+            return fields | self.data[dataset]
+        own = self.data.get("own", {})
+        return fields | {name: min(fields[name], own.get(name, fields[name])) for name in CLIP_COUNTS}
 
     def _in_proportion(self, name: str, value: Any) -> Any:
-        if name not in self.base:
+        base = _FOLLOWS.get(name, name)
+        if base not in self.base:
             return value
-        scaled = value * self.base[name] / DEFAULTS[name]
+        scaled = value * self.base[base] / DEFAULTS[base]
         # Twelve digits: 0.003 × 0.01 / 0.001 should read 0.03.
-        return max(1, math.floor(scaled + 0.5)) if isinstance(DEFAULTS[name], int) else float(f"{scaled:.12g}")
+        least = 0 if base != name else 1
+        return max(least, math.floor(scaled + 0.5)) if isinstance(DEFAULTS[name], int) else float(f"{scaled:.12g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +221,7 @@ def _check_claim_names(workflow: Path, experiments: dict[str, Experiment]) -> No
 
 
 def load_scale(workflow: Path, name: str, data_root: Path = Path("data")) -> Scale:
-    """Read and check a scale file. Its source `auto` means the official files where they lie, else the embedded digits."""
+    """Read and check a scale file. Its source `auto` means the benchmark's files where they lie, else what needs none."""
     path = workflow / "scales" / f"{name}.yaml"
     # The name is a folder under the results, and must stay one.
     if not _NAME.fullmatch(name) or not path.is_file():
@@ -211,11 +233,10 @@ def load_scale(workflow: Path, name: str, data_root: Path = Path("data")) -> Sca
         raise ExperimentError(f"{path}: base: hidden_dim {base['hidden_dim']} must be divisible by patch_size² = {patch_area}")
     data = {}
     for dataset, settings in content["data"].items():
-        source = settings["source"]
-        if source == "auto":
-            present = all((data_root / file).is_file() for file in OFFICIAL_MOVING_MNIST)
-            source = "files" if present else "embedded"
-        data[dataset] = settings | {"source": source}
+        if settings.get("source") == "auto":
+            present = all((data_root / file).exists() for file in BENCHMARK_FILES[dataset])
+            settings = settings | {"source": "files" if present else WITHOUT_FILES[dataset]}
+        data[dataset] = settings
     return Scale(
         name=name,
         summary=content["summary"],
@@ -238,7 +259,7 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale) -> Experiment:
     variants: dict[str, Variant] = {}
     for point in _grid_points(grids):
         try:
-            variant = _variant(base | point, axes, scale)
+            variant = _variant(base | point, axes, scale, content.get("data_sets", {}))
         except ConfigError as error:
             raise ExperimentError(f"{path}: at {_state(point)}: {error}") from error
         variants[variant.run_name(0)] = variant
@@ -267,22 +288,25 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale) -> Experiment:
         hash=_hash([content, scale.name, scale.summary, scale.base, scale.data, scale.compute, scale.seeds, scale.max_seeds]),
     )
     _check_places(path, experiment, datasets)
+    _check_lpips(path, experiment)
     known = {metric for names in metrics_of.values() for metric in names}
     cells = cells_of(experiment.variants, experiment.published, known)
     check_claims(path, experiment.claims, cells, axes, experiment.train)
     return experiment
 
 
-def _variant(stated: dict[str, Any], axes: list[str], scale: Scale) -> Variant:
+def _variant(stated: dict[str, Any], axes: list[str], scale: Scale, own: dict[str, dict[str, int]]) -> Variant:
     dataset = stated.get("dataset", DEFAULTS["dataset"])
-    paper = RunConfig.from_fields(stated | {"source": "files"})
+    protocol = PROTOCOL.get(dataset, {})
+    of_dataset: dict[str, Any] = {"source": "files"}
+    if dataset in own:
+        of_dataset["own_shape"] = ClipShape(*(own[dataset][name] for name in ClipShape._fields))
+        of_dataset |= {name: own[dataset][name] for name in CLIP_COUNTS}
+    paper = RunConfig.from_fields(protocol | stated | of_dataset)
     paper_fields = _flat(paper)
-    config = RunConfig.from_fields(scale.resolve({n: v for n, v in paper_fields.items() if n not in SCALE_FIELDS}))
-    differing = {
-        name: value
-        for name, value in paper_fields.items()
-        if value != DEFAULTS[name] and name not in (*SCALE_FIELDS, "dataset")
-    }
+    config = RunConfig.from_fields(scale.resolve(paper_fields))
+    usual = DEFAULTS | protocol
+    differing = {n: v for n, v in paper_fields.items() if v != usual[n] and n not in (*SCALE_FIELDS, "dataset")}
     # No comma: Snakemake would cut the name there when it hands a job to a cluster.
     name = "+".join(f"{_SHORT.get(n, n)}={as_text(v)}" for n, v in differing.items()) or "stlight_l"
     return Variant(dataset=dataset, name=name, axes={n: paper_fields[n] for n in axes}, paper=paper, config=config)
@@ -300,6 +324,8 @@ def _grid_points(grids: list[dict[str, list[Any]]]) -> Iterator[dict[str, Any]]:
 
 def _check_fields(path: Path, place: str, names: dict[str, Any]) -> None:
     for name in names:
+        if name == "own_shape":
+            raise ExperimentError(f"{path}: {place}: the shape of a data set of your own is stated under data_sets")
         if name in SCALE_FIELDS:
             raise ExperimentError(f"{path}: {place}: {name} is set by the scale, not by an experiment")
         if name not in SECTION_OF_FIELD:
@@ -328,6 +354,13 @@ def _check_places(path: Path, experiment: Experiment, datasets: list[str]) -> No
             words = f"{found} {_state(place)}" + (": name every axis" if cells else "")
             raise ExperimentError(f"{path}: published[{number}]: {words}")
     _check_table_and_figure(path, experiment, known)
+
+
+def _check_lpips(path: Path, experiment: Experiment) -> None:
+    for variant in experiment.variants:
+        named = [*experiment.metrics[variant.dataset], *(metric for claim in experiment.claims for metric in claim.metrics)]
+        if "lpips" in named and not variant.config.training.lpips:
+            raise ExperimentError(f"{path}: metrics: lpips is measured only with base: {{lpips: true}}")
 
 
 def _check_table_and_figure(path: Path, experiment: Experiment, metrics: set[str]) -> None:

@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import json
 import os
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 _PARTIAL = ".partial"
@@ -18,24 +20,69 @@ def write_atomically(path: Path, *content: str | bytes) -> None:
 
     Raises `StorageError` where the disk is full, the quota spent or the device failing; nothing half-written is left.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
     pieces = [piece.encode() if isinstance(piece, str) else piece for piece in content]
+    with replacing(path, sum(map(len, pieces))) as write:
+        for piece in pieces:
+            write(piece)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, size: int) -> Iterator[Callable[[bytes | memoryview], None]]:
+    """The same for content that is too much to hold: gives what writes a piece; the file is there when the block has ended.
+
+    `size` in bytes is what is said to be needed where there is no room.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
     try:
-        make_folder(path.parent)
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        with explained(path, size):
+            make_folder(path.parent)
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+
+        def write(piece: bytes | memoryview) -> None:
+            with explained(path, size):
+                rest = memoryview(piece).cast("B")
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+
         try:
-            for piece in pieces:
-                _write(descriptor, piece)
-            # The content must be on the disk before the name is, or a power cut leaves an empty file of that name.
-            os.fsync(descriptor)
+            yield write
+            with explained(path, size):
+                # The content must be on the disk before the name is, or a power cut leaves an empty file of that name.
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        partial.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
+        with explained(path, size):
+            partial.replace(path)
+            sync_folder(path.parent)
+    except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise StorageError(_explain(path, sum(map(len, pieces)), error)) from error
+        raise
+
+
+@contextlib.contextmanager
+def explained(path: Path, size: int) -> Iterator[None]:
+    """What goes wrong with the writing of a file, as a `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(_explain(path, size, error)) from error
+
+
+def note(paths: Iterable[Path]) -> dict[str, list[int]]:
+    """Size and time of change of files or folders, by their path: what `has_changed` compares."""
+    return {str(path.absolute()): [(facts := path.stat()).st_size, facts.st_mtime_ns] for path in paths}
+
+
+def has_changed(marker: Path) -> bool:
+    """Whether a JSON file whose "noted" is what `note` gave is there, and something is no longer as it says."""
+    try:
+        noted = json.loads(marker.read_text())["noted"]
+        return bool(noted != note(map(Path, noted)))
+    except FileNotFoundError:
+        return marker.exists()
+    except (ValueError, TypeError, KeyError, OSError):
+        return True
 
 
 def remove_partials(folder: Path) -> None:
@@ -44,21 +91,16 @@ def remove_partials(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write(descriptor: int, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-
-
 def make_folder(folder: Path) -> None:
     """Make a folder with its parents, each brought to the disk, or a power cut would take them with all that is in them."""
     missing = [parent for parent in (folder, *folder.parents) if not parent.is_dir()]
     for parent in reversed(missing):
         parent.mkdir(exist_ok=True)
-        _sync_folder(parent.parent)
+        sync_folder(parent.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

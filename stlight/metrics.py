@@ -5,6 +5,9 @@ that are not clipped; similarity and signal-to-noise clip the prediction to [0, 
 Every function raises `ValueError` when the shapes differ or are not five-dimensional.
 """
 
+from functools import cache
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -65,8 +68,33 @@ def ssim_unit_range(prediction: Tensor, target: Tensor) -> float:
     return _similarity(prediction, target, 1.0)[0]
 
 
+def lpips(prediction: Tensor, target: Tensor) -> float:
+    """Learned perceptual distance (AlexNet) per frame, averaged over frames; prediction clipped; 0 is perfect.
+
+    Of grey or colour frames. By the package lpips, which is not installed with the suite; raises `ValueError` without it.
+    """
+    _check(prediction, target)
+    if prediction.shape[2] not in (1, 3):
+        raise ValueError(f"lpips is for frames of 1 or 3 channels, got {prediction.shape[2]}")
+    x_NCHW, y_NCHW = prediction.clamp(0, 1).flatten(0, 1) * 2 - 1, target.flatten(0, 1) * 2 - 1
+    network = lpips_network(prediction.device)
+    pairs = zip(x_NCHW.split(_FRAMES_AT_ONCE), y_NCHW.split(_FRAMES_AT_ONCE), strict=True)
+    with torch.no_grad():
+        return torch.cat([network(x.expand(-1, 3, -1, -1), y.expand(-1, 3, -1, -1)).flatten() for x, y in pairs]).mean().item()
+
+
+@cache
+def lpips_network(device: torch.device) -> Any:
+    """The network that judges. Raises `ValueError` where the package is not installed."""
+    try:
+        import lpips as package
+    except ImportError as error:
+        raise ValueError("lpips was asked for, but its package is not installed: pip install lpips") from error
+    return package.LPIPS(net="alex", verbose=False).eval().to(device)
+
+
 def all_metrics(prediction: Tensor, target: Tensor) -> dict[str, float]:
-    """Every metric by its name; both similarities from one pass over the windows, and all errors from one over the pixels."""
+    """Every metric by its name, but LPIPS; both similarities from one pass over the windows, and all errors from another."""
     squared, absolute, clipped = _errors(prediction, target)
     published_range, unit_range = _similarity(prediction, target, 2.0, 1.0)
     return {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from stlight.data.sources import prepare
+from stlight.data.prepare import prepare
 from stlight.experiments import Plan, load_plan
 from stlight.kernels import frames
 

@@ -12,6 +12,7 @@ METRIC_LABELS = {
     "ssim": "SSIM ↑",
     "ssim_unit_range": "SSIM (unit range) ↑",
     "psnr": "PSNR ↑",
+    "lpips": "LPIPS ↓",
     "mse_x100": "MSE × 100 ↓",
     "dispersion": "dispersion ↓",
     "onset": "epochs until it falls ↓",

@@ -5,13 +5,15 @@ from typing import Any
 
 import torch
 
-from stlight.config import DataConfig
-from stlight.data.clips import Clips
+from stlight.config import DATASETS, DataConfig
+from stlight.data.clips import Clips, DataError
 from stlight.data.moving_mnist import MovingMNIST
-from stlight.data.sources import TEST_SEQUENCE, DataError, open_prepared, prepared_path, read_test_sequence
+from stlight.data.moving_mnist_files import read_test_sequence
+from stlight.data.prepare import Prepared, open_prepared, prepared_path
 from stlight.data.stand_ins import KTHStandIn, TaxiBJStandIn
+from stlight.data.windows import Frames, Windows
 
-__all__ = ["Clips", "DataError", "KTHStandIn", "MovingMNIST", "TaxiBJStandIn", "open_dataset"]
+__all__ = ["Clips", "DataError", "KTHStandIn", "MovingMNIST", "TaxiBJStandIn", "Windows", "open_dataset"]
 
 _STAND_INS: dict[str, type[Clips]] = {"taxibj": TaxiBJStandIn, "kth": KTHStandIn}
 
@@ -21,12 +23,39 @@ def open_dataset(
 ) -> tuple[Clips, dict[str, Any]]:
     """The clips a configuration names, and the facts that say where they came from.
 
-    Raises `DataError` when a file is missing, damaged, or holds fewer test clips than the configuration asks for.
+    Raises `DataError` when a file is missing, damaged, of another shape, or holds fewer held-out clips than are asked for.
     """
     if config.source == "stand_in":
         return _STAND_INS[config.dataset](seed=seed, device=device), {"dataset": config.dataset, "source": "stand_in"}
-    digits, facts = open_prepared(prepared_path(data_root, config.dataset, config.source))
-    sequence = read_test_sequence(data_root / TEST_SEQUENCE) if config.source == "files" else None
-    if sequence is not None and sequence.shape[1] < config.test_clips:
-        raise DataError(f"{data_root / TEST_SEQUENCE} holds {sequence.shape[1]} clips, test_clips asks for {config.test_clips}")
-    return MovingMNIST(digits, seed=seed, test_sequence=sequence, device=device), facts
+    prepared = open_prepared(prepared_path(data_root, config.dataset, config.source), data_root)
+    available = dict(prepared.facts["count"])
+    dataset: Clips
+    if config.dataset in ("mmnist", "mfmnist"):
+        sequence = None
+        if config.source == "files":
+            sequence = read_test_sequence(data_root / prepared.facts["frames"]["test"]["file"])
+            available["test"] = sequence.shape[1]
+        dataset = MovingMNIST(prepared.arrays, seed=seed, test_sequence=sequence, device=device)
+        # Held-out clips are drawn from the digits, as many as one likes, but for those of a given sequence.
+        available = {"test": available["test"]} if sequence is not None else {}
+    else:
+        dataset = _open_windows(config, prepared, data_root, seed, device)
+    for split, asked in (("validation", config.validation_clips), ("test", config.test_clips)):
+        if asked > available.get(split, asked):
+            raise DataError(
+                f"{data_root}: {config.dataset} has {available[split]} {split} clips, {split}_clips asks for {asked}"
+            )
+    return dataset, prepared.facts
+
+
+def _open_windows(config: DataConfig, prepared: Prepared, data_root: Path, seed: int, device: torch.device | str) -> Windows:
+    shape = config.own_shape or DATASETS[config.dataset]
+    files = prepared.facts["frames"]
+    if config.own_shape:
+        stated = (shape.context_frames + shape.horizon_frames, *shape[2:])
+        found = tuple(files["train"]["shape"][1:])
+        if found != stated:
+            path = data_root / files["train"]["file"]
+            raise DataError(f"{path} holds clips (T, C, H, W) of {found}, the experiment's data_sets state {stated}")
+    frames = {split: Frames(data_root / files[split]["file"], starts) for split, starts in prepared.arrays.items()}
+    return Windows(frames, shape, seed=seed, device=device)

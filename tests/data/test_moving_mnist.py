@@ -12,7 +12,7 @@ from stlight.config import DataConfig
 from stlight.data import KTHStandIn, MovingMNIST, TaxiBJStandIn, open_dataset
 from stlight.data.counter import random_bits, uniform, unit_circle
 from stlight.data.moving_mnist import positions, render
-from stlight.data.sources import open_prepared, prepared_path
+from stlight.data.prepare import open_prepared, prepared_path
 from stlight.training.evaluation import evaluate, trivial_predictors
 
 
@@ -108,7 +108,7 @@ def test_known_clips_on_any_machine(dataset):
 
 
 def test_digits_of_the_splits_are_disjoint_real_and_balanced(data_root):
-    digits, facts = open_prepared(prepared_path(data_root, "mmnist", "embedded"))
+    digits, facts = open_prepared(prepared_path(data_root, "mmnist", "embedded"), data_root)
     assert {split: len(images) for split, images in digits.items()} == {"train": 4000, "validation": 500, "test": 500}
     images = {split: {image.tobytes() for image in images} for split, images in digits.items()}
     assert not images["train"] & images["validation"]

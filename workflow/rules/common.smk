@@ -8,9 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from stlight.config import OFFICIAL_MOVING_MNIST, ConfigError
+from stlight.config import BENCHMARK_FILES, ConfigError
 from stlight.experiment_files import ExperimentError
 from stlight.experiments import load_plan
+from stlight.files import has_changed
 from stlight.records import recorded
 from stlight.run_lock import living_holder
 
@@ -78,6 +79,7 @@ def command_line():
     return call.replace("{", "{{").replace("}", "}}")
 
 
+SPLITS = ("train", "validation", "test")
 SETTINGS = ("scale", "results", "data", "slots_per_gpu", "mixed_versions")
 SCALE = setting("scale", "demo")
 RESULTS = setting("results", "results")
@@ -102,7 +104,7 @@ shell.prefix(command_line())
 
 
 wildcard_constraints:
-    dataset="[a-z]+",
+    dataset="[a-z][a-z0-9_]*",
     source="[a-z_]+",
     variant="[^/]+",
     seed=r"\d+",
@@ -117,10 +119,17 @@ def config_hash(wildcards):
     return PLAN.run(run_of(wildcards)).hash
 
 
-def official_files(wildcards):
-    # Those that are there: a changed file is prepared again, and a missing one is named by the step itself.
-    named = OFFICIAL_MOVING_MNIST if wildcards.source == "files" else []
-    return [path for name in named if Path(path := f"{DATA}/{name}").exists()]
+def source_files(wildcards):
+    if wildcards.source != "files":
+        return []
+    if wildcards.dataset not in BENCHMARK_FILES:
+        own = (f"{DATA}/{wildcards.dataset}/{split}.npy" for split in SPLITS)
+        return [path for path in own if Path(path).exists()]
+    fetched = Path(DATA) / "fetched" / f"{wildcards.dataset}.json"
+    # The benchmark's files are no inputs: those still to be fetched are not there when the graph is built.
+    if workflow.is_main_process and not workflow.dryrun and has_changed(fetched):
+        fetched.unlink()
+    return str(fetched)
 
 
 def prepared_data(wildcards):

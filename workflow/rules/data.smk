@@ -1,10 +1,27 @@
-# Needs: nothing for the embedded digits; the official files under the data root for source "files".
-# Gives: one file of checked, split digits for each data set and source, shared by all scales.
+# Needs: nothing for the embedded digits; for source "files" the benchmark's, under the data root or from the network, or a
+# folder of one's own.
+# Gives: a word of what was found or fetched, and one file of what was checked and split; both shared by all scales.
+
+
+# The files themselves are no outputs, for Snakemake would delete those that a user has put there.
+rule fetch:
+    output:
+        f"{DATA}/fetched/{{dataset}}.json",
+    log:
+        f"{DATA}/fetched/{{dataset}}.log",
+    wildcard_constraints:
+        dataset=any_of(BENCHMARK_FILES),
+    conda:
+        "../envs/stlight.yaml"
+    resources:
+        gpu=0,
+    shell:
+        "stlight fetch {wildcards.dataset:q}" " > {log:q} 2>&1"
 
 
 rule prepare:
     input:
-        official_files,
+        source_files,
     output:
         f"{DATA}/prepared/{{dataset}}-{{source}}.npz",
     log:
@@ -16,6 +33,6 @@ rule prepare:
     resources:
         gpu=0,
         mem_mb=2000,
-        runtime=10,
+        runtime=60,
     shell:
         "stlight prepare {wildcards.dataset:q} {wildcards.source:q}" " > {log:q} 2>&1"

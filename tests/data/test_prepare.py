@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from stlight.config import DataConfig
+from stlight.config import BENCHMARK_FILES, DataConfig
 from stlight.data import DataError, open_dataset
-from stlight.data.sources import TEST_SEQUENCE, TRAIN_IMAGES, open_prepared, prepare, read_idx_images, read_test_sequence
+from stlight.data.moving_mnist_files import read_idx_images, read_test_sequence
+from stlight.data.prepare import open_prepared, prepare
+
+TRAIN_IMAGES, TEST_SEQUENCE = BENCHMARK_FILES["mmnist"]
 
 
 def idx(images, magic=0x803, count=None, size=(28, 28)):
@@ -30,11 +33,11 @@ def test_official_files_are_prepared_and_opened(official, caplog):
     root, images, sequence = official
     with caplog.at_level(logging.WARNING):
         path = prepare("mmnist", "files", root)
-    assert "is not the published file: MD5" in caplog.text
-    digits, facts = open_prepared(path)
+    assert "is not the published data set: it holds 5010, published are 60000" in caplog.text
+    digits, facts = open_prepared(path, root)
     assert np.array_equal(digits["train"], images[:10])
     assert np.array_equal(digits["validation"], images[10:])
-    assert facts["test_clips"] == 6
+    assert facts["frames"]["test"]["clips"] == 6
     dataset, _ = open_dataset(DataConfig(source="files", test_clips=6), root)
     clips = dataset.clips("test", torch.arange(6))
     np.testing.assert_allclose(clips[:, :, 0].numpy() * 255, sequence.swapaxes(0, 1), atol=1e-3)
@@ -106,5 +109,5 @@ def test_digits_that_are_not_those_that_were_prepared_are_refused(tmp_path):
         content = dict(stored)
     content["train"] = 255 - content["train"]
     np.savez(path, **content)
-    with pytest.raises(DataError, match="its digits do not have the checksum it states"):
-        open_prepared(path)
+    with pytest.raises(DataError, match="its content does not have the checksum it states"):
+        open_prepared(path, tmp_path)

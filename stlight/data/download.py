@@ -1,0 +1,169 @@
+"""Files over HTTP: from the first of several addresses that has the right one, going on where a transfer was cut off."""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from tqdm import tqdm
+from urllib3.util import Retry
+
+from stlight.data.clips import DataError
+from stlight.files import StorageError, explained, make_folder, sync_folder
+
+# Seconds to connect, and to wait for the next bytes.
+_TIMEOUT = (5.0, 60.0)
+_CHUNK = 2**20
+# Transfers in a row that are cut off before they bring anything, after which an address is given up.
+_FRUITLESS = 3
+_PAUSE = 0.5
+
+
+class Unavailable(Exception):  # noqa: N818 - says what is
+    """An address that does not give the file; the message says why."""
+
+
+def download(
+    urls: Sequence[str], target: Path, *, check: Callable[[Path], None], resumable: bool, about: int, hopeless: set[str]
+) -> str:
+    """Bring a file to `target`, whole and checked, or not at all; returns the address it came from.
+
+    `check` raises `DataError` for a file that is not the right one. What a cut-off transfer has brought stays beside the target
+    and is gone on from, in this call or a later one: from any address if `resumable`, which takes a checksum to be safe, else
+    from the same one as long as it vouches for the file being the same. `about` is the size to expect where a server says none.
+    Hosts that cannot be reached are added to `hopeless`, and not tried again.
+    Raises `DataError` with what each address answered, `StorageError` where the disk has no room.
+    """
+    make_folder(target.parent)
+    part = target.with_name(f"{target.name}.part")
+    answers = []
+    with requests.Session() as session:
+        again = Retry(total=2, connect=0, read=0, status_forcelist=(429, 500, 502, 503, 504), backoff_factor=_PAUSE)
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(max_retries=again))
+        for url in urls:
+            host = urlsplit(url).netloc
+            try:
+                if host in hopeless:
+                    raise Unavailable("not reached")
+                _transfer(session, url, part, resumable=resumable, about=about)
+                check(part)
+            except Unavailable as error:
+                answers.append(f"{host}: {error}")
+            except requests.exceptions.ConnectionError:
+                hopeless.add(host)
+                answers.append(f"{host}: not reached")
+            except requests.exceptions.RequestException as error:
+                answers.append(f"{host}: {_in_words(error)}")
+            except DataError as error:
+                # Of no use to go on from.
+                _forget(part)
+                answers.append(f"{host}: {error}")
+            else:
+                with explained(target, 0):
+                    part.replace(target)
+                    sync_folder(target.parent)
+                _forget(part)
+                return url
+    raise DataError(f"{target} could not be fetched ({'; '.join(dict.fromkeys(answers))})")
+
+
+def _transfer(session: requests.Session, url: str, part: Path, *, resumable: bool, about: int) -> None:
+    """Bring the whole of an address to `part`, with as many requests as it takes."""
+    fruitless = 0
+    while True:
+        before = _size(part)
+        try:
+            _request(session, url, part, resumable=resumable, about=about)
+            return
+        except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError) as error:
+            # Cut off; but one that never connected is not tried again.
+            if isinstance(error, requests.exceptions.ConnectTimeout) or not _size(part):
+                raise
+            fruitless = 0 if _size(part) > before else fruitless + 1
+            if fruitless == _FRUITLESS:
+                raise Unavailable(f"cut off after {_size(part)} bytes, again and again") from error
+            time.sleep(_PAUSE * fruitless)
+
+
+def _request(session: requests.Session, url: str, part: Path, *, resumable: bool, about: int) -> None:
+    """One request, for what is not there yet."""
+    origin = part.with_name(f"{part.name}.from")
+    headers = {"Accept-Encoding": "identity", "User-Agent": "stlight"}
+    size = _size(part)
+    known = _origin(origin)
+    same = known.get("url") == url and known.get("validator")
+    if size and (resumable or same):
+        headers["Range"] = f"bytes={size}-"
+        headers |= {"If-Range": known["validator"]} if same else {}
+    else:
+        size = 0
+    with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
+        if size and answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            if answer.headers.get("Content-Range") == f"bytes */{size}":
+                return
+            _forget(part)
+            raise requests.exceptions.ChunkedEncodingError("begins anew")
+        if answer.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            raise Unavailable(f"{answer.status_code} {answer.reason}".strip())
+        if answer.headers.get("Content-Type", "").startswith("text/html"):
+            raise Unavailable("answers with a web page")
+        if answer.status_code == HTTPStatus.OK:
+            size = 0
+        elif not answer.headers.get("Content-Range", "").startswith(f"bytes {size}-"):
+            raise Unavailable(f"answers with another part than was asked for: {answer.headers.get('Content-Range')}")
+        length = answer.headers.get("Content-Length", "")
+        total = size + int(length) if length.isdigit() else None
+        _check_room(part, (total or about) - size)
+        validator = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+        with explained(part, total or about):
+            origin.write_text(json.dumps({"url": url, "validator": "" if validator.startswith("W/") else validator}))
+            file = part.open("ab" if size else "wb")
+        quiet = not sys.stderr.isatty()
+        with file, tqdm(total=total, initial=size, desc=part.stem, unit="B", unit_scale=True, disable=quiet) as bar:
+            for chunk in answer.iter_content(_CHUNK):
+                with explained(part, total or about):
+                    file.write(chunk)
+                bar.update(len(chunk))
+            with explained(part, total or about):
+                file.flush()
+                os.fsync(file.fileno())
+
+
+def _check_room(part: Path, needed: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if needed > free:
+        raise StorageError(f"{part.parent} has no room: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _origin(origin: Path) -> dict[str, str]:
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads(origin.read_text()))
+    return {}
+
+
+def _forget(part: Path) -> None:
+    for path in (part, part.with_name(f"{part.name}.from")):
+        path.unlink(missing_ok=True)
+
+
+def _in_words(error: requests.exceptions.RequestException) -> str:
+    if isinstance(error, requests.exceptions.TooManyRedirects):
+        return "redirects in a circle"
+    if isinstance(error, requests.exceptions.RetryError):
+        return "answers with errors of its own (5xx)"
+    if isinstance(error, requests.exceptions.Timeout):
+        return "stopped answering"
+    return type(error).__name__
