@@ -69,16 +69,16 @@ def explained(path: Path, size: int) -> Iterator[None]:
         raise StorageError(_explain(path, size, error)) from error
 
 
-def note(paths: Iterable[Path]) -> dict[str, list[int]]:
-    """Size and time of change of files or folders, by their path: what `has_changed` compares."""
-    return {str(path.absolute()): [(facts := path.stat()).st_size, facts.st_mtime_ns] for path in paths}
+def note(root: Path, names: Iterable[str]) -> dict[str, list[int]]:
+    """Size and time of change of files or folders under a root: what `has_changed` compares."""
+    return {name: [(facts := (root / name).stat()).st_size, facts.st_mtime_ns] for name in names}
 
 
-def has_changed(marker: Path) -> bool:
+def has_changed(marker: Path, root: Path) -> bool:
     """Whether a JSON file whose "noted" is what `note` gave is there, and something is no longer as it says."""
     try:
         noted = json.loads(marker.read_text())["noted"]
-        return bool(noted != note(map(Path, noted)))
+        return bool(noted != note(root, noted))
     except FileNotFoundError:
         return marker.exists()
     except (ValueError, TypeError, KeyError, OSError):

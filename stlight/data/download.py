@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
+from urllib3.exceptions import NewConnectionError
 from urllib3.util import Retry
 
 from stlight.data.clips import DataError
@@ -85,13 +86,18 @@ def _transfer(session: requests.Session, url: str, part: Path, *, resumable: boo
             _request(session, url, part, resumable=resumable, about=about)
             return
         except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError) as error:
-            # Cut off; but one that never connected is not tried again.
-            if isinstance(error, requests.exceptions.ConnectTimeout) or not _size(part):
+            if _never_connected(error):
                 raise
             fruitless = 0 if _size(part) > before else fruitless + 1
             if fruitless == _FRUITLESS:
                 raise Unavailable(f"cut off after {_size(part)} bytes, again and again") from error
             time.sleep(_PAUSE * fruitless)
+
+
+def _never_connected(error: requests.exceptions.RequestException) -> bool:
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    kinds = (requests.exceptions.ConnectTimeout, requests.exceptions.SSLError, requests.exceptions.ProxyError)
+    return isinstance(error, kinds) or isinstance(reason, NewConnectionError)
 
 
 def _request(session: requests.Session, url: str, part: Path, *, resumable: bool, about: int) -> None:

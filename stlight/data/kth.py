@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from stlight.config import DATASETS, KTH_ACTIONS
+from stlight.data.arrays import in_a_line
 from stlight.data.clips import DataError, Split
 
 PUBLISHED_CLIPS = (5_200, 3_167)
@@ -125,7 +126,7 @@ def _read_image(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image: {' '.join(str(error).split()) or 'it is empty'}") from error
+        raise DataError(f"{path} cannot be read as an image: {in_a_line(error)}") from error
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
         raise DataError(f"{path} holds {pixels.dtype} {pixels.shape}, expected 8-bit grey or colour")
     return pixels if pixels.ndim == 2 else pixels[..., 0]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stlight.data.arrays import open_array
 from stlight.data.clips import DataError
 
 _IDX_UBYTE_3D = 0x00000803
@@ -39,13 +40,3 @@ def read_test_sequence(path: Path) -> np.ndarray:
     if sequence.dtype != np.uint8 or sequence.ndim != 4 or sequence.shape[0] != 20 or sequence.shape[2:] != (64, 64):
         raise DataError(f"{path} holds {sequence.dtype} {sequence.shape}, expected uint8 (20, N, 64, 64)")
     return sequence
-
-
-def open_array(path: Path) -> np.ndarray:
-    """An .npy file, memory-mapped. Raises `DataError` if it is missing, empty, cut off, pickled or something else."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is not a readable .npy array: {' '.join(str(error).split())}") from error

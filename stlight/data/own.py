@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from stlight.data.arrays import open_array
 from stlight.data.clips import DataError, Split
-from stlight.data.moving_mnist_files import open_array
 
 _BYTES_AT_ONCE = 2**26
 

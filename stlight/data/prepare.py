@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from stlight.config import BENCHMARK_FILES, DATASETS, OWN_NAME
 from stlight.data import kth, own, taxibj
+from stlight.data.arrays import open_array
 from stlight.data.clips import SPLITS, DataError, Split
-from stlight.data.moving_mnist_files import open_array, read_idx_images, read_test_sequence
+from stlight.data.moving_mnist_files import read_idx_images, read_test_sequence
 from stlight.files import replacing, write_atomically
 
 logger = logging.getLogger(__name__)

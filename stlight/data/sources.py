@@ -71,7 +71,7 @@ class Library:
 
     def __init__(self, workflow: Path, data_root: Path) -> None:
         content = read_yaml(workflow / "data_sources.yaml", workflow / "schemas" / "data_sources.schema.json")
-        self.sources = {dataset: [Source(**entry) for entry in entries] for dataset, entries in content.items()}
+        self.sources = {dataset: [Source(**entry) for entry in content[dataset]] for dataset in BENCHMARK_FILES}
         self.data_root = data_root
         self._lock_path = workflow / "data.lock.json"
         self._hopeless: set[str] = set()
@@ -79,7 +79,7 @@ class Library:
     def of(self, dataset: str) -> list[Source]:
         """The sources of a data set. Raises `DataError` for an unknown one."""
         if dataset not in self.sources:
-            raise DataError(f"no data set {dataset!r} to fetch; there are {', '.join(self.sources)}")
+            raise DataError(f"no data set {dataset!r} to fetch; there are {', '.join(BENCHMARK_FILES)}")
         return self.sources[dataset]
 
     def look(self, source: Source) -> Found:
@@ -131,7 +131,7 @@ class Library:
                     failures.append(str(error))
             if failures:
                 raise DataError("; ".join(failures))
-            noted = note(self.data_root / name for name in BENCHMARK_FILES[dataset])
+            noted = note(self.data_root, BENCHMARK_FILES[dataset])
             write_atomically(marker, json.dumps({"files": facts, "noted": noted}, indent=1) + "\n")
         return marker
 

@@ -1,6 +1,7 @@
 """TaxiBJ as the benchmark ships it: `dataset.npz` with X_train, Y_train, X_test, Y_test, each (N, 4, 2, 32, 32) in [-1, 1]."""
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from stlight.config import DATASETS
+from stlight.data.arrays import read_header
 from stlight.data.clips import DataError
 
 PUBLISHED_CLIPS = (20_461, 500)
@@ -17,6 +19,8 @@ PUBLISHED_CLIPS = (20_461, 500)
 _SHAPE = DATASETS["taxibj"]
 _FRAME = (_SHAPE.channels, _SHAPE.height, _SHAPE.width)
 _CLIPS_AT_ONCE = 256
+
+_DAMAGE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
 # The training clips were scaled to fill [-1, 1] to the digit, the later test clips with the same numbers.
 _LIMIT = {"train": 1 + 1e-3, "test": 2.0}
@@ -59,48 +63,37 @@ def read_clips(path: Path) -> Iterator[np.ndarray]:
 
 
 def _open(path: Path, stack: ExitStack) -> dict[str, _Member]:
-    expected = {f"{part}_{split}.npy": part for split in ("train", "test") for part in "XY"}
+    expected = [f"{part}_{split}.npy" for split in ("train", "test") for part in "XY"]
+    members: dict[str, _Member] = {}
     try:
         archive = stack.enter_context(zipfile.ZipFile(path))
-        if missing := sorted(expected.keys() - set(archive.namelist())):
+        if missing := sorted(set(expected) - set(archive.namelist())):
             keys = ", ".join(sorted(name.removesuffix(".npy") for name in archive.namelist())) or "nothing"
             raise DataError(f"{path} lacks {missing[0].removesuffix('.npy')}: it holds {keys}")
-        members = {name.removesuffix(".npy"): _header(path, name, stack.enter_context(archive.open(name))) for name in expected}
+        for name in expected:
+            file, key = stack.enter_context(archive.open(name)), name.removesuffix(".npy")
+            shape, dtype = read_header(file, f"{path}: {key}")
+            members[key] = _Member(key, dtype, shape, file)
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
-    except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path} is not a whole .npz file: {error}") from error
     for name, member in members.items():
         frames = _SHAPE.context_frames if name.startswith("X") else _SHAPE.horizon_frames
         wanted = (members[f"X{name[1:]}"].shape[0], frames, *_FRAME)
         if member.shape != wanted or not member.shape[0]:
-            raise DataError(
-                f"{path}: {name} is {member.shape}, expected (N, {', '.join(map(str, wanted[1:]))}), alike for X and Y"
-            )
+            sides = ", ".join(map(str, wanted[1:]))
+            raise DataError(f"{path}: {name} is {member.shape}, expected (N, {sides}), with one N for X and Y")
         if member.dtype not in (np.dtype("<f4"), np.dtype("<f8")):
             raise DataError(f"{path}: {name} is {member.dtype.str}, expected little-endian floating point (<f4 or <f8)")
     return members
-
-
-def _header(path: Path, name: str, file: IO[bytes]) -> _Member:
-    try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran_order, dtype = read(file)
-    except ValueError as error:
-        raise DataError(f"{path}: {name} is no array: {' '.join(str(error).split())}") from error
-    if dtype.hasobject:
-        raise DataError(f"{path}: {name} holds pickled Python objects, which are not read: expected floating point")
-    if fortran_order:
-        raise DataError(f"{path}: {name} is stored column by column: save it again from np.ascontiguousarray")
-    return _Member(name.removesuffix(".npy"), dtype, shape, file)
 
 
 def _read(path: Path, member: _Member, count: int) -> np.ndarray:
     size = count * int(np.prod(member.shape[1:])) * member.dtype.itemsize
     try:
         content = member.file.read(size)
-    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path}: {member.name} is damaged: {error}") from error
     if len(content) != size:
         raise DataError(f"{path}: {member.name} ends early: its header says {member.shape[0]} clips")

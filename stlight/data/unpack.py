@@ -1,9 +1,11 @@
 """Archives from elsewhere: looked through before anything is written, and written beside their place before they are moved."""
 
+import lzma
 import shutil
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
@@ -14,6 +16,7 @@ from stlight.files import StorageError, explained, make_folder
 
 _CHUNK = 2**20
 _MAX_MEMBERS = 2_000_000
+_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError)
 
 
 class _Member(NamedTuple):
@@ -49,7 +52,7 @@ def unpack(archive: Path, into: Path, keep: Sequence[str], max_bytes: int) -> No
         for name in keep:
             with explained(into / name, 0):
                 (beside / name).rename(into / name)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, NotImplementedError, zipfile.LargeZipFile) as error:
+    except _DAMAGE as error:
         raise DataError(f"{archive} is not a whole archive: {error}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -5,28 +5,29 @@ import numpy as np
 import pytest
 import torch
 
-from stlight.config import BENCHMARK_FILES, DataConfig
+from stlight.config import DataConfig
 from stlight.data import DataError, open_dataset
 from stlight.data.moving_mnist_files import read_idx_images, read_test_sequence
 from stlight.data.prepare import open_prepared, prepare
 
-TRAIN_IMAGES, TEST_SEQUENCE = BENCHMARK_FILES["mmnist"]
-
-
-def idx(images, magic=0x803, count=None, size=(28, 28)):
-    header = np.array([magic, len(images) if count is None else count, *size], ">u4")
-    return header.tobytes() + images.tobytes()
+from .real_files import idx, write_moving_mnist
 
 
 @pytest.fixture
 def official(tmp_path, rng):
     """A data root with small files in the official formats."""
-    images = rng.integers(0, 256, (5010, 28, 28), dtype=np.uint8)
-    sequence = rng.integers(0, 256, (20, 6, 64, 64), dtype=np.uint8)
-    (tmp_path / "moving_mnist").mkdir()
-    (tmp_path / TRAIN_IMAGES).write_bytes(gzip.compress(idx(images), 1))
-    np.save(tmp_path / TEST_SEQUENCE, sequence)
-    return tmp_path, images, sequence
+    return tmp_path, *write_moving_mnist(tmp_path, rng)
+
+
+def test_moving_fashion_mnist_is_read_alike(tmp_path, rng):
+    dataset = "mfmnist"
+    _, sequence = write_moving_mnist(tmp_path, rng, dataset)
+    prepare(dataset, "files", tmp_path)
+    clips, _ = open_dataset(DataConfig(dataset=dataset, source="files", test_clips=6), tmp_path)
+    assert torch.equal(
+        (clips.clips("test", torch.arange(6))[:, :, 0] * 255).round().byte(), torch.tensor(sequence).transpose(0, 1)
+    )
+    assert clips.clips("train", torch.arange(2)).shape == (2, 20, 1, 64, 64)
 
 
 def test_official_files_are_prepared_and_opened(official, caplog):
@@ -41,7 +42,7 @@ def test_official_files_are_prepared_and_opened(official, caplog):
     dataset, _ = open_dataset(DataConfig(source="files", test_clips=6), root)
     clips = dataset.clips("test", torch.arange(6))
     np.testing.assert_allclose(clips[:, :, 0].numpy() * 255, sequence.swapaxes(0, 1), atol=1e-3)
-    with pytest.raises(DataError, match="holds 6 clips, test_clips asks for 10000"):
+    with pytest.raises(DataError, match="mmnist has 6 test clips, test_clips asks for 10000"):
         open_dataset(DataConfig(source="files"), root)
 
 
@@ -73,7 +74,7 @@ def test_truncated_gzip_is_named(tmp_path):
 def test_wrong_test_sequences_are_named(tmp_path):
     path = tmp_path / "moving_mnist" / "mnist_test_seq.npy"
     path.parent.mkdir()
-    with pytest.raises(DataError, match="is missing: put the published file there.*be083ec986bfe91a449d63653c411eb2"):
+    with pytest.raises(DataError, match="mnist_test_seq.npy is missing"):
         read_test_sequence(path)
     for array, words in [
         (np.zeros((20, 3, 64, 64), np.float32), "float32"),
@@ -97,10 +98,12 @@ def test_unprepared_damaged_and_unknown_sources_are_named(tmp_path):
     (tmp_path / "prepared" / "mmnist-embedded.npz").write_bytes(b"PK damaged")
     with pytest.raises(DataError, match="delete it and prepare again"):
         open_dataset(DataConfig(), tmp_path)
-    with pytest.raises(DataError, match="train-images-idx3-ubyte.gz is missing.*f68b3c2dcbeaaa9fbdd348bbdeb94873"):
+    with pytest.raises(DataError, match="train-images-idx3-ubyte.gz is missing: python -m stlight fetch mmnist, or put"):
         prepare("mmnist", "files", tmp_path)
-    with pytest.raises(DataError, match="kth cannot be read from source files yet"):
-        prepare("kth", "files", tmp_path)
+    with pytest.raises(DataError, match="kth is not prepared from source stand_in: .* a stand_in needs no preparing"):
+        prepare("kth", "stand_in", tmp_path)
+    with pytest.raises(DataError, match="dataset ../up is not prepared"):
+        prepare("../up", "files", tmp_path)
 
 
 def test_digits_that_are_not_those_that_were_prepared_are_refused(tmp_path):

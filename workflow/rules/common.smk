@@ -127,7 +127,11 @@ def source_files(wildcards):
         return [path for path in own if Path(path).exists()]
     fetched = Path(DATA) / "fetched" / f"{wildcards.dataset}.json"
     # The benchmark's files are no inputs: those still to be fetched are not there when the graph is built.
-    if workflow.is_main_process and not workflow.dryrun and has_changed(fetched):
+    if (
+        workflow.is_main_process
+        and not workflow.dryrun
+        and has_changed(fetched, Path(DATA))
+    ):
         fetched.unlink()
     return str(fetched)
 

@@ -1,0 +1,12 @@
+import pytest
+
+from .web import serving
+
+
+@pytest.fixture
+def site(monkeypatch):
+    """A web site on localhost, which no proxy comes before."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving() as the_site:
+        yield the_site

@@ -1,0 +1,65 @@
+"""Small files in the exact formats of the real data sets, and archives of them as they are published."""
+
+import gzip
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from stlight.config import BENCHMARK_FILES, KTH_ACTIONS
+
+
+def idx(images, magic=0x803, count=None, size=(28, 28)):
+    """An IDX file's bytes."""
+    header = np.array([magic, len(images) if count is None else count, *size], ">u4")
+    return header.tobytes() + images.tobytes()
+
+
+def write_moving_mnist(root, rng, dataset="mmnist", clips=6):
+    images_name, sequence_name = BENCHMARK_FILES[dataset]
+    images = rng.integers(0, 256, (5010, 28, 28), dtype=np.uint8)
+    sequence = rng.integers(0, 256, (20, clips, 64, 64), dtype=np.uint8)
+    (root / images_name).parent.mkdir(parents=True)
+    (root / images_name).write_bytes(gzip.compress(idx(images), 1))
+    np.save(root / sequence_name, sequence)
+    return images, sequence
+
+
+def taxibj_arrays(rng, train=30, test=6):
+    """X_train, Y_train, X_test, Y_test in [-1, 1], as the published file has them but for their number."""
+    sizes = {"X_train": train, "Y_train": train, "X_test": test, "Y_test": test}
+    return {name: rng.uniform(-1, 1, (size, 4, 2, 32, 32)) for name, size in sizes.items()}
+
+
+def write_taxibj(root, rng, **sizes):
+    arrays = taxibj_arrays(rng, **sizes)
+    (root / "taxibj").mkdir(parents=True)
+    np.savez(root / "taxibj" / "dataset.npz", **arrays)
+    return arrays
+
+
+def write_recording(folder, rng, frames=31, first=1, size=(160, 120), mode="RGB"):
+    """A recording's frames, the same grey in every channel, with numbers in a row."""
+    folder.mkdir(parents=True)
+    for number in range(first, first + frames):
+        pixels = rng.integers(0, 256, (size[1] // 8, size[0] // 8), dtype=np.uint8)
+        image = Image.fromarray(np.kron(pixels, np.ones((8, 8), np.uint8))).convert(mode)
+        image.save(folder / f"image_{number:04d}.jpg", quality=90)
+
+
+def write_kth(root, rng, persons=(1, 2, 16, 17), frames=31):
+    for action in KTH_ACTIONS:
+        for person in persons:
+            write_recording(root / "kth" / action / f"person{person:02d}_{action}_d1_uncomp", rng, frames)
+
+
+def zip_of(folder, inside=""):
+    """A .zip of all that lies under a folder, put under `inside`."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for path in sorted(Path(folder).rglob("*")):
+            if path.is_file():
+                archive.write(path, Path(inside) / path.relative_to(folder))
+    return file.getvalue()

@@ -1,0 +1,123 @@
+import io
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stlight.config import DataConfig
+from stlight.data import DataError, open_dataset
+from stlight.data.prepare import prepare
+from stlight.data.taxibj import count_clips, read_clips
+
+from .real_files import taxibj_arrays, write_taxibj
+
+CONFIG = DataConfig(dataset="taxibj", source="files", clips_per_epoch=24, validation_clips=6, test_clips=6)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "dataset.npz"
+
+
+def test_clips_are_those_of_the_file(tmp_path, rng):
+    arrays = write_taxibj(tmp_path, rng)
+    prepare("taxibj", "files", tmp_path)
+    dataset, facts = open_dataset(CONFIG, tmp_path)
+    assert facts["count"] == {"train": 24, "validation": 6, "test": 6}
+    whole = np.concatenate([arrays["X_train"], arrays["Y_train"]], 1)
+    for split, expected in (
+        ("train", whole[:24]),
+        ("validation", whole[24:]),
+        ("test", np.concatenate([arrays["X_test"], arrays["Y_test"]], 1)),
+    ):
+        clips = dataset.clips(split, torch.arange(len(expected))).numpy()
+        wanted = ((expected + 1) / 2).astype(np.float32)
+        assert sorted(clip.tobytes() for clip in clips) == sorted(clip.tobytes() for clip in wanted)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_single_and_double_precision_stored_or_compressed_are_read(path, rng, save, dtype):
+    arrays = {name: array.astype(dtype) for name, array in taxibj_arrays(rng, train=300).items()}
+    save(path, **arrays)
+    assert count_clips(path) == (300, 6)
+    clips = np.concatenate(list(read_clips(path)))
+    whole = [np.concatenate([arrays[f"X_{split}"], arrays[f"Y_{split}"]], 1) for split in ("train", "test")]
+    assert np.array_equal(clips, ((np.concatenate(whole) + 1) / 2).astype(np.float32))
+
+
+def with_member(path, arrays, name, array, **options):
+    np.savez(path, **{n: a for n, a in arrays.items() if n != name})
+    file = io.BytesIO()
+    np.save(file, array, **options)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{name}.npy", file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: x[:, :3], r"X_train is \(30, 3, 2, 32, 32\), expected \(N, 4, 2, 32, 32\)"),
+        (lambda x: x[:29], r"Y_train is \(30, 4, 2, 32, 32\), expected|X_train is"),
+        (lambda x: x[:0], r"X_train is \(0, "),
+        (lambda x: x.astype(">f8"), "X_train is >f8, expected little-endian floating point"),
+        (lambda x: np.round(x).astype(np.int64), "X_train is <i8, expected little-endian floating point"),
+        (
+            lambda x: np.where(np.arange(30)[:, None, None, None, None] == 7, np.nan, x),
+            "train clip 7 holds nan, expected",
+        ),
+        (lambda x: np.where(np.arange(30)[:, None, None, None, None] == 9, np.inf, x), "train clip 9 holds inf"),
+        (lambda x: x * 255, r"train clip 0 holds .*, expected values in \[-1, 1\]"),
+        (np.asfortranarray, "X_train is stored column by column"),
+    ],
+)
+def test_wrong_arrays_are_named(path, rng, change, words):
+    arrays = taxibj_arrays(rng)
+    with_member(path, arrays, "X_train", change(arrays["X_train"]))
+    with pytest.raises(DataError, match=words):
+        list(read_clips(path))
+
+
+def test_pickled_objects_are_refused_unread(path, rng):
+    with_member(path, taxibj_arrays(rng), "X_test", np.array([print], object), allow_pickle=True)
+    with pytest.raises(DataError, match="X_test holds pickled Python objects, which are not read"):
+        count_clips(path)
+
+
+def test_a_file_with_other_keys_is_named(path, rng):
+    np.savez(path, **{name.replace("X", "x"): array for name, array in taxibj_arrays(rng).items()})
+    with pytest.raises(DataError, match="dataset.npz lacks X_test: it holds Y_test, Y_train, x_test, x_train"):
+        count_clips(path)
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.99])
+def test_a_file_that_is_cut_off_is_named(path, rng, share):
+    np.savez(path, **taxibj_arrays(rng))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(DataError, match=r"dataset\.npz is not a whole \.npz file"):
+        count_clips(path)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(where=st.floats(0, 1), value=st.integers(1, 255))
+def test_a_damaged_file_is_refused_or_read_but_nothing_else_is_raised(tmp_path, where, value):
+    path = tmp_path / "dataset.npz"
+    np.savez_compressed(path, **taxibj_arrays(np.random.default_rng(0), train=1, test=1))
+    content = bytearray(path.read_bytes())
+    content[int(where * (len(content) - 1))] ^= value
+    path.write_bytes(content)
+    try:
+        list(read_clips(path))
+    except DataError as error:
+        assert str(path) in str(error)  # noqa: PT017 - either is right
+
+
+def test_too_few_clips_are_told(tmp_path, rng):
+    write_taxibj(tmp_path, rng, train=4)
+    with pytest.raises(DataError, match="holds 4 training clips, at least 5 are needed"):
+        prepare("taxibj", "files", tmp_path)
+    assert not list((tmp_path / "prepared").glob("*"))

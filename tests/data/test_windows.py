@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from skimage.transform import resize
+
+from stlight.config import ClipShape
+from stlight.data.windows import Frames, Windows
+
+SHAPE = ClipShape(2, 1, 1, 4, 4)
+
+
+def numbered(folder, clips, dtype=np.uint8):
+    """Clips of three frames, each filled with the clip's number."""
+    frames = np.broadcast_to(np.arange(clips, dtype=dtype)[:, None, None, None, None], (clips, 3, 1, 4, 4))
+    np.save(folder / f"{clips}.npy", frames)
+    return Frames(folder / f"{clips}.npy", np.arange(clips) * 3)
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("windows")
+    return {split: numbered(folder, count) for split, count in (("train", 7), ("validation", 5), ("test", 6))}
+
+
+def numbers(clips):
+    values = (clips[:, 0, 0, 0, 0] * 255).round().int()
+    assert torch.equal(clips, clips[:, :1, :1, :1, :1].expand_as(clips))
+    return values.tolist()
+
+
+@given(seed=st.integers(0, 5), epoch=st.integers(0, 5))
+def test_every_training_clip_comes_once_before_any_comes_again(windows, seed, epoch):
+    dataset = Windows(windows, SHAPE, seed=seed)
+    order = numbers(dataset.clips("train", torch.arange(21), epoch))
+    for first in (0, 7, 14):
+        assert sorted(order[first : first + 7]) == list(range(7))
+
+
+def test_orders_differ_between_seeds_epochs_and_rounds(windows):
+    orders = set()
+    for seed in range(4):
+        for epoch in range(4):
+            order = numbers(Windows(windows, SHAPE, seed=seed).clips("train", torch.arange(14), epoch))
+            orders |= {tuple(order[:7]), tuple(order[7:])}
+    assert len(orders) > 28
+
+
+@given(index=st.lists(st.integers(0, 30), min_size=1, max_size=9), epoch=st.integers(0, 3))
+def test_a_clip_is_the_same_in_whatever_batch_it_is_asked_for(windows, index, epoch):
+    dataset = Windows(windows, SHAPE, seed=3)
+    together = dataset.clips("train", torch.tensor(index), epoch)
+    alone = [Windows(windows, SHAPE, seed=3).clips("train", torch.tensor([i]), epoch) for i in index]
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_held_out_clips_depend_on_nothing_and_are_all_there(windows):
+    one, other = (Windows(windows, SHAPE, seed=seed) for seed in (1, 2))
+    for split, count in (("validation", 5), ("test", 6)):
+        order = numbers(one.clips(split, torch.arange(count)))
+        assert sorted(order) == list(range(count))
+        assert order == numbers(other.clips(split, torch.arange(count), 7))
+        with pytest.raises(IndexError, match=f"there are {count} {split} clips, clip {count} was asked for"):
+            one.clips(split, torch.tensor([count]))
+
+
+def test_batches_are_the_clips_and_errors_come_through(windows):
+    dataset = Windows(windows, SHAPE)
+    indices = torch.arange(13).split(4)
+    batches = list(dataset.batches("train", indices, 2))
+    assert [len(batch) for batch in batches] == [4, 4, 4, 1]
+    assert torch.equal(torch.cat(batches), dataset.clips("train", torch.arange(13), 2))
+    assert list(dataset.batches("train", (), 2)) == []
+    with pytest.raises(IndexError):
+        list(dataset.batches("test", [torch.tensor([6])]))
+
+
+@pytest.mark.parametrize(("dtype", "factor"), [(np.uint8, 255), (np.float32, 1), (np.float64, 1), (np.float16, 1)])
+def test_values_are_scaled_by_their_type(tmp_path, dtype, factor):
+    frames = (np.linspace(0, 1, 3 * 16).reshape(3, 1, 4, 4) * factor).astype(dtype)
+    np.save(tmp_path / "a.npy", frames)
+    dataset = Windows({"test": Frames(tmp_path / "a.npy", np.array([0]))}, SHAPE)
+    clip = dataset.clips("test", torch.tensor([0]))
+    assert clip.dtype == torch.float32
+    np.testing.assert_allclose(clip[0].numpy(), frames.astype(np.float64) / factor, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(120, 160), (200, 100), (128, 128)])
+def test_frames_are_resized_without_smoothing(tmp_path, rng, height, width):
+    """As the benchmark does: bilinear between pixel centres. scikit-image's own resize is the judge."""
+    frames = rng.integers(0, 256, (3, 1, height, width), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", frames)
+    dataset = Windows({"test": Frames(tmp_path / "a.npy", np.array([0]))}, ClipShape(2, 1, 1, 128, 128))
+    clip = dataset.clips("test", torch.tensor([0]))
+    assert clip.shape == (1, 3, 1, 128, 128)
+    for frame, source in zip(clip[0, :, 0].numpy(), frames[:, 0] / 255, strict=True):
+        expected = resize(source, (128, 128), order=1, mode="edge", anti_aliasing=False)
+        np.testing.assert_allclose(frame, expected, atol=2e-6)
+
+
+def test_windows_may_overlap(tmp_path, rng):
+    frames = rng.integers(0, 256, (10, 1, 4, 4), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", frames)
+    dataset = Windows({"test": Frames(tmp_path / "a.npy", np.array([0, 1, 7]))}, SHAPE)
+    clips = {clip.numpy().tobytes() for clip in (dataset.clips("test", torch.arange(3)) * 255).round().to(torch.uint8)}
+    assert clips == {frames[start : start + 3].tobytes() for start in (0, 1, 7)}
