@@ -148,6 +148,8 @@ class Experiment:
     variants: list[Variant]
     hash: str
     """Changes with anything its tables and figures show: the experiment's file or the scale's."""
+    waits_for: dict[str, str]
+    """By data set, a file that is not there and what to do about it."""
 
     @property
     def counts(self) -> bool:
@@ -196,7 +198,7 @@ def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Pla
             raise ExperimentError(f"{path}: the name of an experiment is made of letters, digits, _ and -")
     for path in (workflow / "experiments").glob("*.yml"):
         raise ExperimentError(f"{path}: would not be read: rename it to {path.stem}.yaml")
-    experiments = {path.stem: _load_experiment(path, workflow, the_scale) for path in files}
+    experiments = {path.stem: _load_experiment(path, workflow, the_scale, data_root) for path in files}
     _check_claim_names(workflow, experiments)
     runs: dict[str, RunConfig] = {}
     for experiment in experiments.values():
@@ -248,7 +250,7 @@ def load_scale(workflow: Path, name: str, data_root: Path = Path("data")) -> Sca
     )
 
 
-def _load_experiment(path: Path, workflow: Path, scale: Scale) -> Experiment:
+def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) -> Experiment:
     content = read_yaml(path, workflow / "schemas" / "experiment.schema.json")
     grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
     base = content.get("base", {})
@@ -285,6 +287,7 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale) -> Experiment:
         figure=content["figure"],
         claims=read_claims(path, content),
         variants=list(variants.values()),
+        waits_for=_missing_data({v.dataset for v in variants.values() if v.config.data.source == "files"}, data_root),
         hash=_hash([content, scale.name, scale.summary, scale.base, scale.data, scale.compute, scale.seeds, scale.max_seeds]),
     )
     _check_places(path, experiment, datasets)
@@ -293,6 +296,17 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale) -> Experiment:
     cells = cells_of(experiment.variants, experiment.published, known)
     check_claims(path, experiment.claims, cells, axes, experiment.train)
     return experiment
+
+
+def _missing_data(datasets: set[str], data_root: Path) -> dict[str, str]:
+    waits_for = {}
+    for dataset in datasets:
+        files = BENCHMARK_FILES.get(dataset, (f"{dataset}/train.npy", f"{dataset}/test.npy"))
+        missing = [data_root / name for name in files if not (data_root / name).exists()]
+        if missing and not (data_root / "prepared" / f"{dataset}-files.npz").exists():
+            remedy = f"python -m stlight fetch {dataset}" if dataset in BENCHMARK_FILES else "put your clips there"
+            waits_for[dataset] = f"{missing[0]}: {remedy}"
+    return waits_for
 
 
 def _variant(stated: dict[str, Any], axes: list[str], scale: Scale, own: dict[str, dict[str, int]]) -> Variant:

@@ -60,6 +60,9 @@ def missing_runs(experiment: Experiment, folder: Path) -> dict[str, str]:
             state = {"status": "damaged", "error": str(error)}
         if state["status"] not in ("done", "diverged"):
             words = [state["status"], state.get("error") or state.get("why") or _last_words(folder, name)]
+            dataset = name.partition("/")[0]
+            if not words[1] and dataset in experiment.waits_for:
+                words[1] = f"{dataset} waits for {experiment.waits_for[dataset]}"
             reasons[name] = ": ".join(str(word) for word in words if word)
     return reasons
 

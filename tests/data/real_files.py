@@ -1,11 +1,14 @@
 """Small files in the exact formats of the real data sets, and archives of them as they are published."""
 
 import gzip
+import hashlib
 import io
+import tarfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from stlight.config import BENCHMARK_FILES, KTH_ACTIONS
@@ -63,3 +66,33 @@ def zip_of(folder, inside=""):
             if path.is_file():
                 archive.write(path, Path(inside) / path.relative_to(folder))
     return file.getvalue()
+
+
+def tar_of(path):
+    """A .tar of one file, in a folder."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.add(path, f"data/{path.name}")
+    return file.getvalue()
+
+
+def publish(site, there, workflow, rng):
+    """Put small data sets on a web site, as the real ones are published, and have a workflow fetch them from there."""
+    for dataset in ("mmnist", "mfmnist"):
+        write_moving_mnist(there, rng, dataset)
+    write_taxibj(there, rng)
+    write_kth(there, rng)
+    path = workflow / "data_sources.yaml"
+    sources = yaml.safe_load(path.read_text())
+    for dataset, entry in ((name, entry) for name in BENCHMARK_FILES for entry in sources[name]):
+        place = there / entry["path"]
+        name = entry.get("archive", place.name)
+        if name.endswith(".zip"):
+            content = zip_of(place if place.is_dir() else place.parent, "top")
+        else:
+            content = tar_of(place) if "archive" in entry else place.read_bytes()
+        site.files[f"/{dataset}/{name}"] = content
+        entry |= {"urls": [f"{site.url}/{dataset}/{name}"], "megabytes": 10}
+        entry |= {"md5": hashlib.md5(content).hexdigest()} if "md5" in entry else {}
+    path.write_text(yaml.safe_dump(sources))
+    (workflow / "data.lock.json").write_text("{}")

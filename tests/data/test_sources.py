@@ -1,7 +1,4 @@
-import hashlib
-import io
 import json
-import tarfile
 
 import numpy as np
 import pytest
@@ -14,40 +11,13 @@ from stlight.data.sources import Library
 from stlight.experiment_files import ExperimentError
 from stlight.files import has_changed
 
-from .real_files import write_kth, write_moving_mnist, write_taxibj, zip_of
-
-DATASETS = ("mmnist", "mfmnist", "taxibj", "kth")
-
-
-def tar_of(path):
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        archive.add(path, f"data/{path.name}")
-    return file.getvalue()
+from .real_files import publish, write_taxibj, zip_of
 
 
 @pytest.fixture
 def published(site, tmp_path, rng, workflow):
     """Small data sets on a web site, as the real ones are published, and a workflow that fetches them from there."""
-    there = tmp_path / "there"
-    for dataset in ("mmnist", "mfmnist"):
-        write_moving_mnist(there, rng, dataset)
-    write_taxibj(there, rng)
-    write_kth(there, rng)
-    sources = yaml.safe_load((workflow / "data_sources.yaml").read_text())
-    for dataset in DATASETS:
-        for entry in sources[dataset]:
-            name = entry.get("archive", entry["path"].rpartition("/")[2])
-            path = there / entry["path"]
-            content = {"zip": lambda p: zip_of(p if p.is_dir() else p.parent, "top"), "tar": tar_of}
-            make = content.get(name.rpartition(".")[2] if "archive" in entry else "", lambda p: p.read_bytes())
-            site.files[f"/{dataset}/{name}"] = make(path)
-            entry["urls"] = [f"{site.url}/{dataset}/{name}"]
-            entry["megabytes"] = 10
-            if "md5" in entry:
-                entry["md5"] = hashlib.md5(site.files[f"/{dataset}/{name}"]).hexdigest()
-    (workflow / "data_sources.yaml").write_text(yaml.safe_dump(sources))
-    (workflow / "data.lock.json").write_text("{}")
+    publish(site, tmp_path / "there", workflow, rng)
     return workflow
 
 
@@ -64,7 +34,7 @@ def tree(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", BENCHMARK_FILES)
 def test_a_data_set_is_fetched_unpacked_and_recorded(library, dataset, site, tmp_path):
     said = []
     marker = library.fetch(dataset, say=said.append)
@@ -219,7 +189,7 @@ def test_the_doctor_says_what_is_there_and_what_waits(published, site, tmp_path,
     capsys.readouterr()
 
     assert main(["fetch", "all", *options[:4]]) == 0
-    for dataset in DATASETS:
+    for dataset in BENCHMARK_FILES:
         assert main(["prepare", dataset, "files", *options[:4]]) == 0
     capsys.readouterr()
     assert main(["doctor", *options, "paper"]) == 0

@@ -36,14 +36,20 @@ def counts(output):
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
     """The workflow with three small experiments, in a folder whose name has a space."""
-    folder = tmp_path_factory.mktemp("with space") / "repository"
+    folder = copy_of_repository(tmp_path_factory.mktemp("with space") / "repository")
+    experiment(folder, "kernels", "grid: {k1: [3, 5]}\ntable: {}")
+    experiment(folder, "seeds", "grid: {decoder: [shuffle_reassemble]}\nseeds: 1")
+    return folder
+
+
+def copy_of_repository(folder, keep=()):
+    """The workflow without its experiments, but for those to keep."""
     for name in ("workflow", "profiles"):
         shutil.copytree(REPOSITORY / name, folder / name)
     shutil.copy(REPOSITORY / "Snakefile", folder)
     for path in (folder / "workflow" / "experiments").glob("*.yaml"):
-        path.unlink()
-    experiment(folder, "kernels", "grid: {k1: [3, 5]}\ntable: {}")
-    experiment(folder, "seeds", "grid: {decoder: [shuffle_reassemble]}\nseeds: 1")
+        if path.stem not in keep:
+            path.unlink()
     return folder
 
 

@@ -58,6 +58,22 @@ def set_aside_if_damaged(name):
     return False
 
 
+def ask_for_files():
+    # The benchmark's files are no inputs, for those still to be fetched are not there when the graph is built. What stands for
+    # them is a file that is written when they are no longer what was verified; Snakemake also compares the content of such
+    # small ones, so it says when.
+    sources = {(c.data.dataset, c.data.source) for c in PLAN.runs.values()}
+    for dataset in BENCHMARK_FILES:
+        verified, asked = (
+            Path(DATA) / "fetched" / f"{dataset}.{end}" for end in ("json", "asked")
+        )
+        if (dataset, "files") in sources and (
+            not asked.exists() or has_changed(verified, Path(DATA))
+        ):
+            asked.parent.mkdir(parents=True, exist_ok=True)
+            asked.write_text(str(time.time_ns()))
+
+
 def command_line():
     # `stlight` in a rule's shell is this suite's command line with the settings of this call. They are no params: a moved
     # folder is no reason to train again.
@@ -92,6 +108,8 @@ OUT = f"{RESULTS}/{SCALE}"
 ASKED_FOR = getattr(workflow.execution_settings, "retries", 0)
 RETRIES = max(2, ASKED_FOR) if workflow.is_main_process else 0
 PLAN = checked_plan()
+if workflow.is_main_process and not workflow.dryrun:
+    ask_for_files()
 # What was finished before this time is trained again where that is forced; the jobs inherit it.
 os.environ.setdefault("STLIGHT_NEWER_THAN", "0")
 
@@ -119,21 +137,20 @@ def config_hash(wildcards):
     return PLAN.run(run_of(wildcards)).hash
 
 
+def files_asked_for(wildcards):
+    asked = f"{DATA}/fetched/{wildcards.dataset}.asked"
+    # A dry run makes none.
+    return [asked] if Path(asked).exists() else []
+
+
 def source_files(wildcards):
     if wildcards.source != "files":
         return []
     if wildcards.dataset not in BENCHMARK_FILES:
         own = (f"{DATA}/{wildcards.dataset}/{split}.npy" for split in SPLITS)
         return [path for path in own if Path(path).exists()]
-    fetched = Path(DATA) / "fetched" / f"{wildcards.dataset}.json"
-    # The benchmark's files are no inputs: those still to be fetched are not there when the graph is built.
-    if (
-        workflow.is_main_process
-        and not workflow.dryrun
-        and has_changed(fetched, Path(DATA))
-    ):
-        fetched.unlink()
-    return str(fetched)
+    # Also what was asked, for what verified it is gone when it was found wrong.
+    return [f"{DATA}/fetched/{wildcards.dataset}.json", *files_asked_for(wildcards)]
 
 
 def prepared_data(wildcards):

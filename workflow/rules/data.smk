@@ -5,6 +5,8 @@
 
 # The files themselves are no outputs, for Snakemake would delete those that a user has put there.
 rule fetch:
+    input:
+        files_asked_for,
     output:
         f"{DATA}/fetched/{{dataset}}.json",
     log:
