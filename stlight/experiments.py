@@ -4,6 +4,7 @@ An experiment speaks in the paper's units; a scale says what the paper's base be
 follows in proportion. A variant is therefore called the same at every scale. Imports no torch.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -67,7 +68,9 @@ class Scale:
     base: dict[str, Any]
     """What the paper's values become; stated values of the same fields follow in proportion."""
     data: dict[str, dict[str, Any]]
-    """Source and numbers of clips, for each data set; `own`: no more than so many of a data set of one's own."""
+    """Source and numbers of clips, for each data set."""
+    own: dict[str, int]
+    """No more clips than these of a data set of one's own."""
     compute: dict[str, Any]
     """How runs compute (kernels, precision), where an experiment does not say."""
     seeds: int
@@ -88,8 +91,7 @@ class Scale:
         fields["warmup_epochs"] = min(fields["warmup_epochs"], fields["num_epochs"] - 1)
         if dataset in DATASETS:
             return fields | self.data[dataset]
-        own = self.data.get("own", {})
-        return fields | {name: min(fields[name], own.get(name, fields[name])) for name in CLIP_COUNTS}
+        return fields | {name: min(fields[name], self.own.get(name, fields[name])) for name in CLIP_COUNTS}
 
     def _in_proportion(self, name: str, value: Any) -> Any:
         base = _FOLLOWS.get(name, name)
@@ -233,7 +235,7 @@ def load_scale(workflow: Path, name: str, data_root: Path = Path("data")) -> Sca
     base, patch_area = content["base"], content["base"]["patch_size"] ** 2
     if base["hidden_dim"] % patch_area:
         raise ExperimentError(f"{path}: base: hidden_dim {base['hidden_dim']} must be divisible by patch_size² = {patch_area}")
-    data = {}
+    data, own = {}, content["data"].pop("own", {})
     for dataset, settings in content["data"].items():
         if settings.get("source") == "auto":
             present = all((data_root / file).exists() for file in BENCHMARK_FILES[dataset])
@@ -244,6 +246,7 @@ def load_scale(workflow: Path, name: str, data_root: Path = Path("data")) -> Sca
         summary=content["summary"],
         base=base,
         data=data,
+        own=own,
         compute=content.get("compute", {}),
         seeds=int(content["seeds"]),
         max_seeds=int(content["max_seeds"]) if "max_seeds" in content else None,
@@ -288,7 +291,7 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
         claims=read_claims(path, content),
         variants=list(variants.values()),
         waits_for=_missing_data({v.dataset for v in variants.values() if v.config.data.source == "files"}, data_root),
-        hash=_hash([content, scale.name, scale.summary, scale.base, scale.data, scale.compute, scale.seeds, scale.max_seeds]),
+        hash=_hash([content, dataclasses.asdict(scale)]),
     )
     _check_places(path, experiment, datasets)
     _check_lpips(path, experiment)

@@ -1,6 +1,6 @@
 import pytest
 
-from stlight.config import DEFAULTS, ConfigError, RunConfig
+from stlight.config import BENCHMARK_FILES, DEFAULTS, ConfigError, RunConfig
 from stlight.experiment_files import ExperimentError, quantity
 from stlight.experiments import load_plan
 
@@ -58,6 +58,92 @@ def test_stated_values_follow_the_scale_in_proportion(demo):
     # Rounded to a width that the patches divide: 32 · 1000 / 1400 = 22.9.
     assert demo.runs["mmnist/dim=1000/seed0"].model.hidden_dim == 24
     assert demo.runs["mmnist/dim=1000+decoder=reassemble_shuffle/seed0"].model.hidden_dim == 24
+
+
+def test_a_data_set_is_trained_by_its_own_protocol(demo, paper):
+    taxibj = paper.runs["taxibj/stlight_l/seed0"].training
+    assert (taxibj.schedule, taxibj.max_lr, taxibj.num_epochs, taxibj.batch_size) == ("cosine", 5e-4, 50, 16)
+    assert (taxibj.warmup_epochs, taxibj.warmup_lr, taxibj.min_lr) == (5, 1e-5, 1e-6)
+    kth = paper.runs["kth/epochs=150/seed0"].training
+    assert (kth.schedule, kth.max_lr, kth.num_epochs, kth.batch_size) == ("onecycle", 1e-3, 150, 16)
+    clips = {name: (d.clips_per_epoch, d.test_clips) for name, d in ((n, paper.runs[n].data) for n in paper.runs)}
+    assert clips["taxibj/stlight_l/seed0"] == (20_461, 500)
+    assert clips["kth/epochs=150/seed0"] == (5_200, 3_167)
+    # A shorter training has a shorter warm-up, here none, and rates in proportion.
+    short = demo.runs["taxibj/stlight_l/seed0"].training
+    assert (short.num_epochs, short.warmup_epochs) == (1, 0)
+    assert (short.max_lr, short.warmup_lr, short.min_lr) == pytest.approx((0.015, 3e-4, 3e-5))
+
+
+def test_an_experiment_may_state_another_protocol(workflow):
+    grid = [{"dataset": ["taxibj"], "max_lr": [0.0005, 0.001], "warmup_epochs": [0, 5]}, {"dataset": ["kth", "mfmnist"]}]
+    write_experiment(workflow, grid=grid)
+    runs = load_plan(workflow, "paper").experiments["mine"].run_names
+    names = ["taxibj/warmup_epochs=0", "taxibj/stlight_l", "taxibj/lr=0.001+warmup_epochs=0", "taxibj/lr=0.001"]
+    assert runs == [f"{name}/seed0" for name in (*names, "kth/stlight_l", "mfmnist/stlight_l")]
+
+
+OWN = {"context_frames": 4, "horizon_frames": 6, "channels": 3, "height": 16, "width": 24}
+OWN |= {"clips_per_epoch": 500, "validation_clips": 40, "test_clips": 50}
+
+
+def test_a_data_set_of_one_s_own_has_its_shape_and_no_more_clips_than_the_scale_takes(workflow):
+    write_experiment(workflow, base={"dataset": "balls"}, data_sets={"balls": OWN})
+    for scale, clips in (("paper", (500, 40, 50)), ("demo", (150, 16, 48)), ("smoke", (1, 2, 3))):
+        config = load_plan(workflow, scale).runs["balls/stlight_l/seed0"]
+        assert config.clip_shape == (4, 6, 3, 16, 24)
+        assert config.data.source == "files"
+        assert (config.data.clips_per_epoch, config.data.validation_clips, config.data.test_clips) == clips
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            {"base": {"dataset": "balls"}},
+            "dataset must be one of .*, or one of your own stated under",
+        ),
+        (
+            {"base": {"dataset": "balls"}, "data_sets": {"balls": {"height": 16}}},
+            r"data_sets\.balls: .* required property",
+        ),
+        (
+            {"base": {"dataset": "balls"}, "data_sets": {"balls": OWN | {"height": 4}}},
+            "height must be .* at least 7",
+        ),
+        (
+            {"base": {"dataset": "balls"}, "data_sets": {"balls": OWN | {"width": 9}}},
+            "frame size must be divisible",
+        ),
+        ({"base": {"dataset": "kth"}, "data_sets": {"kth": OWN}}, "and not as one of the benchmark's, got 'kth'"),
+        ({"data_sets": {"My Balls": OWN}}, "My Balls"),
+        ({"base": {"own_shape": None}}, "the shape of a data set of your own is stated under data_sets"),
+        ({"base": {"source": "files"}}, "source is set by the scale"),
+        ({"metrics": ["lpips"]}, r"lpips is measured only with base: \{lpips: true\}"),
+        ({"base": {"dataset": "taxibj", "lpips": True}}, "lpips is for frames of 1 or 3 channels, taxibj has 2"),
+        ({"base": {"schedule": "linear"}}, "schedule: input should be 'onecycle' or 'cosine', got 'linear'"),
+        ({"base": {"warmup_epochs": 200}}, "warmup_epochs must be fewer than num_epochs 200, got 200"),
+        ({"base": {"dataset": "mnist"}}, "got 'mnist'"),
+    ],
+)
+def test_wrong_data_sets_and_schedules_are_named(workflow, content, words):
+    write_experiment(workflow, **content)
+    with pytest.raises(ExperimentError, match=rf"mine\.yaml: .*{words}"):
+        load_plan(workflow, "paper")
+
+
+def test_auto_takes_a_data_set_s_files_where_all_of_them_lie(workflow, tmp_path):
+    def sources():
+        runs = load_plan(workflow, "demo", tmp_path).runs.values()
+        return {config.data.dataset: config.data.source for config in runs}
+
+    assert sources() == {"mmnist": "embedded", "taxibj": "stand_in", "kth": "stand_in"}
+    for dataset, names in BENCHMARK_FILES.items():
+        for name in names[:-1]:
+            (tmp_path / name).mkdir(parents=True)
+        assert sources().get(dataset) != "files"
+        (tmp_path / names[-1]).mkdir(parents=True)
+    assert sources() == {"mmnist": "files", "taxibj": "files", "kth": "files"}
 
 
 def test_a_scale_says_how_runs_compute_where_an_experiment_does_not(workflow):
@@ -209,7 +295,7 @@ def test_hash_follows_the_meaning():
 def test_configuration_errors_name_field_and_value():
     with pytest.raises(ConfigError, match="batch_size must be at most clips_per_epoch 10, got 16"):
         RunConfig.from_fields({"clips_per_epoch": 10})
-    with pytest.raises(ConfigError, match="frame size must be divisible by patch_size 5"):
+    with pytest.raises(ConfigError, match="frame size must be divisible 5"):
         RunConfig.from_fields({"patch_size": 5, "hidden_dim": 25, "overlap": 1})
     with pytest.raises(ConfigError, match="source must be one of embedded, files for dataset mmnist, got 'stand_in'"):
         RunConfig.from_fields({"source": "stand_in"})

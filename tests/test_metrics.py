@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,45 @@ def test_psnr_clips_and_averages_over_frames(pair):
     prediction, target = as_numpy(pair)
     error = ((prediction.clip(0, 1) - target) ** 2).mean((2, 3, 4))
     assert metrics.psnr(*pair) == pytest.approx((20 * np.log10(1 / np.sqrt(error))).mean(), rel=1e-9)
+
+
+class FakePackage:
+    """In the shape of the package lpips; the distance is the mean squared one of what it is given."""
+
+    def __init__(self):
+        self.LPIPS = self
+        self.seen = []
+
+    def __call__(self, *pair, net=None, verbose=None):
+        if net:
+            return self
+        self.seen.append(pair)
+        return ((pair[0] - pair[1]) ** 2).mean((1, 2, 3), keepdim=True)
+
+    def eval(self):
+        return self
+
+    def to(self, device):
+        return self
+
+
+def test_lpips_is_given_what_its_package_wants(monkeypatch):
+    metrics.lpips_network.cache_clear()
+    monkeypatch.setitem(sys.modules, "lpips", package := FakePackage())
+    prediction, target = torch.full((2, 3, 1, 8, 8), 1.5), torch.zeros(2, 3, 1, 8, 8)
+    # Clipped to 1, then from [0, 1] to [-1, 1], in three equal channels: a distance of two everywhere.
+    assert metrics.lpips(prediction, target) == pytest.approx(4)
+    assert package.seen[0][0].shape == (6, 3, 8, 8)
+    with pytest.raises(ValueError, match="lpips is for frames of 1 or 3 channels, got 2"):
+        metrics.lpips(torch.zeros(1, 1, 2, 8, 8), torch.zeros(1, 1, 2, 8, 8))
+    metrics.lpips_network.cache_clear()
+
+
+def test_without_its_package_lpips_says_what_to_install(monkeypatch):
+    metrics.lpips_network.cache_clear()
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(ValueError, match="its package is not installed: pip install lpips"):
+        metrics.lpips(torch.zeros(1, 1, 1, 8, 8), torch.zeros(1, 1, 1, 8, 8))
 
 
 def test_all_metrics_are_the_single_ones(pair):

@@ -27,9 +27,10 @@ MAY_IMPORT = {
     "metrics": {"kernels"},
     "kernels": set(),
     "model": {"config", "kernels"},
-    "data": {"config", "files", "kernels"},
+    "data": {"config", "experiment_files", "files", "kernels", "run_lock"},
     "training": {"config", "files", "interruption", "run_lock", "records", "kernels", "model", "data", "metrics"},
     "analysis": {"claims", "config", "experiment_files", "experiments", "files", "records"},
+    "doctor": {"config", "data", "experiments"},
     "status": {"config", "experiments", "records"},
     "cost": {"config", "experiments", "kernels", "model", "training"},
 }

@@ -14,6 +14,7 @@ from scipy.special import stdtrit
 from stlight.analysis import curves, statistics
 from stlight.analysis.words import is_higher_better
 from stlight.claims import COUNTED_METRICS, OURS
+from stlight.config import DataConfig
 from stlight.experiment_files import quantity
 from stlight.experiments import Experiment, Variant
 from stlight.records import RecordError, RunRecord, read_history, read_record, read_state
@@ -21,6 +22,12 @@ from stlight.records import RecordError, RunRecord, read_history, read_record, r
 CONFIDENCE = 0.95
 
 SOURCE_LABELS = {"embedded": "embedded digits", "files": "benchmark files", "stand_in": "stand-in"}
+
+
+def source_label(data: DataConfig) -> str:
+    """What a reader calls the source of a run's clips."""
+    return "own files" if data.own_shape else SOURCE_LABELS[data.source]
+
 
 CURVE_METRICS = {"dispersion": "train_loss", "onset": "test_mse", "instability": "test_mse"}
 """Metrics of a whole run, and the column of its history that they are of."""
@@ -162,7 +169,7 @@ def aggregate(experiment: Experiment, folder: Path) -> pd.DataFrame:
         for metric in experiment.metrics[variant.dataset]:
             place = ({"model": OURS} if quoted else {}) | variant.axes
             printed = published_text(experiment, variant, metric)
-            source = SOURCE_LABELS[variant.config.data.source] if experiment.train else "none"
+            source = source_label(variant.config.data) if experiment.train else "none"
             rows.append(
                 place
                 | {

@@ -121,6 +121,7 @@ def _page(
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
     return template.render(
         scale=plan.scale,
+        data_sets={config.data.dataset: config.data for config in plan.runs.values()},
         num_runs=len(plan.runs),
         num_done=len(records),
         items=sorted(items, key=lambda item: (item.experiment.section == "-", item.experiment.section, item.experiment.item)),

@@ -25,6 +25,7 @@ summary: Long enough for something to happen
 base: {{hidden_dim: 16, depth: 3, patch_size: 2, batch_size: 2, num_epochs: {epochs}, max_lr: 0.01}}
 data:
   mmnist: {{source: embedded, clips_per_epoch: 60, validation_clips: 4, test_clips: 4}}
+  mfmnist: {{source: files, clips_per_epoch: 60, validation_clips: 4, test_clips: 4}}
   taxibj: {{source: stand_in, clips_per_epoch: 60, validation_clips: 4, test_clips: 4}}
   kth: {{source: stand_in, clips_per_epoch: 60, validation_clips: 4, test_clips: 4}}
 compute: {{kernels: fused}}

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 import stlight
 from stlight import run_lock
-from stlight.config import ConfigError, RunConfig
+from stlight.config import ConfigError, RunConfig, TrainingConfig
 from stlight.data import TaxiBJStandIn
 from stlight.data.clips import Clips
 from stlight.kernels import using
@@ -21,7 +21,7 @@ from stlight.records import Heartbeat, RecordError, read_history, read_record, r
 from stlight.training import loop, train, train_run
 from stlight.training.devices import choose_device
 from stlight.training.loop import Training, flatten_weights
-from stlight.training.schedule import one_cycle
+from stlight.training.schedule import build_schedule, one_cycle
 
 from ..tiny_runs import tiny, without_times
 
@@ -42,6 +42,47 @@ def test_one_cycle_has_the_protocol_s_values():
         if step in golden:
             seen[step] = schedule.get_last_lr()[0]
     assert seen == pytest.approx(golden, rel=1e-4)
+
+
+def test_the_cosine_has_the_protocol_s_values():
+    """Those of the scheduler that the benchmark takes from the package timm (1.0.31), stepped with the epoch's number."""
+    recipe = TrainingConfig(schedule="cosine", max_lr=5e-4, num_epochs=50, warmup_epochs=5)
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=5e-4)
+    schedule = build_schedule(optimizer, recipe, steps_per_epoch=3)
+    rates = []
+    for _ in range(150):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    by_epoch = [rates[3 * epoch] for epoch in range(50)]
+    assert rates == [rate for rate in by_epoch for _ in range(3)]
+    golden = {0: 1e-05, 1: 0.000108, 4: 0.000402, 5: 0.00048778860081564085, 6: 0.0004824792332291187, 25: 0.0002505}
+    golden[49] = 1.492331257146246e-06
+    assert {epoch: by_epoch[epoch] for epoch in golden} == pytest.approx(golden, rel=1e-12)
+    assert optimizer.param_groups[0]["betas"] == (0.9, 0.999)
+
+
+def test_a_run_on_a_cosine_goes_on_to_the_bit(tmp_path):
+    config = tiny(schedule="cosine", warmup_epochs=1, num_epochs=4)
+    whole = begin(config)
+    dataset = TaxiBJStandIn()
+    train(whole, dataset)
+    saved = []
+    part = begin(config)
+
+    def stop(epoch_ended):
+        if len(part.history) == 2 and part.step == 1:
+            tensors, facts = part.state()
+            saved.append((tensors, json.loads(json.dumps(facts))))
+
+    train(part, dataset, at_safe_point=stop)
+    resumed = begin(config)
+    resumed.go_on_from(saved[0])
+    train(resumed, dataset)
+    assert [row["test_mse"] for row in resumed.history] == [row["test_mse"] for row in whole.history]
+    assert [row["learning_rate"] for row in whole.history] == pytest.approx(
+        [1e-5, *(1e-6 + 0.5 * (1 + np.cos(np.pi * epoch / 4)) * (0.01 - 1e-6) for epoch in (1, 2, 3))]
+    )
 
 
 def test_momentum_cycles_against_the_learning_rate():

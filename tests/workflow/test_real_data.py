@@ -1,6 +1,9 @@
 """From the network to Table 1: small files in the exact formats of the real ones, published on localhost."""
 
 import json
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -9,6 +12,7 @@ import pytest
 from stlight.experiments import load_plan
 from stlight.records import read_record
 
+from ..conftest import REPOSITORY
 from ..data.real_files import publish
 from ..data.web import serving
 from .test_workflow import copy_of_repository, counts, snakemake
@@ -100,5 +104,23 @@ def test_a_file_that_changes_later_stops_the_workflow_before_any_training(reposi
     assert record.config_hash == config.hash
 
 
-def test_a_data_set_of_one_s_own_is_trained_and_scored(repository):
+def test_a_data_set_of_one_s_own_is_trained_and_scored(tmp_path):
     """The example of docs/data.md, as it stands there."""
+    folder = copy_of_repository(tmp_path / "repository")
+    page = (REPOSITORY / "docs" / "data.md").read_text()
+    (code,), (lines,) = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("python", "yaml"))
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    (folder / "workflow" / "experiments" / "balls.yaml").write_text(lines)
+    settings = {"cwd": tmp_path, "snakefile": folder / "Snakefile"}
+    snakemake("--config", "scale=smoke", **settings)
+    table = pd.read_csv(tmp_path / "results" / "smoke" / "tables" / "balls.csv")
+    assert set(table["status"]) == {"done"}
+    assert set(table["data"]) == {"own files"}
+    assert np.isfinite(table["measured"]).all()
+    # Other clips: prepared and trained anew.
+    clips = np.load(tmp_path / "data" / "balls" / "test.npy")
+    np.save(tmp_path / "data" / "balls" / "test.npy", clips[:, ::-1].copy())
+    jobs = counts(snakemake("--config", "scale=smoke", **settings))
+    assert (jobs["prepare"], jobs["train"]) == (1, 2)
+    again = pd.read_csv(tmp_path / "results" / "smoke" / "tables" / "balls.csv")
+    assert (again["measured"] != table["measured"]).any()

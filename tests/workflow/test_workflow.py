@@ -165,7 +165,7 @@ def test_directory_option_puts_results_there(repository, tmp_path):
 
 def test_missing_official_files_stop_with_one_clear_line(repository, tmp_path):
     output = snakemake("--config", "scale=paper", cwd=tmp_path, snakefile=repository / "Snakefile", ok=False)
-    assert "train-images-idx3-ubyte.gz is missing: put the published file there (MD5 f68b3c2d" in output
+    assert "put train-images-idx3-ubyte.gz (MD5 f68b3c2dcbeaaa9fbdd348bbdeb94873) there by hand" in output
 
 
 def run_cli(*arguments, cwd):
