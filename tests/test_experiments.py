@@ -295,7 +295,7 @@ def test_hash_follows_the_meaning():
 def test_configuration_errors_name_field_and_value():
     with pytest.raises(ConfigError, match="batch_size must be at most clips_per_epoch 10, got 16"):
         RunConfig.from_fields({"clips_per_epoch": 10})
-    with pytest.raises(ConfigError, match="frame size must be divisible 5"):
+    with pytest.raises(ConfigError, match="frame size must be divisible by patch_size 5"):
         RunConfig.from_fields({"patch_size": 5, "hidden_dim": 25, "overlap": 1})
     with pytest.raises(ConfigError, match="source must be one of embedded, files for dataset mmnist, got 'stand_in'"):
         RunConfig.from_fields({"source": "stand_in"})
