@@ -26,6 +26,8 @@ TRY_AGAIN = 75
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status. What a user did wrong is answered in one line, without a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # It tells of every letter that it puts into a figure.
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
     options = _parser().parse_args(arguments)
     # Torch's and numpy's libraries would start a thread for each core; verbs that compute say how many they want.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -27,7 +27,7 @@ from stlight.analysis.aggregate import (
 )
 from stlight.analysis.tables import as_shown, is_best
 from stlight.analysis.words import METRIC_LABELS, axis_text, field_label, is_higher_better, number
-from stlight.claims import OURS
+from stlight.claims import COUNTED_METRICS, OURS
 from stlight.experiments import Experiment, Scale
 
 # Distinct in hue (for the colour-blind), in lightness (for greyscale), in marker and in line.
@@ -162,10 +162,11 @@ def _bars(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
 
 
 def _dots(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
-    """A panel for each data set and metric: each variant's mean with its interval, and every seed beside it."""
-    panels = [(dataset, metric) for dataset, metrics in experiment.metrics.items() for metric in metrics]
+    """A panel for each data set and metric that is measured: each variant's mean with its interval, every seed beside it."""
+    measured = {d: [m for m in metrics if m not in COUNTED_METRICS] for d, metrics in experiment.metrics.items()}
+    panels = [(dataset, metric) for dataset, metrics in measured.items() for metric in metrics]
     rows = {dataset: [v for v in experiment.variants if v.dataset == dataset] for dataset in experiment.metrics}
-    datasets, metrics = list(rows), max(len(names) for names in experiment.metrics.values())
+    datasets, metrics = list(rows), max(len(names) for names in measured.values())
     figure, axes = plt.subplots(
         len(datasets),
         metrics,
@@ -175,7 +176,7 @@ def _dots(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
         squeeze=False,
     )
     for dataset, metric in panels:
-        ax = axes[datasets.index(dataset), experiment.metrics[dataset].index(metric)]
+        ax = axes[datasets.index(dataset), measured[dataset].index(metric)]
         of_metric = table[table["metric"] == metric]
         for place, variant in enumerate(rows[dataset]):
             row = of_metric[(of_metric[experiment.axes] == pd.Series(variant.axes)).all(axis=1)].iloc[0]

@@ -61,7 +61,7 @@ def measured_text(row: "pd.Series[Any]") -> str:
     if math.isfinite(row["low"]):
         text += f" ± {number((row['high'] - row['low']) / 2, row['metric'])}"
     words = [row["status"]] if row["status"] not in ("done", "counted") else []
-    words += ["stand-in"] if row["data"] == "stand-in" and row["n"] else []
+    words += ["stand-in"] if row["data"] == "stand-in" and row["n"] and row["status"] != "counted" else []
     return f"{text} ({', '.join(words)})" if words else text
 
 

@@ -25,6 +25,11 @@ class Clips(ABC):
         self.seed = seed
         self.device = torch.device(device)
 
+    @property
+    def index_device(self) -> torch.device:
+        """Where the numbers of clips are best made."""
+        return self.device
+
     @abstractmethod
     def clips(self, split: Split, index_N: Tensor, epoch: int = 0) -> Tensor:
         """Clips by number: int64 (N,) → float32 (N, T + T', C, H, W) in [0, 1] on `device`.

@@ -37,6 +37,11 @@ class Windows(Clips):
         self._frames = frames
         self._order: tuple[tuple[int, ...], Tensor] = ((), torch.empty(0))
 
+    @property
+    def index_device(self) -> torch.device:
+        """The host, which reads: it would have to wait for numbers from a GPU until that has done all it was given."""
+        return torch.device("cpu")
+
     def available(self, split: Split) -> int:
         """How many different clips a split has."""
         return len(self._frames[split].starts)

@@ -216,7 +216,7 @@ def _batches(dataset: Clips, config: RunConfig, epoch: int, first_step: int = 0)
     frames = shape.context_frames + shape.horizon_frames
     bytes_per_batch = 4 * batch_size * frames * shape.channels * shape.height * shape.width
     at_once = batch_size * max(1, _BYTES_AT_ONCE // bytes_per_batch)
-    clips = torch.arange(first_step * batch_size, config.steps_per_epoch * batch_size, device=dataset.device)
+    clips = torch.arange(first_step * batch_size, config.steps_per_epoch * batch_size, device=dataset.index_device)
     indices = clips.split(at_once) if len(clips) else ()
     for several in dataset.batches("train", indices, epoch):
         yield from several.split(batch_size)
