@@ -33,8 +33,8 @@ def open_dataset(
     if config.dataset in ("mmnist", "mfmnist"):
         sequence = None
         if config.source == "files":
-            sequence = read_test_sequence(data_root / prepared.facts["frames"]["test"]["file"])
-            available["test"] = sequence.shape[1]
+            sequence = data_root / prepared.facts["frames"]["test"]["file"]
+            available["test"] = read_test_sequence(sequence).shape[1]
         dataset = MovingMNIST(prepared.arrays, seed=seed, test_sequence=sequence, device=device)
         # Held-out clips are drawn from the digits, as many as one likes, but for those of a given sequence.
         available = {"test": available["test"]} if sequence is not None else {}

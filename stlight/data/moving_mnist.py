@@ -5,12 +5,15 @@ first, then clamp to [0, 1] and turn that axis back on touching an edge; pixel o
 pasted with the maximum.
 """
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from stlight.data.clips import HELD_OUT_SEED, SPLITS, Clips, Split
 from stlight.data.counter import integers, random_bits, uniform, unit_circle
+from stlight.data.moving_mnist_files import read_test_sequence
 from stlight.kernels.frames import paste
 
 CANVAS = 64
@@ -74,7 +77,7 @@ def moving_digits(digits_KHW: Tensor, key: tuple[int, ...], index_N: Tensor, num
 class MovingMNIST(Clips):
     """Moving MNIST clips, (N, 20, 1, 64, 64): made as they are asked for, or read where the test sequence is given.
 
-    `digits` holds uint8 (K, 28, 28) images for each split, disjoint. `test_sequence` is the benchmark's own, uint8
+    `digits` holds uint8 (K, 28, 28) images for each split, disjoint. `test_sequence` is the benchmark's own file, uint8
     (20, 10000, 64, 64); without it the test clips are drawn from the test digits.
     """
 
@@ -83,7 +86,7 @@ class MovingMNIST(Clips):
         digits: dict[Split, np.ndarray],
         *,
         seed: int = 0,
-        test_sequence: np.ndarray | None = None,
+        test_sequence: Path | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(seed=seed, device=device)
@@ -98,10 +101,12 @@ class MovingMNIST(Clips):
     def clips(self, split: Split, index_N: Tensor, epoch: int = 0) -> Tensor:
         """Clips by number; see `Clips.clips`. Raises `IndexError` beyond the end of a given test sequence."""
         if split == "test" and self._test_sequence is not None:
-            available = self._test_sequence.shape[1]
+            # Mapped anew each time, so that what was read before does not stay in the process.
+            sequence = read_test_sequence(self._test_sequence)
+            available = sequence.shape[1]
             if int(index_N.max()) >= available:
                 raise IndexError(f"the test sequence holds {available} clips, clip {int(index_N.max())} was asked for")
-            chosen = np.ascontiguousarray(self._test_sequence[:, index_N.cpu().numpy()].swapaxes(0, 1))
+            chosen = np.ascontiguousarray(sequence[:, index_N.cpu().numpy()].swapaxes(0, 1))
             return torch.from_numpy(chosen).to(self.device).unsqueeze(2).float().div_(255)
         key = (self.seed if split == "train" else HELD_OUT_SEED, SPLITS.index(split), epoch)
         return moving_digits(self._digits[split], key, index_N.to(self.device), 20)

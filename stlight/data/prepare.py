@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # The last digits of the official training images, kept back for validation: the benchmark has none of its own.
 OFFICIAL_VALIDATION_DIGITS = 5_000
+# Training images and test clips.
+OFFICIAL_COUNTS = (60_000, 10_000)
 # The last training clips of TaxiBJ likewise.
 TAXIBJ_VALIDATION_CLIPS = 500
 
@@ -99,6 +101,8 @@ def open_prepared(path: Path, data_root: Path) -> Prepared:
             arrays: dict[Split, np.ndarray] = {split: stored[split] for split in SPLITS if split in stored.files}
         if facts["sha256"] != _sha256(arrays, facts):
             raise ValueError("its content does not have the checksum it states")
+        if facts["count"] != {split: len(array) for split, array in arrays.items()}:
+            raise ValueError("it lacks a split")
     except FileNotFoundError:
         dataset, _, source = path.stem.partition("-")
         raise DataError(f"{path} is missing: python -m stlight prepare {dataset} {source}") from None
@@ -146,9 +150,9 @@ def _official_digits(dataset: str, data_root: Path) -> tuple[dict[Split, np.ndar
         "validation": images[-OFFICIAL_VALIDATION_DIGITS:],
     }
     test = {"shape": [len(sequence), 1, *sequence.shape[2:]], "clips": sequence.shape[1]}
-    return digits, {"origin": {"digits": _as_published(images_path, len(images), 60_000)}} | _frames(
-        data_root, {"test": sequence_path}, test
-    )
+    found = (len(images), sequence.shape[1])
+    origin = {"digits and test clips": _as_published(images_path.parent, found, OFFICIAL_COUNTS)}
+    return digits, {"origin": origin} | _frames(data_root, {"test": sequence_path}, test)
 
 
 def _taxibj(data_root: Path, path: Path) -> tuple[dict[Split, np.ndarray], dict[str, Any]]:

@@ -139,6 +139,9 @@ class Library:
         """Fetch a source, and unpack it if it comes in an archive; returns the address it came from."""
         target = self.data_root / source.fetched
         locked = self._lock()
+        into = self.data_root / source.path if source.is_folder else (self.data_root / source.path).parent
+        if some := [name for name in source.members or [] if (into / name).exists()]:
+            raise DataError(f"{into} is not whole, but {some[0]} is there: move away what is there, or add what is missing")
         by_hand = source.archive is not None and target.is_file()
         if by_hand:
             # Or left by a call that had no room to unpack it.
@@ -159,7 +162,6 @@ class Library:
                 or_content = f", or what it holds at {self.data_root / source.path}" if source.archive else ""
                 raise DataError(f"{error}: put {target.name}{checksum} there by hand, at {target}{or_content}") from error
         if source.archive:
-            into = self.data_root / source.path if source.is_folder else (self.data_root / source.path).parent
             try:
                 unpack(target, into, source.members or [], _SLACK * source.megabytes * 10**6)
             except DataError:
@@ -171,7 +173,7 @@ class Library:
                 path = self.data_root / name
                 whole = source.is_folder and name == source.path
                 self._record(name, _tree_facts(path, source.members or []) if whole else _file_facts(path))
-        if source.archive:
+        if source.archive and not by_hand:
             target.unlink()
         return url
 

@@ -151,10 +151,11 @@ def test_unit_circle_is_sine_and_cosine():
     torch.testing.assert_close(sine, torch.sin(2 * math.pi * turn), rtol=0, atol=1e-13)
 
 
-def test_a_given_test_sequence_is_read_as_it_is(rng):
+def test_a_given_test_sequence_is_read_as_it_is(rng, tmp_path):
     digits = {"train": rng.integers(0, 256, (5, 28, 28), dtype=np.uint8)}
     sequence = rng.integers(0, 256, (20, 4, 64, 64), dtype=np.uint8)
-    dataset = MovingMNIST(digits, test_sequence=sequence)
+    np.save(tmp_path / "sequence.npy", sequence)
+    dataset = MovingMNIST(digits, test_sequence=tmp_path / "sequence.npy")
     clips = dataset.clips("test", torch.tensor([3, 1]))
     np.testing.assert_allclose(clips[0, :, 0].numpy() * 255, sequence[:, 3], atol=1e-3)
     with pytest.raises(IndexError, match="holds 4 clips, clip 4"):

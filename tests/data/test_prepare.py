@@ -34,7 +34,7 @@ def test_official_files_are_prepared_and_opened(official, caplog):
     root, images, sequence = official
     with caplog.at_level(logging.WARNING):
         path = prepare("mmnist", "files", root)
-    assert "is not the published data set: it holds 5010, published are 60000" in caplog.text
+    assert "is not the published data set: it holds (5010, 6), published are (60000, 10000)" in caplog.text
     digits, facts = open_prepared(path, root)
     assert np.array_equal(digits["train"], images[:10])
     assert np.array_equal(digits["validation"], images[10:])

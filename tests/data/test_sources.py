@@ -119,6 +119,16 @@ def test_an_archive_put_there_by_hand_is_unpacked(library, site, tmp_path):
     library.fetch("kth", say=print)
     assert site.asked == []
     assert len(list((tmp_path / "data" / "kth").rglob("*.jpg"))) == 6 * 4 * 31
+    assert (tmp_path / "data" / "kth_action.zip").read_bytes() == site.files["/kth/kth_action.zip"]
+
+
+def test_a_folder_that_is_there_in_part_is_not_fetched_over(library, site, tmp_path):
+    (tmp_path / "data" / "kth" / "boxing").mkdir(parents=True)
+    (tmp_path / "data" / "kth" / "boxing" / "mine").write_bytes(b"mine")
+    with pytest.raises(DataError, match="kth is not whole, but boxing is there: move away what is there, or add"):
+        library.fetch("kth", say=print)
+    assert site.asked == []
+    assert (tmp_path / "data" / "kth" / "boxing" / "mine").read_bytes() == b"mine"
 
 
 def test_a_download_that_is_no_archive_is_thrown_away(library, site, tmp_path):

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +100,29 @@ def test_frames_are_resized_without_smoothing(tmp_path, rng, height, width):
     for frame, source in zip(clip[0, :, 0].numpy(), frames[:, 0] / 255, strict=True):
         expected = resize(source, (128, 128), order=1, mode="edge", anti_aliasing=False)
         np.testing.assert_allclose(frame, expected, atol=2e-6)
+
+
+def test_no_more_is_in_memory_than_what_is_read(tmp_path):
+    """Not even as pages of the file: of 200 MB, most of which is read, the process holds little."""
+    code = """
+import resource, sys
+import numpy as np, torch
+from pathlib import Path
+from stlight.config import ClipShape
+from stlight.data.windows import Frames, Windows
+
+windows = Windows({"train": Frames(Path(sys.argv[1]), np.arange(3000) * 4)}, ClipShape(2, 2, 1, 128, 128))
+peak = []
+for index in torch.arange(3000).split(4):
+    windows.clips("train", index)
+    peak.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(peak[-1] - peak[0])
+"""
+    frames = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (12_000, 1, 128, 128))
+    frames[:] = 1
+    frames.flush()
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.npy")], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 40e6
 
 
 def test_windows_may_overlap(tmp_path, rng):
