@@ -131,3 +131,14 @@ def test_windows_may_overlap(tmp_path, rng):
     dataset = Windows({"test": Frames(tmp_path / "a.npy", np.array([0, 1, 7]))}, SHAPE)
     clips = {clip.numpy().tobytes() for clip in (dataset.clips("test", torch.arange(3)) * 255).round().to(torch.uint8)}
     assert clips == {frames[start : start + 3].tobytes() for start in (0, 1, 7)}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gets_the_same_clips(tmp_path, rng):
+    np.save(tmp_path / "a.npy", rng.integers(0, 256, (40, 1, 60, 80), dtype=np.uint8))
+    shape = ClipShape(2, 1, 1, 64, 64)
+    on_cpu, on_gpu = (
+        Windows({"train": Frames(tmp_path / "a.npy", np.arange(0, 36, 3))}, shape, device=device) for device in ("cpu", "cuda")
+    )
+    for cpu, gpu in zip(*(d.batches("train", torch.arange(12).split(5), 2) for d in (on_cpu, on_gpu)), strict=True):
+        torch.testing.assert_close(gpu.cpu(), cpu, rtol=0, atol=1e-5)

@@ -42,6 +42,8 @@ def repository(tmp_path_factory, site):
     """A copy of the workflow that holds Table 1 alone, and fetches from the site."""
     folder = copy_of_repository(tmp_path_factory.mktemp("real") / "repository", keep=["table1_literature"])
     (folder / "workflow" / "scales" / "real.yaml").write_text(SCALE)
+    table = folder / "workflow" / "experiments" / "table1_literature.yaml"
+    table.write_text(table.read_text().replace("num_epochs: [2000]", "num_epochs: [200]"))
     publish(site, folder.parent / "there", folder / "workflow", np.random.default_rng(0))
     return folder
 
