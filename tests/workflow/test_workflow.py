@@ -187,7 +187,7 @@ def test_verbs_answer_mistakes_in_one_line(finished):
         (("train", "mmnist/k1=55/seed0"), "no run 'mmnist/k1=55/seed0' at scale demo; did you mean 'mmnist/k1=5/seed0'?"),
         (("train", "mmnist/k1=5/seed0", "--config-hash", "old"), "have changed since the workflow started; start it again"),
         (("analyse", "table9"), "no experiment 'table9'"),
-        (("prepare", "kth", "files"), "data/kth/boxing is missing: python -m stlight fetch kth, or put the published file there"),
+        (("prepare", "kth", "files"), "kth/boxing is missing: python -m stlight fetch kth, or put"),
     ]:
         done = run_cli(*arguments, cwd=finished)
         assert done.returncode == 1
