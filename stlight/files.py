@@ -75,13 +75,14 @@ def note(root: Path, names: Iterable[str]) -> dict[str, list[int]]:
 
 
 def has_changed(marker: Path, root: Path) -> bool:
-    """Whether a JSON file whose "noted" is what `note` gave is there, and something is no longer as it says."""
+    """Whether a JSON file whose "noted" is what `note` gave is there, and something that is still there is not as it says."""
     try:
         noted = json.loads(marker.read_text())["noted"]
-        return bool(noted != note(root, noted))
+        there = {name: facts for name, facts in noted.items() if (root / name).exists()}
+        return bool(there != note(root, there))
     except FileNotFoundError:
-        return marker.exists()
-    except (ValueError, TypeError, KeyError, OSError):
+        return False
+    except (ValueError, TypeError, KeyError, AttributeError):
         return True
 
 

@@ -113,7 +113,9 @@ def open_prepared(path: Path, data_root: Path) -> Prepared:
         found = name.stat().st_size if name.is_file() else None
         if found != size:
             words = "is missing" if found is None else f"holds {found} bytes, {size} when it was prepared"
-            raise DataError(f"{name} {words}: python -m stlight prepare {facts['dataset']} {facts['source']}")
+            dataset = facts["dataset"]
+            again = f"fetch {dataset}" if frames["file"] in BENCHMARK_FILES.get(dataset, ()) else f"prepare {dataset} files"
+            raise DataError(f"{name} {words}: python -m stlight {again}")
     return Prepared(arrays, facts)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from stlight.config import DataConfig
+from stlight.config import BENCHMARK_FILES, DataConfig
 from stlight.data import DataError, open_dataset
 from stlight.data.moving_mnist_files import read_idx_images, read_test_sequence
 from stlight.data.prepare import open_prepared, prepare
@@ -44,6 +44,14 @@ def test_official_files_are_prepared_and_opened(official, caplog):
     np.testing.assert_allclose(clips[:, :, 0].numpy() * 255, sequence.swapaxes(0, 1), atol=1e-3)
     with pytest.raises(DataError, match="mmnist has 6 test clips, test_clips asks for 10000"):
         open_dataset(DataConfig(source="files"), root)
+
+
+def test_a_test_sequence_that_is_taken_away_is_to_be_fetched(official):
+    root, _, _ = official
+    prepare("mmnist", "files", root)
+    (root / BENCHMARK_FILES["mmnist"][1]).unlink()
+    with pytest.raises(DataError, match="mnist_test_seq.npy is missing: python -m stlight fetch mmnist"):
+        open_dataset(DataConfig(source="files", test_clips=6), root)
 
 
 @pytest.mark.parametrize(
