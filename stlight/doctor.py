@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from stlight.config import BENCHMARK_FILES, WITHOUT_FILES
 from stlight.data.clips import DataError
-from stlight.data.prepare import inspect, open_prepared, prepared_path
+from stlight.data.prepare import count, open_prepared, prepared_path
 from stlight.data.sources import Library, free_bytes
 from stlight.experiments import load_plan
 
@@ -48,7 +48,11 @@ def print_findings(workflow: Path, data_root: Path, scale: str) -> int:
                 troubles.setdefault(dataset, f"{data_root / source.path} is missing: python -m stlight fetch {dataset}")
         if whole and dataset not in troubles:
             try:
-                rows.append([dataset, "content", "readable", inspect(dataset, data_root)])
+                known = dataset in library.sources
+                (train, test), words = library.check_counts(dataset) if known else (count(dataset, data_root), "")
+                state = "wrong" if words else "readable"
+                rows.append([dataset, "content", state, f"{train} for training, {test} test clips"])
+                troubles |= {dataset: words} if words else {}
             except (DataError, OSError) as error:
                 rows.append([dataset, "content", "wrong", ""])
                 troubles[dataset] = str(error)

@@ -18,9 +18,6 @@ from stlight.config import DATASETS, KTH_ACTIONS
 from stlight.data.arrays import in_a_line
 from stlight.data.clips import DataError, Split
 
-PUBLISHED_CLIPS = (5_200, 3_167)
-"""Clips of persons 1 to 16 and of 17 to 25."""
-
 _LAST_TRAINING_PERSON, _VALIDATION_PERSON, _LAST_PERSON = 16, 16, 25
 _FRAMES = DATASETS["kth"].context_frames + DATASETS["kth"].horizon_frames
 _STRIDES = {"jogging": 3, "running": 3}

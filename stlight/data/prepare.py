@@ -7,7 +7,6 @@ array of frames beside it, a data set of one's own is used where it lies.
 import hashlib
 import io
 import json
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +22,8 @@ from stlight.data.clips import SPLITS, DataError, Split
 from stlight.data.moving_mnist_files import read_idx_images, read_test_sequence
 from stlight.files import replacing, write_atomically
 
-logger = logging.getLogger(__name__)
-
 # The last digits of the official training images, kept back for validation: the benchmark has none of its own.
 OFFICIAL_VALIDATION_DIGITS = 5_000
-# Training images and test clips.
-OFFICIAL_COUNTS = (60_000, 10_000)
 # The last training clips of TaxiBJ likewise.
 TAXIBJ_VALIDATION_CLIPS = 500
 
@@ -79,18 +74,22 @@ def prepare(dataset: str, source: str, data_root: Path) -> Path:
     return path
 
 
-def inspect(dataset: str, data_root: Path) -> str:
-    """What a data set's files hold, as far as can be told without reading all of them; raises `DataError` like `prepare`."""
+def count(dataset: str, data_root: Path) -> tuple[int, int]:
+    """Training images or clips, and test clips, that a data set's files hold, by what can be told without reading all of them.
+
+    Raises `DataError` like `prepare`.
+    """
     if dataset in ("mmnist", "mfmnist"):
         images, sequence = (data_root / name for name in BENCHMARK_FILES[dataset])
-        return f"{len(read_idx_images(images))} digits, {read_test_sequence(sequence).shape[1]} test clips"
+        return len(read_idx_images(images)), read_test_sequence(sequence).shape[1]
     if dataset == "taxibj":
         (name,) = BENCHMARK_FILES[dataset]
-        return "{} training and {} test clips".format(*taxibj.count_clips(data_root / name))
+        return taxibj.count_clips(data_root / name)
     if dataset == "kth":
         starts = kth.windows(kth.find_recordings(data_root / dataset))
-        return f"{len(starts['train'])} + {len(starts['validation'])} training and {len(starts['test'])} test clips"
-    return ", ".join(f"{len(starts)} {split} clips" for split, (_, starts) in own.read_folder(data_root / dataset).items())
+        return len(starts["train"]) + len(starts["validation"]), len(starts["test"])
+    found = {split: len(starts) for split, (_, starts) in own.read_folder(data_root / dataset).items()}
+    return found["train"] + found["validation"], found["test"]
 
 
 def open_prepared(path: Path, data_root: Path) -> Prepared:
@@ -152,9 +151,7 @@ def _official_digits(dataset: str, data_root: Path) -> tuple[dict[Split, np.ndar
         "validation": images[-OFFICIAL_VALIDATION_DIGITS:],
     }
     test = {"shape": [len(sequence), 1, *sequence.shape[2:]], "clips": sequence.shape[1]}
-    found = (len(images), sequence.shape[1])
-    origin = {"digits and test clips": _as_published(images_path.parent, found, OFFICIAL_COUNTS)}
-    return digits, {"origin": origin} | _frames(data_root, {"test": sequence_path}, test)
+    return digits, _frames(data_root, {"test": sequence_path}, test)
 
 
 def _taxibj(data_root: Path, path: Path) -> tuple[dict[Split, np.ndarray], dict[str, Any]]:
@@ -175,13 +172,11 @@ def _taxibj(data_root: Path, path: Path) -> tuple[dict[Split, np.ndarray], dict[
         "validation": starts[num_train - held_out : num_train],
         "test": starts[num_train:],
     }
-    origin = {"clips": _as_published(file, (num_train, num_test), taxibj.PUBLISHED_CLIPS)}
-    return arrays, {"origin": origin} | _frames(data_root, dict.fromkeys(SPLITS, frames))
+    return arrays, _frames(data_root, dict.fromkeys(SPLITS, frames))
 
 
 def _kth(data_root: Path, path: Path) -> tuple[dict[Split, np.ndarray], dict[str, Any]]:
-    folder = data_root / "kth"
-    recordings = kth.find_recordings(folder)
+    recordings = kth.find_recordings(data_root / "kth")
     arrays = kth.windows(recordings)
     blocks = kth.read_frames(recordings)
     first = next(blocks)
@@ -189,9 +184,7 @@ def _kth(data_root: Path, path: Path) -> tuple[dict[Split, np.ndarray], dict[str
     frames = path.with_suffix(".npy")
     shape = (total, *first.shape[1:])
     _write_frames(frames, _chain(first, blocks), shape, np.dtype(np.uint8), "KTH")
-    found = (len(arrays["train"]) + len(arrays["validation"]), len(arrays["test"]))
-    origin = {"clips": _as_published(folder, found, kth.PUBLISHED_CLIPS)}
-    return arrays, {"origin": origin} | _frames(data_root, dict.fromkeys(SPLITS, frames))
+    return arrays, _frames(data_root, dict.fromkeys(SPLITS, frames))
 
 
 def _own(dataset: str, data_root: Path) -> tuple[dict[Split, np.ndarray], dict[str, Any]]:
@@ -200,8 +193,7 @@ def _own(dataset: str, data_root: Path) -> tuple[dict[Split, np.ndarray], dict[s
         raise DataError(f"{folder} is missing: expected a folder with train.npy and test.npy, each (N, T, C, H, W)")
     found = own.read_folder(folder)
     arrays = {split: starts for split, (_, starts) in found.items()}
-    frames = _frames(data_root, {split: path for split, (path, _) in found.items()})
-    return arrays, {"origin": {"clips": f"{dataset}, a data set of one's own"}} | frames
+    return arrays, _frames(data_root, {split: path for split, (path, _) in found.items()})
 
 
 def _chain(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -239,10 +231,3 @@ def _frames(data_root: Path, files: dict[str, Path], more: dict[str, Any] | None
                 "sha256": digest,
             }
     return {"frames": {split: known[path] | (more or {}) for split, path in files.items()}}
-
-
-def _as_published(path: Path, found: Any, published: Any) -> str:
-    if found == published:
-        return f"{found}, as published"
-    logger.warning("%s is not the published data set: it holds %s, published are %s", path, found, published)
-    return f"{found}, not the published {published}"

@@ -17,6 +17,7 @@ from stlight import run_lock
 from stlight.config import BENCHMARK_FILES
 from stlight.data.clips import DataError
 from stlight.data.download import download
+from stlight.data.prepare import count
 from stlight.data.unpack import unpack
 from stlight.experiment_files import ExperimentError, read_yaml
 from stlight.files import StorageError, note, write_atomically
@@ -71,7 +72,8 @@ class Library:
 
     def __init__(self, workflow: Path, data_root: Path) -> None:
         content = read_yaml(workflow / "data_sources.yaml", workflow / "schemas" / "data_sources.schema.json")
-        self.sources = {dataset: [Source(**entry) for entry in content[dataset]] for dataset in BENCHMARK_FILES}
+        self.sources = {dataset: [Source(**entry) for entry in content[dataset]["files"]] for dataset in BENCHMARK_FILES}
+        self._published = {dataset: content[dataset]["counts"] for dataset in BENCHMARK_FILES}
         self.data_root = data_root
         self._lock_path = workflow / "data.lock.json"
         self._hopeless: set[str] = set()
@@ -131,9 +133,29 @@ class Library:
                     failures.append(str(error))
             if failures:
                 raise DataError("; ".join(failures))
+            found_counts, words = self.check_counts(dataset)
+            if words and not accept:
+                raise DataError(words)
+            if words:
+                self._record("counts", self._lock().get("counts", {}) | {dataset: found_counts})
             noted = note(self.data_root, BENCHMARK_FILES[dataset])
-            write_atomically(marker, json.dumps({"files": facts, "noted": noted}, indent=1) + "\n")
+            write_atomically(marker, json.dumps({"files": facts, "counts": found_counts, "noted": noted}, indent=1) + "\n")
         return marker
+
+    def check_counts(self, dataset: str) -> tuple[list[int], str]:
+        """How many training images or clips and test clips there are, and what is wrong with that: nothing if as published.
+
+        Raises `DataError` for files that cannot be read.
+        """
+        found = list(count(dataset, self.data_root))
+        expected = self._lock().get("counts", {}).get(dataset, self._published[dataset])
+        if found == expected:
+            return found, ""
+        where = self.data_root / self.sources[dataset][0].path
+        return found, (
+            f"{where}: {dataset} has {found[0]} for training and {found[1]} test clips, expected {expected[0]} and"
+            f" {expected[1]}: fetch it again, or take it as it is: python -m stlight fetch {dataset} --accept"
+        )
 
     def _bring(self, source: Source) -> str:
         """Fetch a source, and unpack it if it comes in an archive; returns the address it came from."""
@@ -196,7 +218,7 @@ class Library:
 
     def _record(self, name: str, facts: dict[str, Any]) -> None:
         """Add to the lock file, to be committed. Where it cannot be written, a warning says what it would hold."""
-        kept = {key: facts[key] for key in ("bytes", "sha256")}
+        kept = {key: value for key, value in facts.items() if key not in ("md5", "files")}
         try:
             write_atomically(self._lock_path, json.dumps(self._lock() | {name: kept}, indent=1, sort_keys=True) + "\n")
         except StorageError as error:

@@ -13,9 +13,6 @@ from stlight.config import DATASETS
 from stlight.data.arrays import read_header
 from stlight.data.clips import DataError
 
-PUBLISHED_CLIPS = (20_461, 500)
-"""Training and test clips."""
-
 _SHAPE = DATASETS["taxibj"]
 _FRAME = (_SHAPE.channels, _SHAPE.height, _SHAPE.width)
 _CLIPS_AT_ONCE = 256

@@ -84,7 +84,9 @@ def publish(site, there, workflow, rng):
     write_kth(there, rng)
     path = workflow / "data_sources.yaml"
     sources = yaml.safe_load(path.read_text())
-    for dataset, entry in ((name, entry) for name in BENCHMARK_FILES for entry in sources[name]):
+    for dataset, number in (("mmnist", [5010, 6]), ("mfmnist", [5010, 6]), ("taxibj", [30, 6]), ("kth", [18, 6])):
+        sources[dataset]["counts"] = number
+    for dataset, entry in ((name, entry) for name in BENCHMARK_FILES for entry in sources[name]["files"]):
         place = there / entry["path"]
         name = entry.get("archive", place.name)
         if name.endswith(".zip"):

@@ -1,4 +1,6 @@
+import gzip
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -79,7 +81,8 @@ def test_files_that_a_user_has_are_verified_in_place_and_never_changed(library, 
     library.fetch("mmnist", say=said.append)
     assert site.asked == []
     assert [line.rpartition(": ")[2] for line in said] == ["as published", "as published"]
-    before = (data / BENCHMARK_FILES["mmnist"][0]).read_bytes() + b"!"
+    content = gzip.decompress((data / BENCHMARK_FILES["mmnist"][0]).read_bytes())
+    before = gzip.compress(content, 5)
     (data / BENCHMARK_FILES["mmnist"][0]).write_bytes(before)
     marker = data / "fetched" / "mmnist.json"
     assert has_changed(marker, data)
@@ -93,7 +96,7 @@ def test_files_that_a_user_has_are_verified_in_place_and_never_changed(library, 
     # Or it is taken as it is, and from then on it must stay so.
     library.fetch("mmnist", accept=True, say=said.append)
     assert library.look(library.of("mmnist")[0]).verdict == "verified"
-    (data / BENCHMARK_FILES["mmnist"][0]).write_bytes(before + b"!")
+    (data / BENCHMARK_FILES["mmnist"][0]).write_bytes(gzip.compress(content, 9))
     assert "in the lock file" in library.look(library.of("mmnist")[0]).words
 
 
@@ -106,6 +109,25 @@ def test_a_folder_is_known_by_the_names_and_sizes_of_its_files(library, tmp_path
         library.fetch("kth", say=print)
     image.write_bytes(content)
     assert library.look(library.of("kth")[0]).verdict == "verified"
+
+
+def test_a_data_set_of_which_something_is_missing_is_known_by_its_counts(library, site, tmp_path):
+    """Nothing else tells for folders that were there before, of which no checksum is known."""
+    shutil.copytree(tmp_path / "there" / "kth", tmp_path / "data" / "kth")
+    shutil.rmtree(tmp_path / "data" / "kth" / "walking" / "person02_walking_d1_uncomp")
+    with pytest.raises(DataError, match="kth has 17 for training and 6 test clips, expected 18 and 6: .* fetch kth --accept"):
+        library.fetch("kth", say=print)
+    library.fetch("kth", accept=True, say=print)
+    library.fetch("kth", say=print)
+    assert locked(library)["counts"] == {"kth": [17, 6]}
+    assert site.asked == []
+
+
+def test_files_that_cannot_be_read_stop_the_fetch(library, tmp_path):
+    (tmp_path / "data" / "taxibj").mkdir(parents=True)
+    np.savez(tmp_path / "data" / "taxibj" / "dataset.npz", X_train=np.zeros(3))
+    with pytest.raises(DataError, match="dataset.npz lacks X_test: it holds X_train"):
+        library.fetch("taxibj", say=print)
 
 
 def test_what_no_checksum_is_known_of_is_said_to_be_so(library, tmp_path):
@@ -151,11 +173,11 @@ def test_a_download_that_is_no_archive_is_thrown_away(library, site, tmp_path):
 def test_the_list_of_sources_is_checked(published, tmp_path, words):
     sources = yaml.safe_load((published / "data_sources.yaml").read_text())
     if "members" in words:
-        del sources["kth"][0]["members"]
+        del sources["kth"]["files"][0]["members"]
     else:
-        sources["kth"][0]["path"] = "../kth"
+        sources["kth"]["files"][0]["path"] = "../kth"
     (published / "data_sources.yaml").write_text(yaml.safe_dump(sources))
-    with pytest.raises(ExperimentError, match=rf"data_sources.yaml: kth\[0\].*({words})"):
+    with pytest.raises(ExperimentError, match=rf"data_sources.yaml: kth\.files\[0\].*({words})"):
         Library(published, tmp_path / "data")
 
 
@@ -164,7 +186,7 @@ def test_the_sources_are_those_that_the_configuration_names(workflow, tmp_path):
     for dataset, names in BENCHMARK_FILES.items():
         found = [f"{s.path}/{m}" if s.is_folder else s.path for s in library.of(dataset) for m in s.members or [""]]
         assert tuple(found) == names
-    assert all(entry["sha256"] and entry["bytes"] for entry in locked(library).values())
+    assert all(entry["sha256"] and entry["bytes"] for name, entry in locked(library).items() if name != "counts")
 
 
 def test_offline_one_line_says_what_to_put_where(workflow, tmp_path, capsys, monkeypatch):
@@ -208,8 +230,8 @@ def test_the_doctor_says_what_is_there_and_what_waits(published, site, tmp_path,
     capsys.readouterr()
     assert main(["doctor", *options, "paper"]) == 0
     text = capsys.readouterr().out
-    assert "30 training and 6 test clips" in text
-    assert "12 + 6 training and 6 test clips" in text
+    assert "30 for training, 6 test clips" in text
+    assert "18 for training, 6 test clips" in text
     assert "disk: about 0 MB to fetch and 0 MB to prepare" in text
     assert text.count(" yes") == 4
 
