@@ -19,7 +19,9 @@ def open_array(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
     except _DAMAGE as error:
-        raise DataError(f"{path} is not a readable .npy array: {in_a_line(error)}") from error
+        raise DataError(
+            f"{path} is not a readable .npy array ({in_a_line(error)}): expected one of numbers, whole and not pickled"
+        ) from error
 
 
 def read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype]:

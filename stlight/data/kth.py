@@ -123,7 +123,7 @@ def _read_image(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image: {in_a_line(error)}") from error
+        raise DataError(f"{path} cannot be read as an image ({in_a_line(error)}): expected a whole JPEG") from error
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
         raise DataError(f"{path} holds {pixels.dtype} {pixels.shape}, expected 8-bit grey or colour")
     return pixels if pixels.ndim == 2 else pixels[..., 0]

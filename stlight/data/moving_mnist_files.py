@@ -21,7 +21,7 @@ def read_idx_images(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is not a whole gzip file: {error}") from error
+        raise DataError(f"{path} is not a whole gzip file ({error}): expected an IDX file of images, gzipped") from error
     if len(content) < 16:
         raise DataError(f"{path} holds {len(content)} bytes, an IDX file of images has a header of 16")
     magic, count, height, width = (int(n) for n in np.frombuffer(content, ">u4", count=4))

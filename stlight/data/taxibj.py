@@ -74,7 +74,7 @@ def _open(path: Path, stack: ExitStack) -> dict[str, _Member]:
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
     except _DAMAGE as error:
-        raise DataError(f"{path} is not a whole .npz file: {error}") from error
+        raise DataError(f"{path} is not a whole .npz file ({error}): expected X_train, Y_train, X_test and Y_test") from error
     for name, member in members.items():
         frames = _SHAPE.context_frames if name.startswith("X") else _SHAPE.horizon_frames
         wanted = (members[f"X{name[1:]}"].shape[0], frames, *_FRAME)

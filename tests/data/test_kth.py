@@ -109,10 +109,10 @@ def test_grey_and_colour_and_frames_of_any_one_size_are_read(tmp_path, rng):
     [
         (
             lambda image: image.write_bytes(image.read_bytes()[:600]),
-            "image_0005.jpg cannot be read as an image: .*[Tt]runc",
+            "image_0005.jpg cannot be read as an image .*.*[Tt]runc",
         ),
-        (lambda image: image.write_bytes(b""), "image_0005.jpg cannot be read as an image: cannot identify"),
-        (lambda image: image.write_bytes(pickle.dumps([{}])), "image_0005.jpg cannot be read as an image: cannot identify"),
+        (lambda image: image.write_bytes(b""), "image_0005.jpg cannot be read as an image .*cannot identify"),
+        (lambda image: image.write_bytes(pickle.dumps([{}])), "image_0005.jpg cannot be read as an image .*cannot identify"),
         (lambda image: Image.new("RGB", (80, 60)).save(image), "image_0005.jpg is 80x60, the frames before are 160x120"),
     ],
 )
