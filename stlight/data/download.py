@@ -14,15 +14,16 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import NewConnectionError, ReadTimeoutError
 from urllib3.util import Retry
 
 from stlight.data.clips import DataError
 from stlight.files import StorageError, explained, make_folder, sync_folder
 
 # Seconds to connect, and to wait for the next bytes.
-_TIMEOUT = (5.0, 60.0)
-_CHUNK = 2**20
+_TIMEOUT = (5.0, 30.0)
+# What a cut-off transfer loses at most.
+_CHUNK = 2**16
 # Transfers in a row that are cut off before they bring anything, after which an address is given up.
 _FRUITLESS = 3
 _PAUSE = 0.5
@@ -88,6 +89,8 @@ def _transfer(session: requests.Session, url: str, part: Path, *, resumable: boo
         except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError) as error:
             if _never_connected(error):
                 raise
+            if isinstance(_reason(error), ReadTimeoutError):
+                raise Unavailable("does not answer") from error
             fruitless = 0 if _size(part) > before else fruitless + 1
             if fruitless == _FRUITLESS:
                 raise Unavailable(f"cut off after {_size(part)} bytes, again and again") from error
@@ -95,9 +98,13 @@ def _transfer(session: requests.Session, url: str, part: Path, *, resumable: boo
 
 
 def _never_connected(error: requests.exceptions.RequestException) -> bool:
-    reason = getattr(error.args[0], "reason", None) if error.args else None
     kinds = (requests.exceptions.ConnectTimeout, requests.exceptions.SSLError, requests.exceptions.ProxyError)
-    return isinstance(error, kinds) or isinstance(reason, NewConnectionError)
+    return isinstance(error, kinds) or isinstance(_reason(error), NewConnectionError)
+
+
+def _reason(error: requests.exceptions.RequestException) -> object:
+    """What kept a request from being answered at all."""
+    return getattr(error.args[0], "reason", None) if error.args else None
 
 
 def _request(session: requests.Session, url: str, part: Path, *, resumable: bool, about: int) -> None:
@@ -170,6 +177,4 @@ def _in_words(error: requests.exceptions.RequestException) -> str:
         return "redirects in a circle"
     if isinstance(error, requests.exceptions.RetryError):
         return "answers with errors of its own (5xx)"
-    if isinstance(error, requests.exceptions.Timeout):
-        return "stopped answering"
     return type(error).__name__

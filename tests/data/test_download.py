@@ -140,6 +140,19 @@ def test_a_server_without_ranges_sends_all_again(site, tmp_path):
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
+def test_a_server_that_falls_silent_is_asked_again_from_where_it_stopped_and_a_mute_one_left(site, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_TIMEOUT", (1, 0.3))
+    site.files |= {"/mute": CONTENT, "/stops": CONTENT}
+    site.silent |= {"/mute": -1, "/stops": 120_000}
+    started = time.monotonic()
+    with pytest.raises(DataError, match="does not answer"):
+        bring(site, tmp_path / "file", "/mute")
+    assert time.monotonic() - started < 1
+    bring(site, tmp_path / "file", "/mute", "/stops")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert len(site.asked) > 10
+
+
 def test_a_web_page_in_place_of_the_file_is_none(site, tmp_path):
     site.files["/a"], site.content_type = b"<html>Sign in</html>", "text/html; charset=utf-8"
     with pytest.raises(DataError, match="answers with a web page"):

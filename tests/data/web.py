@@ -17,6 +17,9 @@ class Site:
         self.status = {}
         """Status instead of the file, by path; a list is worked off, then the file is there."""
         self.redirects = {}
+        self.silent = {}
+        """At a path: after how many bytes nothing more comes, while the connection stays; below 0 not even an answer."""
+        self.over = threading.Event()
         self.ranges = True
         self.etag = '"1"'
         self.content_type = "application/octet-stream"
@@ -25,6 +28,9 @@ class Site:
     def answer(self, handler):
         path, wanted = handler.path, handler.headers.get("Range")
         self.asked.append((path, wanted))
+        if self.silent.get(path, 0) < 0:
+            self.over.wait()
+            return
         status = self.status.get(path)
         if isinstance(status, list):
             status = status.pop(0) if status else None
@@ -61,7 +67,11 @@ class Site:
         if self.etag:
             handler.send_header("ETag", self.etag)
         handler.end_headers()
-        if self.cuts.get(path):
+        if path in self.silent:
+            handler.wfile.write(body[: self.silent[path]])
+            handler.wfile.flush()
+            self.over.wait()
+        elif self.cuts.get(path):
             handler.wfile.write(body[: self.cuts[path].pop(0)])
             handler.wfile.flush()
             handler.close_connection = True
@@ -92,6 +102,7 @@ def serving():
     try:
         yield site
     finally:
+        site.over.set()
         server.shutdown()
         server.server_close()
         thread.join()
