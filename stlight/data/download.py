@@ -26,6 +26,8 @@ _TIMEOUT = (5.0, 30.0)
 _CHUNK = 2**16
 # Transfers in a row that are cut off before they bring anything, after which an address is given up.
 _FRUITLESS = 3
+# Requests more that an error of the server's own is worth.
+_AGAIN = 2
 _PAUSE = 0.5
 
 
@@ -48,7 +50,15 @@ def download(
     part = target.with_name(f"{target.name}.part")
     answers = []
     with requests.Session() as session:
-        again = Retry(total=2, connect=0, read=0, status_forcelist=(429, 500, 502, 503, 504), backoff_factor=_PAUSE)
+        # A server may ask for an hour, and there may be another one.
+        again = Retry(
+            total=_AGAIN,
+            connect=0,
+            read=0,
+            status_forcelist=(429, 500, 502, 503, 504),
+            backoff_factor=_PAUSE,
+            respect_retry_after_header=False,
+        )
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(max_retries=again))
         for url in urls:

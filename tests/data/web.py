@@ -35,7 +35,10 @@ class Site:
         if isinstance(status, list):
             status = status.pop(0) if status else None
         if status:
-            handler.send_error(status)
+            handler.send_response(status)
+            handler.send_header("Retry-After", "3600")
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
         elif path in self.redirects:
             handler.send_response(302)
             handler.send_header("Location", self.redirects[path])
