@@ -20,6 +20,7 @@ class _Need(NamedTuple):
 
     runs: int
     experiments: list[str]
+    test_clips: int
 
 
 def print_findings(workflow: Path, data_root: Path, scale: str) -> int:
@@ -50,7 +51,10 @@ def print_findings(workflow: Path, data_root: Path, scale: str) -> int:
             try:
                 known = dataset in library.sources
                 (train, test), words = library.check_counts(dataset) if known else (count(dataset, data_root), "")
-                state = "wrong" if words else "readable"
+                asked = needs[scale][dataset].test_clips if dataset in needs.get(scale, {}) else 0
+                if not words and asked > test:
+                    words = f"{data_root / dataset}: {dataset} has {test} test clips, scale {scale} asks for {asked}"
+                state = "wrong" if words else "counted"
                 rows.append([dataset, "content", state, f"{train} for training, {test} test clips"])
                 troubles |= {dataset: words} if words else {}
             except (DataError, OSError) as error:
@@ -58,7 +62,7 @@ def print_findings(workflow: Path, data_root: Path, scale: str) -> int:
                 troubles[dataset] = str(error)
         try:
             open_prepared(prepared_path(data_root, dataset, "files"), data_root)
-            rows.append([dataset, "prepared", "yes", ""])
+            rows.append([dataset, "prepared", "yes", "read through, all values"])
         except DataError:
             to_prepare += _PREPARED_MEGABYTES.get(dataset, 0)
             rows.append([dataset, "prepared", "not yet", ""])
@@ -81,14 +85,9 @@ def print_findings(workflow: Path, data_root: Path, scale: str) -> int:
 def _needs(workflow: Path, scale: str, data_root: Path) -> dict[str, _Need]:
     """The data sets whose files a scale's runs are made from, with how many runs and of which experiments."""
     plan = load_plan(workflow, scale, data_root)
-    runs: dict[str, int] = {}
-    for config in plan.runs.values():
-        if config.data.source == "files":
-            runs[config.data.dataset] = runs.get(config.data.dataset, 0) + 1
-    return {
-        dataset: _Need(
-            count,
-            [e.name for e in plan.experiments.values() if e.train and any(v.dataset == dataset for v in e.variants)],
-        )
-        for dataset, count in runs.items()
-    }
+    needs = {}
+    for dataset in dict.fromkeys(c.data.dataset for c in plan.runs.values() if c.data.source == "files"):
+        configs = [c for c in plan.runs.values() if c.data.dataset == dataset]
+        users = [e.name for e in plan.experiments.values() if e.train and any(v.dataset == dataset for v in e.variants)]
+        needs[dataset] = _Need(len(configs), users, max(c.data.test_clips for c in configs))
+    return needs

@@ -42,9 +42,8 @@ def open_dataset(
         dataset = _open_windows(config, prepared, data_root, seed, device)
     for split, asked in (("validation", config.validation_clips), ("test", config.test_clips)):
         if asked > available.get(split, asked):
-            raise DataError(
-                f"{data_root}: {config.dataset} has {available[split]} {split} clips, {split}_clips asks for {asked}"
-            )
+            place = data_root / prepared.facts["frames"][split]["file"]
+            raise DataError(f"{place}: {config.dataset} has {available[split]} {split} clips, {split}_clips asks for {asked}")
     return dataset, prepared.facts
 
 

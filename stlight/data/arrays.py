@@ -15,7 +15,7 @@ _DAMAGE = (OSError, ValueError, EOFError, SyntaxError, TypeError, KeyError, Over
 def open_array(path: Path) -> np.ndarray:
     """An .npy file, memory-mapped. Raises `DataError` if it is missing, empty, cut off, pickled or something else."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
     except _DAMAGE as error:

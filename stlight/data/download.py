@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,16 +14,17 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
-from urllib3.exceptions import NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
 from urllib3.util import Retry
 
 from stlight.data.clips import DataError
 from stlight.files import StorageError, explained, make_folder, sync_folder
 
 # Seconds to connect, and to wait for the next bytes.
-_TIMEOUT = (5.0, 30.0)
-# What a cut-off transfer loses at most.
+_TIMEOUT = (3.0, 30.0)
 _CHUNK = 2**16
+# Bytes a second below which a transfer is given up, and the seconds that it must be so.
+_SLOWEST, _SLOW_FOR = 1000.0, 30.0
 # Transfers in a row that are cut off before they bring anything, after which an address is given up.
 _FRUITLESS = 3
 # Requests more that an error of the server's own is worth.
@@ -36,13 +37,13 @@ class Unavailable(Exception):  # noqa: N818 - says what is
 
 
 def download(
-    urls: Sequence[str], target: Path, *, check: Callable[[Path], None], resumable: bool, about: int, hopeless: set[str]
+    urls: Sequence[str], target: Path, *, check: Callable[[Path], None], resumable: bool, at_most: int, hopeless: set[str]
 ) -> str:
     """Bring a file to `target`, whole and checked, or not at all; returns the address it came from.
 
     `check` raises `DataError` for a file that is not the right one. What a cut-off transfer has brought stays beside the target
     and is gone on from, in this call or a later one: from any address if `resumable`, which takes a checksum to be safe, else
-    from the same one as long as it vouches for the file being the same. `about` is the size to expect where a server says none.
+    from the same one as long as it vouches for the file being the same. More than `at_most` bytes are not taken.
     Hosts that cannot be reached are added to `hopeless`, and not tried again.
     Raises `DataError` with what each address answered, `StorageError` where the disk has no room.
     """
@@ -66,7 +67,7 @@ def download(
             try:
                 if host in hopeless:
                     raise Unavailable("not reached")
-                _transfer(session, url, part, resumable=resumable, about=about)
+                _transfer(session, url, part, resumable=resumable, at_most=at_most)
                 check(part)
             except Unavailable as error:
                 answers.append(f"{host}: {error}")
@@ -88,13 +89,13 @@ def download(
     raise DataError(f"{target} could not be fetched ({'; '.join(dict.fromkeys(answers))})")
 
 
-def _transfer(session: requests.Session, url: str, part: Path, *, resumable: bool, about: int) -> None:
+def _transfer(session: requests.Session, url: str, part: Path, *, resumable: bool, at_most: int) -> None:
     """Bring the whole of an address to `part`, with as many requests as it takes."""
     fruitless = 0
     while True:
         before = _size(part)
         try:
-            _request(session, url, part, resumable=resumable, about=about)
+            _request(session, url, part, resumable=resumable, at_most=at_most)
             return
         except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError) as error:
             if _never_connected(error):
@@ -117,7 +118,7 @@ def _reason(error: requests.exceptions.RequestException) -> object:
     return getattr(error.args[0], "reason", None) if error.args else None
 
 
-def _request(session: requests.Session, url: str, part: Path, *, resumable: bool, about: int) -> None:
+def _request(session: requests.Session, url: str, part: Path, *, resumable: bool, at_most: int) -> None:
     """One request, for what is not there yet."""
     origin = part.with_name(f"{part.name}.from")
     headers = {"Accept-Encoding": "identity", "User-Agent": "stlight"}
@@ -145,20 +146,42 @@ def _request(session: requests.Session, url: str, part: Path, *, resumable: bool
             raise Unavailable(f"answers with another part than was asked for: {answer.headers.get('Content-Range')}")
         length = answer.headers.get("Content-Length", "")
         total = size + int(length) if length.isdigit() else None
-        _check_room(part, (total or about) - size)
+        if (total or 0) > at_most:
+            raise Unavailable(f"offers {total} bytes, expected at most {at_most}")
+        _check_room(part, (total or size) - size)
         validator = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-        with explained(part, total or about):
+        with explained(part, total or at_most):
             origin.write_text(json.dumps({"url": url, "validator": "" if validator.startswith("W/") else validator}))
             file = part.open("ab" if size else "wb")
         quiet = not sys.stderr.isatty()
         with file, tqdm(total=total, initial=size, desc=part.stem, unit="B", unit_scale=True, disable=quiet) as bar:
-            for chunk in answer.iter_content(_CHUNK):
-                with explained(part, total or about):
+            for chunk in _chunks(answer):
+                size += len(chunk)
+                if size > at_most:
+                    raise Unavailable(f"sends more than the {at_most} bytes that are expected at most")
+                with explained(part, total or at_most):
                     file.write(chunk)
                 bar.update(len(chunk))
-            with explained(part, total or about):
+            with explained(part, total or at_most):
                 file.flush()
                 os.fsync(file.fileno())
+        if total is not None and size != total:
+            raise requests.exceptions.ChunkedEncodingError(f"{size} of {total} bytes")
+
+
+def _chunks(answer: requests.Response) -> Iterator[bytes]:
+    """The bytes as they come and as they are, whatever encoding the server says they have. A trickle is no transfer."""
+    begun, received = time.monotonic(), 0
+    try:
+        while chunk := answer.raw.read1(_CHUNK, decode_content=False):
+            yield chunk
+            received += len(chunk)
+            if (passed := time.monotonic() - begun) > _SLOW_FOR:
+                if received < _SLOWEST * passed:
+                    raise Unavailable(f"sends less than {_SLOWEST / 1000:g} kB a second")
+                begun, received = time.monotonic(), 0
+    except HTTPError as error:
+        raise requests.exceptions.ChunkedEncodingError(error) from error
 
 
 def _check_room(part: Path, needed: int) -> None:

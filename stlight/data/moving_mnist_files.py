@@ -37,6 +37,11 @@ def read_idx_images(path: Path) -> np.ndarray:
 def read_test_sequence(path: Path) -> np.ndarray:
     """The benchmark's test clips, memory-mapped: uint8 (20, N, 64, 64). Raises `DataError` saying what was found."""
     sequence = open_array(path)
-    if sequence.dtype != np.uint8 or sequence.ndim != 4 or sequence.shape[0] != 20 or sequence.shape[2:] != (64, 64):
+    if (
+        sequence.dtype != np.uint8
+        or sequence.ndim != 4
+        or (sequence.shape[0], *sequence.shape[2:]) != (20, 64, 64)
+        or not sequence.shape[1]
+    ):
         raise DataError(f"{path} holds {sequence.dtype} {sequence.shape}, expected uint8 (20, N, 64, 64)")
     return sequence

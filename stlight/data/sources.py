@@ -1,7 +1,7 @@
 """The benchmark's files: where they come from, whether those that are there are the right ones, and fetching what is missing.
 
 `workflow/data_sources.yaml` says where from. `workflow/data.lock.json` holds the SHA-256 of what was first fetched, against
-which it is verified ever after; of a folder, the SHA-256 of the names and sizes of its files.
+which it is verified ever after; of a folder, that of the names and SHA-256 of all its files.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from stlight.config import BENCHMARK_FILES
 from stlight.data.clips import DataError
 from stlight.data.download import download
 from stlight.data.prepare import count
-from stlight.data.unpack import unpack
+from stlight.data.unpack import finish, unpack
 from stlight.experiment_files import ExperimentError, read_yaml
 from stlight.files import StorageError, note, write_atomically
 
@@ -77,6 +77,7 @@ class Library:
         self.data_root = data_root
         self._lock_path = workflow / "data.lock.json"
         self._hopeless: set[str] = set()
+        self._lock()
 
     def of(self, dataset: str) -> list[Source]:
         """The sources of a data set. Raises `DataError` for an unknown one."""
@@ -110,36 +111,47 @@ class Library:
         """
         marker = self.data_root / "fetched" / f"{dataset}.json"
         sources = self.of(dataset)
-        failures, facts = [], {}
+        failures: list[str] = []
+        facts: dict[str, Any] = {}
+        new: dict[str, Any] = {}
+        """For the lock file, once all has been read."""
+        brought: list[Source] = []
         # One fetch at a time, for they share the lock file.
         with run_lock.hold(marker.parent, say):
             for source in sources:
+                place = self.data_root / source.path
                 try:
+                    if not source.is_there(self.data_root):
+                        say(f"{place}: fetched from {self._bring(source, accept, new)}")
+                        brought.append(source)
                     found = self.look(source)
-                    if found.verdict == "missing":
-                        say(f"{self.data_root / source.path}: fetched from {self._bring(source)}")
-                        found = self.look(source)
-                    elif accept and found.verdict != "verified":
-                        self._record(source.path, found.facts)
-                        found = Found("verified", "accepted, and recorded in the lock file", found.facts)
-                    if found.verdict == "wrong":
+                    if found.verdict == "wrong" and not accept:
                         raise DataError(
-                            f"{self.data_root / source.path} is not the published one ({found.words}): move it away and fetch"
-                            f" again, or take it as it is: python -m stlight fetch {dataset} --accept"
+                            f"{place} is not the published one ({found.words}): move it away and fetch again, or take it as it"
+                            f" is: python -m stlight fetch {dataset} --accept"
                         )
-                    say(f"{self.data_root / source.path}: {found.words}")
+                    if source in brought or (accept and found.verdict != "verified"):
+                        new[source.path] = found.facts
+                    say(f"{place}: {'recorded in the lock file' if source.path in new else found.words}")
                     facts[source.path] = found.facts
                 except (DataError, StorageError) as error:
                     failures.append(str(error))
             if failures:
                 raise DataError("; ".join(failures))
-            found_counts, words = self.check_counts(dataset)
+            try:
+                counts, words = self.check_counts(dataset)
+            except DataError as error:
+                # Of no use, and in the way of a better one.
+                for source in brought:
+                    self._remove(source)
+                raise DataError(f"{error}{': thrown away' if brought else ''}") from error
             if words and not accept:
                 raise DataError(words)
             if words:
-                self._record("counts", self._lock().get("counts", {}) | {dataset: found_counts})
+                new["counts"] = self._lock().get("counts", {}) | {dataset: counts}
+            self._record(new)
             noted = note(self.data_root, BENCHMARK_FILES[dataset])
-            write_atomically(marker, json.dumps({"files": facts, "counts": found_counts, "noted": noted}, indent=1) + "\n")
+            write_atomically(marker, json.dumps({"files": facts, "counts": counts, "noted": noted}, indent=1) + "\n")
         return marker
 
     def check_counts(self, dataset: str) -> tuple[list[int], str]:
@@ -157,52 +169,63 @@ class Library:
             f" {expected[1]}: fetch it again, or take it as it is: python -m stlight fetch {dataset} --accept"
         )
 
-    def _bring(self, source: Source) -> str:
-        """Fetch a source, and unpack it if it comes in an archive; returns the address it came from."""
+    def _bring(self, source: Source, accept: bool, new: dict[str, Any]) -> str:
+        """Fetch a source, and unpack it if it comes in an archive; returns where from, and adds to what is to be recorded."""
         target = self.data_root / source.fetched
-        locked = self._lock()
-        into = self.data_root / source.path if source.is_folder else (self.data_root / source.path).parent
-        if some := [name for name in source.members or [] if (into / name).exists()]:
+        # What is not recorded yet may still turn out to be useless; what was put there by hand is never removed.
+        download_to = target.with_name(f"{target.name}.fetched") if source.archive else target
+        place = self.data_root / source.path
+        into, members = (place if source.is_folder else place.parent), source.members or []
+        if source.archive and any(finish(archive, into, members) for archive in (target, download_to)):
+            return "what was being unpacked when it was stopped"
+        if some := [name for name in members if (into / name).exists()]:
             raise DataError(f"{into} is not whole, but {some[0]} is there: move away what is there, or add what is missing")
-        by_hand = source.archive is not None and target.is_file()
-        if by_hand:
-            # Or left by a call that had no room to unpack it.
-            url = str(target)
-            self._check(source, target, locked)
-        else:
-            try:
-                url = download(
-                    source.urls,
-                    target,
-                    check=lambda path: self._check(source, path, locked),
-                    resumable=bool(source.md5 or source.fetched in locked),
-                    about=source.megabytes * 10**6,
-                    hopeless=self._hopeless,
-                )
-            except DataError as error:
-                checksum = f" (MD5 {source.md5})" if source.md5 else ""
-                or_content = f", or what it holds at {self.data_root / source.path}" if source.archive else ""
-                raise DataError(f"{error}: put {target.name}{checksum} there by hand, at {target}{or_content}") from error
+        archive, url = download_to, str(target)
+        if source.archive and target.is_file():
+            archive = target
+            self._check(source, target, accept)
+        elif not (source.archive and download_to.is_file()):
+            url = self._download(source, download_to, target, accept)
         if source.archive:
+            new[source.fetched] = _file_facts(archive)
             try:
-                unpack(target, into, source.members or [], _SLACK * source.megabytes * 10**6)
+                unpack(archive, into, members, _SLACK * source.megabytes * 10**6, folders=source.is_folder)
             except DataError:
-                if not by_hand:
-                    target.unlink()
+                download_to.unlink(missing_ok=True)
                 raise
-        for name in dict.fromkeys((source.fetched, source.path)):
-            if name not in locked:
-                path = self.data_root / name
-                whole = source.is_folder and name == source.path
-                self._record(name, _tree_facts(path, source.members or []) if whole else _file_facts(path))
-        if source.archive and not by_hand:
-            target.unlink()
+            download_to.unlink(missing_ok=True)
         return url
 
-    def _check(self, source: Source, path: Path, locked: dict[str, Any]) -> None:
+    def _download(self, source: Source, path: Path, by_hand: Path, accept: bool) -> str:
+        try:
+            return download(
+                source.urls,
+                path,
+                check=lambda part: self._check(source, part, accept),
+                resumable=bool(source.md5 or source.fetched in self._lock()),
+                at_most=_SLACK * source.megabytes * 10**6,
+                hopeless=self._hopeless,
+            )
+        except DataError as error:
+            checksum = f" (MD5 {source.md5})" if source.md5 else ""
+            or_content = f", or what it holds at {self.data_root / source.path}" if source.archive else ""
+            raise DataError(f"{error}: put {by_hand.name}{checksum} there by hand, at {by_hand}{or_content}") from error
+
+    def _remove(self, source: Source) -> None:
+        """Take away what was fetched."""
+        place = self.data_root / source.path
+        if source.is_folder:
+            for name in source.members or []:
+                shutil.rmtree(place / name, ignore_errors=True)
+        else:
+            place.unlink(missing_ok=True)
+
+    def _check(self, source: Source, path: Path, accept: bool) -> None:
         """Raise `DataError` unless what was fetched is what was fetched first, or what is published."""
         facts = _file_facts(path)
-        stated = locked.get(source.fetched, {}).get("sha256")
+        stated = self._lock().get(source.fetched, {}).get("sha256")
+        if accept:
+            return
         if stated and facts["sha256"] != stated:
             raise DataError(f"gives {facts['bytes']} bytes with SHA-256 {facts['sha256']}, in the lock file {stated}")
         if source.md5 and facts["md5"] != source.md5:
@@ -210,19 +233,25 @@ class Library:
 
     def _lock(self) -> dict[str, dict[str, Any]]:
         try:
-            return dict(json.loads(self._lock_path.read_text()))
+            content = json.loads(self._lock_path.read_text())
         except FileNotFoundError:
             return {}
         except ValueError as error:
             raise ExperimentError(f"{self._lock_path}: not valid JSON: {error}") from error
+        if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
+            raise ExperimentError(f"{self._lock_path}: expected bytes and sha256 for each path, as `fetch` writes them")
+        return content
 
-    def _record(self, name: str, facts: dict[str, Any]) -> None:
+    def _record(self, new: dict[str, Any]) -> None:
         """Add to the lock file, to be committed. Where it cannot be written, a warning says what it would hold."""
-        kept = {key: value for key, value in facts.items() if key not in ("md5", "files")}
+        kept = {name: {k: v for k, v in facts.items() if k not in ("md5", "files")} for name, facts in new.items()}
+        lock = self._lock()
+        if lock | kept == lock:
+            return
         try:
-            write_atomically(self._lock_path, json.dumps(self._lock() | {name: kept}, indent=1, sort_keys=True) + "\n")
+            write_atomically(self._lock_path, json.dumps(lock | kept, indent=1, sort_keys=True) + "\n")
         except StorageError as error:
-            logger.warning("%s; %s has %s", error, name, kept)
+            logger.warning("%s; it would hold %s", error, kept)
 
 
 def _file_facts(path: Path) -> dict[str, Any]:
@@ -235,14 +264,14 @@ def _file_facts(path: Path) -> dict[str, Any]:
 
 
 def _tree_facts(folder: Path, members: list[str]) -> dict[str, Any]:
-    files = sorted(
-        (path.relative_to(folder).as_posix(), path.stat().st_size)
-        for name in members
-        for path in (folder / name).rglob("*")
-        if path.is_file()
-    )
-    digest = hashlib.sha256("".join(f"{name} {size}\n" for name, size in files).encode())
-    return {"bytes": sum(size for _, size in files), "files": len(files), "sha256": digest.hexdigest()}
+    """Of a folder: the SHA-256 of the names and the SHA-256 of all its files."""
+    files = sorted(path for name in members for path in (folder / name).rglob("*") if path.is_file())
+    digest, size = hashlib.sha256(), 0
+    for path in files:
+        content = path.read_bytes()
+        size += len(content)
+        digest.update(f"{path.relative_to(folder).as_posix()} {hashlib.sha256(content).hexdigest()}\n".encode())
+    return {"bytes": size, "files": len(files), "sha256": digest.hexdigest()}
 
 
 def free_bytes(data_root: Path) -> int:

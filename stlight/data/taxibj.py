@@ -78,7 +78,7 @@ def _open(path: Path, stack: ExitStack) -> dict[str, _Member]:
     for name, member in members.items():
         frames = _SHAPE.context_frames if name.startswith("X") else _SHAPE.horizon_frames
         wanted = (members[f"X{name[1:]}"].shape[0], frames, *_FRAME)
-        if member.shape != wanted or not member.shape[0]:
+        if member.shape != wanted or member.shape[0] < 1:
             sides = ", ".join(map(str, wanted[1:]))
             raise DataError(f"{path}: {name} is {member.shape}, expected (N, {sides}), with one N for X and Y")
         if member.dtype not in (np.dtype("<f4"), np.dtype("<f8")):

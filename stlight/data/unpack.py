@@ -12,12 +12,15 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
+from stlight.data.arrays import in_a_line
 from stlight.data.clips import DataError
 from stlight.files import StorageError, explained, make_folder
 
 _CHUNK = 2**20
 _MAX_MEMBERS = 2_000_000
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError)
+_DAMAGE = (OSError, ValueError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+# Says that all is unpacked and only has to be moved.
+_WHOLE = ".whole"
 
 
 class _Member(NamedTuple):
@@ -28,8 +31,8 @@ class _Member(NamedTuple):
     open: Callable[[], IO[bytes] | None]
 
 
-def unpack(archive: Path, into: Path, keep: Sequence[str], max_bytes: int) -> None:
-    """Unpack of a .zip or .tar what lies at or under a name in `keep`, whatever folders it is in, to `into`/<that name>.
+def unpack(archive: Path, into: Path, keep: Sequence[str], max_bytes: int, *, folders: bool) -> None:
+    """Unpack of a .zip or .tar the files named in `keep`, or the `folders`, wherever they lie in it, to `into`/<that name>.
 
     Nothing is unpacked from an archive with a member that leads out of it, is a link or a device, or that holds more than
     `max_bytes`. What was at such a place before is kept, and is an error.
@@ -38,12 +41,12 @@ def unpack(archive: Path, into: Path, keep: Sequence[str], max_bytes: int) -> No
     for name in keep:
         if (into / name).exists():
             raise DataError(f"{into / name} is there already: move it away to unpack {archive.name}")
-    beside = into / f".{archive.name}.unpacking"
+    beside = _beside(archive, into)
     shutil.rmtree(beside, ignore_errors=True)
     try:
         with ExitStack() as stack:
             members = list(_members(archive, stack))
-            wanted = _wanted(archive, members, keep, max_bytes)
+            wanted = _wanted(archive, members, keep, max_bytes, folders)
             written = 0
             for path, member in wanted.items():
                 target = beside / path
@@ -52,13 +55,32 @@ def unpack(archive: Path, into: Path, keep: Sequence[str], max_bytes: int) -> No
                 written += _write(archive, member, target, max_bytes - written)
         # Hundreds of thousands of files: all at once to the disk, before they get their names.
         os.sync()
-        for name in keep:
+        (beside / _WHOLE).touch()
+        finish(archive, into, keep)
+    except (StorageError, DataError):
+        raise
+    except _DAMAGE as error:
+        raise DataError(f"{archive} is not a whole archive: {in_a_line(error)}") from error
+    finally:
+        if not (beside / _WHOLE).exists():
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def finish(archive: Path, into: Path, keep: Sequence[str]) -> bool:
+    """Move what is unpacked to its place, also if that was stopped half-way; False if nothing is waiting for it."""
+    beside = _beside(archive, into)
+    if not (beside / _WHOLE).exists():
+        return False
+    for name in keep:
+        if (beside / name).exists():
             with explained(into / name, 0):
                 (beside / name).rename(into / name)
-    except _DAMAGE as error:
-        raise DataError(f"{archive} is not a whole archive: {error}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    shutil.rmtree(beside, ignore_errors=True)
+    return True
+
+
+def _beside(archive: Path, into: Path) -> Path:
+    return into / f".{archive.name}.unpacking"
 
 
 def _members(archive: Path, stack: ExitStack) -> Iterator[_Member]:
@@ -79,7 +101,9 @@ def _members(archive: Path, stack: ExitStack) -> Iterator[_Member]:
         raise DataError(f"{archive} is neither a .zip nor a .tar archive")
 
 
-def _wanted(archive: Path, members: list[_Member], keep: Sequence[str], max_bytes: int) -> dict[PurePosixPath, _Member]:
+def _wanted(
+    archive: Path, members: list[_Member], keep: Sequence[str], max_bytes: int, folders: bool
+) -> dict[PurePosixPath, _Member]:
     """The files to write, by their place under `into`. Raises `DataError` for an archive that is not to be trusted."""
     if len(members) > _MAX_MEMBERS:
         raise DataError(f"{archive} holds {len(members)} members, more than {_MAX_MEMBERS} are not unpacked")
@@ -90,7 +114,9 @@ def _wanted(archive: Path, members: list[_Member], keep: Sequence[str], max_byte
             raise DataError(f"{archive} holds {member.name!r}, which leads out of it: nothing was unpacked")
         if member.kind not in ("file", "folder"):
             raise DataError(f"{archive} holds {member.name!r}, {member.kind}: nothing was unpacked")
-        first = next((i for i, part in enumerate(path.parts) if part in keep), None)
+        # A wanted folder has files in it, a wanted file lies in whatever folder.
+        parts = path.parts[:-1] if folders else path.parts[-1:]
+        first = next((path.parts.index(part) for part in parts if part in keep), None)
         if member.kind == "file" and first is not None and "__MACOSX" not in path.parts:
             place = PurePosixPath(*path.parts[first:])
             if place in wanted:

@@ -23,10 +23,10 @@ def check(path):
         raise DataError(f"gives {path.stat().st_size} other bytes")
 
 
-def bring(site, target, *paths, resumable=True, hopeless=None, about=1000):
+def bring(site, target, *paths, resumable=True, hopeless=None, at_most=2_000_000):
     urls = [path if "://" in path else site.url + path for path in paths]
     return download(
-        urls, target, check=check, resumable=resumable, about=about, hopeless=set() if hopeless is None else hopeless
+        urls, target, check=check, resumable=resumable, at_most=at_most, hopeless=set() if hopeless is None else hopeless
     )
 
 
@@ -151,6 +151,30 @@ def test_a_server_that_falls_silent_is_asked_again_from_where_it_stopped_and_a_m
     bring(site, tmp_path / "file", "/mute", "/stops")
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert len(site.asked) > 10
+
+
+def test_a_server_that_only_trickles_is_left_for_the_next(site, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_SLOW_FOR", 0.2)
+    monkeypatch.setattr(module, "_SLOWEST", 50_000.0)
+    site.files |= {"/slow": CONTENT, "/b": CONTENT}
+    site.trickle["/slow"] = 500
+    started = time.monotonic()
+    assert bring(site, tmp_path / "file", "/slow", "/b").endswith("/b")
+    assert time.monotonic() - started < 3
+    with pytest.raises(DataError, match="sends less than 50 kB a second"):
+        bring(site, tmp_path / "other", "/slow")
+
+
+def test_no_more_is_taken_than_expected_at_most(site, tmp_path):
+    site.files["/a"] = CONTENT
+    with pytest.raises(DataError, match="offers 1280000 bytes, expected at most 1000000"):
+        bring(site, tmp_path / "file", "/a", at_most=1_000_000)
+
+
+def test_the_bytes_are_taken_as_they_are_whatever_the_server_calls_them(site, tmp_path):
+    site.files["/a"], site.encoding = CONTENT, "gzip"
+    bring(site, tmp_path / "file", "/a")
+    assert (tmp_path / "file").read_bytes() == CONTENT
 
 
 def test_a_web_page_in_place_of_the_file_is_none(site, tmp_path):

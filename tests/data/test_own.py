@@ -85,6 +85,13 @@ def test_wrong_files_are_named(folder, array, words):
         prepare("mine", "files", folder.parent)
 
 
+def test_several_arrays_in_one_file_are_no_array(folder):
+    with (folder / "train.npy").open("wb") as file:
+        np.savez(file, a=np.zeros(3))
+    with pytest.raises(DataError, match=r"train\.npy is not a readable \.npy array .*: expected one of numbers"):
+        prepare("mine", "files", folder.parent)
+
+
 @pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
 def test_what_is_no_array_is_named(folder, content):
     (folder / "train.npy").write_bytes(content)

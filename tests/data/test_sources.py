@@ -1,5 +1,6 @@
 import gzip
 import json
+import re
 import shutil
 
 import numpy as np
@@ -100,11 +101,11 @@ def test_files_that_a_user_has_are_verified_in_place_and_never_changed(library, 
     assert "in the lock file" in library.look(library.of("mmnist")[0]).words
 
 
-def test_a_folder_is_known_by_the_names_and_sizes_of_its_files(library, tmp_path):
+def test_a_folder_is_known_by_its_files(library, tmp_path):
     library.fetch("kth", say=print)
     image = next((tmp_path / "data" / "kth" / "walking").rglob("image_0003.jpg"))
     content = image.read_bytes()
-    image.write_bytes(content[:-1])
+    image.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(DataError, match="kth is not the published one"):
         library.fetch("kth", say=print)
     image.write_bytes(content)
@@ -121,6 +122,35 @@ def test_a_data_set_of_which_something_is_missing_is_known_by_its_counts(library
     library.fetch("kth", say=print)
     assert locked(library)["counts"] == {"kth": [17, 6]}
     assert site.asked == []
+
+
+def test_what_is_fetched_and_cannot_be_read_is_thrown_away_and_not_recorded(library, site, tmp_path):
+    good = site.files["/taxibj/taxibj_dataset.zip"]
+    (tmp_path / "bad").mkdir()
+    np.savez(tmp_path / "bad" / "dataset.npz", X_train=np.zeros(3))
+    site.files["/taxibj/taxibj_dataset.zip"] = zip_of(tmp_path / "bad")
+    with pytest.raises(DataError, match="dataset.npz lacks X_test: it holds X_train: thrown away"):
+        library.fetch("taxibj", say=print)
+    assert locked(library) == {}
+    site.files["/taxibj/taxibj_dataset.zip"] = good
+    library.fetch("taxibj", say=print)
+    assert set(locked(library)) == {"taxibj/dataset.npz", "taxibj/taxibj_dataset.zip"}
+
+
+def test_a_new_edition_of_what_was_fetched_first_can_be_accepted(library, site, tmp_path, rng):
+    library.fetch("taxibj", say=print)
+    (tmp_path / "data" / "taxibj" / "dataset.npz").unlink()
+    write_taxibj(tmp_path / "new", rng)
+    site.files["/taxibj/taxibj_dataset.zip"] = zip_of(tmp_path / "new" / "taxibj")
+    library.fetch("taxibj", accept=True, say=print)
+    library.fetch("taxibj", say=print)
+
+
+@pytest.mark.parametrize("content", ["{", "5", '{"taxibj/dataset.npz": 3}'])
+def test_a_damaged_lock_file_is_named(published, tmp_path, content):
+    (published / "data.lock.json").write_text(content)
+    with pytest.raises(ExperimentError, match=r"data\.lock\.json: (not valid JSON|expected bytes and sha256)"):
+        Library(published, tmp_path / "data")
 
 
 def test_files_that_cannot_be_read_stop_the_fetch(library, tmp_path):
@@ -160,7 +190,7 @@ def test_a_folder_that_is_there_in_part_is_not_fetched_over(library, site, tmp_p
 def test_a_download_that_is_no_archive_is_thrown_away(library, site, tmp_path):
     content = site.files["/taxibj/taxibj_dataset.zip"]
     site.files["/taxibj/taxibj_dataset.zip"] = content[: len(content) // 2]
-    with pytest.raises(DataError, match="taxibj_dataset.zip is (not a whole|neither a)"):
+    with pytest.raises(DataError, match=r"taxibj_dataset\.zip\.fetched is (not a whole|neither a)"):
         library.fetch("taxibj", say=print)
     site.files["/taxibj/taxibj_dataset.zip"] = content
     library.fetch("taxibj", say=print)
@@ -228,6 +258,10 @@ def test_the_doctor_says_what_is_there_and_what_waits(published, site, tmp_path,
     for dataset in BENCHMARK_FILES:
         assert main(["prepare", dataset, "files", *options[:4]]) == 0
     capsys.readouterr()
+    assert main(["doctor", *options, "paper"]) == 1
+    assert "taxibj has 6 test clips, scale paper asks for 500" in capsys.readouterr().out
+    scale = published / "scales" / "paper.yaml"
+    scale.write_text(re.sub("test_clips: [0-9]+", "test_clips: 6", scale.read_text()))
     assert main(["doctor", *options, "paper"]) == 0
     text = capsys.readouterr().out
     assert "30 for training, 6 test clips" in text

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -20,6 +21,9 @@ class Site:
         self.silent = {}
         """At a path: after how many bytes nothing more comes, while the connection stays; below 0 not even an answer."""
         self.over = threading.Event()
+        self.trickle = {}
+        """At a path: so many bytes at a time, twenty times a second."""
+        self.encoding = ""
         self.ranges = True
         self.etag = '"1"'
         self.content_type = "application/octet-stream"
@@ -67,6 +71,8 @@ class Site:
         body = content[first:]
         handler.send_header("Content-Type", self.content_type)
         handler.send_header("Content-Length", str(len(body)))
+        if self.encoding:
+            handler.send_header("Content-Encoding", self.encoding)
         if self.etag:
             handler.send_header("ETag", self.etag)
         handler.end_headers()
@@ -74,6 +80,10 @@ class Site:
             handler.wfile.write(body[: self.silent[path]])
             handler.wfile.flush()
             self.over.wait()
+        elif path in self.trickle:
+            for start in range(0, len(body), self.trickle[path]):
+                handler.wfile.write(body[start : start + self.trickle[path]])
+                time.sleep(0.05)
         elif self.cuts.get(path):
             handler.wfile.write(body[: self.cuts[path].pop(0)])
             handler.wfile.flush()
@@ -91,7 +101,7 @@ def serving():
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(OSError):
                 site.answer(self)
 
         def log_message(self, *_):
@@ -99,6 +109,7 @@ def serving():
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # a client that has gone is no error
     site.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
