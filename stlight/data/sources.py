@@ -144,7 +144,8 @@ class Library:
                 # Of no use, and in the way of a better one.
                 for source in brought:
                     self._remove(source)
-                raise DataError(f"{error}{': thrown away' if brought else ''}") from error
+                remedy = "thrown away" if brought else "move it away to have it fetched again"
+                raise DataError(f"{error}: {remedy}") from error
             if words and not accept:
                 raise DataError(words)
             if words:
