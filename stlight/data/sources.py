@@ -178,12 +178,13 @@ class Library:
         place = self.data_root / source.path
         into, members = (place if source.is_folder else place.parent), source.members or []
         if source.archive and any(finish(archive, into, members) for archive in (target, download_to)):
+            download_to.unlink(missing_ok=True)
             return "what was being unpacked when it was stopped"
         if some := [name for name in members if (into / name).exists()]:
             raise DataError(f"{into} is not whole, but {some[0]} is there: move away what is there, or add what is missing")
-        archive, url = download_to, str(target)
+        archive, url = download_to, str(download_to)
         if source.archive and target.is_file():
-            archive = target
+            archive, url = target, str(target)
             self._check(source, target, accept)
         elif not (source.archive and download_to.is_file()):
             url = self._download(source, download_to, target, accept)

@@ -178,6 +178,15 @@ def test_an_archive_put_there_by_hand_is_unpacked(library, site, tmp_path):
     assert (tmp_path / "data" / "kth_action.zip").read_bytes() == site.files["/kth/kth_action.zip"]
 
 
+def test_what_was_fetched_but_not_yet_unpacked_is_not_fetched_again(library, site, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "kth_action.zip.fetched").write_bytes(site.files["/kth/kth_action.zip"])
+    library.fetch("kth", say=print)
+    assert site.asked == []
+    assert not (tmp_path / "data" / "kth_action.zip.fetched").exists()
+    assert {"kth", "kth_action.zip"} <= set(locked(library))
+
+
 def test_a_folder_that_is_there_in_part_is_not_fetched_over(library, site, tmp_path):
     (tmp_path / "data" / "kth" / "boxing").mkdir(parents=True)
     (tmp_path / "data" / "kth" / "boxing" / "mine").write_bytes(b"mine")
