@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stlight.config import OURS
 from stlight.experiment_files import ExperimentError, as_text, nearest, quantity
 
 KINDS = (
@@ -20,14 +21,11 @@ KINDS = (
 )
 COUNT_KINDS = ("counts_equal", "count_grows")
 
-OURS = "STLight-L"
-"""Our own model, where others are quoted beside it."""
-
-COUNTED_METRICS = {"num_params", "flops"}
+COUNTED_METRICS = {"num_params", "flops", "rollout_flops"}
 """Metrics that are counted, not trained for."""
 
 Place = dict[str, Any]
-"""Axis values, each one or a list of them; or `model`, one that is quoted or `others`, all that are."""
+"""Axis values, each one or a list of them; for `model` also one that is quoted, or `others`, all but ours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,23 +106,25 @@ def read_claims(path: Path, content: dict[str, Any]) -> list[Claim]:
     return claims
 
 
-def cells_of(variants: Iterable[Any], published: Iterable[dict[str, Any]], metrics: set[str]) -> list[Cell]:
-    """Our variants and the quoted models, each with the numbers that the paper prints for it."""
+def cells_of(
+    variants: Iterable[Any], published: Iterable[dict[str, Any]], quoted: Iterable[dict[str, Any]], metrics: set[str]
+) -> list[Cell]:
+    """The variants and the quoted models, each with the numbers that the paper prints for it."""
     published = list(published)
     cells = []
     for variant in variants:
-        fitting = [e for e in published if "model" not in e and _axes(e, metrics).items() <= variant.axes.items()]
+        place = {"model": OURS} | variant.axes
+        fitting = [e for e in published if _axes(e, metrics).items() <= place.items()]
         numbers = {m: e[m] for e in fitting for m in metrics & e.keys()}
-        cells.append(Cell(f"{variant.dataset}/{variant.name}", variant.axes | {"model": OURS}, variant, numbers))
-    for entry in published:
-        if "model" in entry:
-            numbers = {m: entry[m] for m in metrics & entry.keys()}
-            cells.append(Cell(entry["model"], _axes(entry, metrics) | {"model": entry["model"]}, None, numbers))
+        cells.append(Cell(f"{variant.dataset}/{variant.name}", place, variant, numbers))
+    for entry in quoted:
+        numbers = {m: entry[m] for m in metrics & entry.keys()}
+        cells.append(Cell(entry["model"], _axes(entry, metrics), None, numbers))
     return cells
 
 
 def _axes(entry: dict[str, Any], metrics: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if key not in metrics | {"model", "source"}}
+    return {key: value for key, value in entry.items() if key not in metrics | {"source"}}
 
 
 def with_metrics(claim: Claim, cells: Iterable[Cell]) -> list[Cell]:
@@ -144,7 +144,7 @@ def _is_at(cell: Cell, place: Place) -> bool:
     for key, value in place.items():
         values = value if isinstance(value, list) else [value]
         if key == "model" and values == ["others"]:
-            if not cell.quoted:
+            if cell.place.get("model") == OURS:
                 return False
         elif cell.place.get(key) not in values:
             return False

@@ -4,9 +4,11 @@ The defaults are the supplement's STLight-L on Moving MNIST (Sections E and G, a
 experiment states only what differs from it.
 """
 
+import ast
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -57,6 +59,40 @@ OWN_NAME = re.compile("[a-z][a-z0-9_]*")
 WITHOUT_FILES = {"mmnist": "embedded", "taxibj": "stand_in", "kth": "stand_in"}
 
 
+OURS = "STLight-L"
+"""The model that the supplement is about, at whatever size its fields say."""
+
+
+class Architecture(NamedTuple):
+    """A model of another paper, as far as can be known without loading it."""
+
+    module: str
+    """Its file under stlight/model/baselines."""
+    frame_multiple: int
+    """Both sides of a frame must be divisible by it."""
+
+
+def _find_baselines() -> dict[str, Architecture]:
+    """By name, from the classes' constants: read and not imported, for they need torch, and plans are made without."""
+    found = {}
+    for path in sorted((Path(__file__).parent / "model" / "baselines").glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                constants = {
+                    statement.targets[0].id: statement.value.value
+                    for statement in node.body
+                    if isinstance(statement, ast.Assign)
+                    and isinstance(statement.targets[0], ast.Name)
+                    and isinstance(statement.value, ast.Constant)
+                }
+                if "name" in constants:
+                    found[str(constants["name"])] = Architecture(path.stem, int(constants.get("frame_multiple", 4)))
+    return found
+
+
+BASELINES = _find_baselines()
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message is one line that names the field, its value and what would be right."""
 
@@ -102,10 +138,10 @@ def check_architecture(
         )
 
 
-def check_frame_size(height: int, width: int, patch_size: int) -> None:
-    """Raise `ConfigError` unless both sides of a frame can be cut into patches, of which there is at least one."""
-    if height % patch_size or width % patch_size or not height or not width:
-        raise ConfigError(f"frame size must be divisible by patch_size {patch_size}, got {height}x{width}")
+def check_frame_size(height: int, width: int, divisor: int, called: str = "patch_size") -> None:
+    """Raise `ConfigError` unless both sides of a frame are multiples of `divisor`, and not zero."""
+    if height % divisor or width % divisor or not height or not width:
+        raise ConfigError(f"frame size must be divisible by {called} {divisor}, got {height}x{width}")
 
 
 def check_integer(name: str, value: object, minimum: int) -> None:
@@ -119,8 +155,14 @@ class _Section(BaseModel):
 
 
 class ModelConfig(_Section):
-    """Architecture (Sections B, D, F and G)."""
+    """Architecture (Sections B, D, F and G). All fields but the first three are STLight's."""
 
+    model: str = OURS
+    """The model: STLight-L, at the size that the other fields say, or a baseline by its name in Table 2."""
+    baseline_width: float = Field(default=1.0, gt=0, le=1)
+    """Baselines: share of the published numbers of channels."""
+    baseline_depth: float = Field(default=1.0, gt=0, le=1)
+    """Baselines: share of the published numbers of layers."""
     hidden_dim: int = 1400
     """d: channels of the patches and of every mixer."""
     depth: int = 16
@@ -143,6 +185,19 @@ class ModelConfig(_Section):
     """Add the input of block de//3 to the input of block 2·de//3."""
     prediction: Literal["direct", "rollout"] = "direct"
     """All horizon frames at once, or as many as the context at a time, fed back until the horizon is full."""
+
+    @model_validator(mode="after")
+    def _model_exists(self) -> Self:
+        if self.model not in (OURS, *BASELINES):
+            raise ConfigError(f"model must be one of {', '.join((OURS, *BASELINES))}, got {self.model!r}")
+        of_baselines = {"baseline_width", "baseline_depth"}
+        others = of_baselines if self.model == OURS else ModelConfig.model_fields.keys() - of_baselines - {"model"}
+        for name in sorted(others):
+            value, default = getattr(self, name), ModelConfig.model_fields[name].default
+            if value != default:
+                whose = "baselines" if self.model == OURS else OURS
+                raise ConfigError(f"{name} is of {whose} only and must be {default!r} for {self.model}, got {value!r}")
+        return self
 
     @model_validator(mode="after")
     def _can_be_built(self) -> Self:
@@ -215,6 +270,8 @@ class TrainingConfig(_Section):
     """Passes over clips_per_epoch clips."""
     batch_size: int = Field(default=16, ge=1)
     """Clips per step; the last incomplete batch of an epoch is dropped."""
+    sampling_steps: int = Field(default=50_000, ge=1)
+    """Recurrent baselines: steps until they are trained on nothing but their own predictions (scheduled sampling)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: autocast on a CUDA device; a CPU always computes in float32."""
     tf32: bool = True
@@ -246,7 +303,13 @@ class RunConfig(_Section):
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         shape = self.clip_shape
-        check_frame_size(shape.height, shape.width, self.model.patch_size)
+        if self.model.model == OURS:
+            check_frame_size(shape.height, shape.width, self.model.patch_size)
+        else:
+            needed = BASELINES[self.model.model].frame_multiple
+            check_frame_size(shape.height, shape.width, needed, f"what {self.model.model} needs,")
+            if self.training.cuda_graphs or self.training.kernels not in ("auto", "plain"):
+                raise ConfigError(f"kernels and cuda_graphs are of {OURS} only, must be auto and false for {self.model.model}")
         if self.training.batch_size > self.data.clips_per_epoch:
             raise ConfigError(
                 f"batch_size must be at most clips_per_epoch {self.data.clips_per_epoch}, got {self.training.batch_size}:"

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from tqdm import tqdm
 
-from stlight.config import RunConfig
+from stlight.config import OURS, RunConfig
 from stlight.experiments import Experiment, Plan
 from stlight.kernels import using
-from stlight.model import build_model
+from stlight.model import Moment, build_model
 from stlight.model.complexity import count_flops
 from stlight.training.devices import autocast, choose_device, choose_kernels, configure
 from stlight.training.loop import flatten_weights, take_step
@@ -121,6 +121,8 @@ def _estimated_memory(config: RunConfig) -> float:
     with torch.device("meta"):
         weights = sum(p.numel() for p in build_model(config.model, config.clip_shape).parameters())
     shape, model = config.clip_shape, config.model
+    if model.model != OURS:
+        return BYTES_OF_A_PROCESS + 16.0 * weights + _saved_by_a_clip(config) * config.training.batch_size
     patches = config.training.batch_size * shape.height * shape.width // model.patch_size**2
     return BYTES_OF_A_PROCESS + 4.0 * (4 * weights + 5 * model.depth * model.hidden_dim * patches)
 
@@ -130,10 +132,14 @@ def _timed(config: RunConfig, device: torch.device) -> Cost:
     work = 3 * config.training.batch_size * _forward_flops(config)
     if device.type == "cuda" or work < _LONG_STEP:
         return _measured(config, device, config.training.batch_size)
+    clips = config.training.batch_size
+    if config.model.model != OURS:
+        one = _measured(config, device, 1, repeats=1)
+        return Cost(clips * one.step, one.evaluation, _estimated_memory(config))
     # All mixers cost the same and all clips do: a line through two depths, of one clip.
     depths = (1, 3)
     (a, b) = (_measured(_with_depth(config, depth), device, 1, repeats=1) for depth in depths)
-    clips, more = config.training.batch_size, (config.model.depth - depths[0]) / (depths[1] - depths[0])
+    more = (config.model.depth - depths[0]) / (depths[1] - depths[0])
     step = clips * (a.step + more * (b.step - a.step))
     return Cost(step, a.evaluation + more * (b.evaluation - a.evaluation), _estimated_memory(config))
 
@@ -141,7 +147,7 @@ def _timed(config: RunConfig, device: torch.device) -> Cost:
 def _forward_flops(config: RunConfig) -> int:
     with torch.device("meta"):
         model = build_model(config.model, config.clip_shape)
-    return count_flops(model.to_empty(device="cpu"), config.clip_shape)
+    return count_flops(model, config.clip_shape)
 
 
 def _with_depth(config: RunConfig, depth: int) -> RunConfig:
@@ -177,13 +183,25 @@ def _measured(config: RunConfig, device: torch.device, clips: int, repeats: int 
     return Cost(seconds, evaluation, BYTES_OF_A_PROCESS + 16 * weights + saved)
 
 
-def _saved_bytes(step: Callable[[], None]) -> int:
+def _saved_by_a_clip(config: RunConfig) -> int:
+    """What the backward pass of a baseline keeps for one clip, told without computing it."""
+    shape = config.clip_shape
+    frames = (shape.channels, shape.height, shape.width)
+    with torch.device("meta"):
+        model = build_model(config.model, shape).train()
+        context, target = (torch.zeros((1, n, *frames)) for n in (shape.context_frames, shape.horizon_frames))
+    moment = Moment.at(config.training.sampling_steps, config.training.sampling_steps, seed=0)
+    return _saved_bytes(lambda: model.training_loss(context, target, moment))
+
+
+def _saved_bytes(step: Callable[[], object]) -> int:
     """What the backward pass of a step keeps, each storage once."""
     storages: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
+        # Not its address, which storages on "meta" do not have.
+        storages[storage._cdata] = storage.nbytes()
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):

@@ -17,14 +17,17 @@ from typing import Any
 
 from stlight.claims import COUNTED_METRICS, Claim, cells_of, check_claims, read_claims
 from stlight.config import (
+    BASELINES,
     BENCHMARK_FILES,
     DATASETS,
     DEFAULTS,
+    OURS,
     PROTOCOL,
     SECTION_OF_FIELD,
     WITHOUT_FILES,
     ClipShape,
     ConfigError,
+    ModelConfig,
     RunConfig,
 )
 from stlight.experiment_files import ExperimentError, as_text, nearest, published_entries, read_yaml
@@ -34,7 +37,17 @@ CLIP_COUNTS = ("clips_per_epoch", "validation_clips", "test_clips")
 SCALE_FIELDS = ("source", "own_shape", *CLIP_COUNTS)
 
 # Fields that a scale changes in proportion to another one.
-_FOLLOWS = {"warmup_epochs": "num_epochs", "warmup_lr": "max_lr", "min_lr": "max_lr"}
+_FOLLOWS = {
+    "warmup_epochs": "num_epochs",
+    "warmup_lr": "max_lr",
+    "min_lr": "max_lr",
+    "baseline_width": "hidden_dim",
+    "baseline_depth": "depth",
+}
+
+# Fields of the model that are not the other kind of model's.
+_OF_BASELINES = ("baseline_width", "baseline_depth")
+_OF_STLIGHT = tuple(name for name in ModelConfig.model_fields if name not in ("model", *_OF_BASELINES))
 
 # Short forms in variant names; every other field is called by its own name.
 _SHORT = {
@@ -55,6 +68,7 @@ _FIGURE_KEYS = {
     "dots": (),
     "curves": ("hue", "y"),
     "scatter": ("x", "y", "hue"),
+    "tradeoff": ("y",),
     "growth": (),
 }
 
@@ -80,11 +94,14 @@ class Scale:
 
     def resolve(self, paper_fields: dict[str, Any]) -> dict[str, Any]:
         """Fields in the paper's units → fields as they are run at this scale."""
-        dataset = paper_fields["dataset"]
+        dataset, ours = paper_fields["dataset"], paper_fields["model"] == OURS
         fields = {name: self._in_proportion(name, value) for name, value in paper_fields.items()}
-        fields |= {name: value for name, value in self.compute.items() if paper_fields[name] == DEFAULTS[name]}
+        fields |= {name: paper_fields[name] for name in (_OF_BASELINES if ours else _OF_STLIGHT)}
+        fields["sampling_steps"] = max(1, round(paper_fields["sampling_steps"] * self._share_of_steps()))
+        compute = self.compute if ours else {n: v for n, v in self.compute.items() if n not in ("kernels", "cuda_graphs")}
+        fields |= {name: value for name, value in compute.items() if paper_fields[name] == DEFAULTS[name]}
         patch_area = fields["patch_size"] ** 2
-        if paper_fields["hidden_dim"] % paper_fields["patch_size"] ** 2 == 0:
+        if ours and paper_fields["hidden_dim"] % paper_fields["patch_size"] ** 2 == 0:
             # A width that the paper's patches divide stays one; for either decoder, so that pairs keep one width.
             fields["hidden_dim"] = max(1, math.floor(fields["hidden_dim"] / patch_area + 0.5)) * patch_area
         # A short training has no epoch to spare for a warm-up.
@@ -93,12 +110,21 @@ class Scale:
             return fields | self.data[dataset]
         return fields | {name: min(fields[name], self.own.get(name, fields[name])) for name in CLIP_COUNTS}
 
+    def _share_of_steps(self) -> float:
+        """Steps of the base run at this scale for one of the paper's."""
+        steps = {}
+        for name, base in (("paper", DEFAULTS), ("here", {**DEFAULTS, **self.data.get("mmnist", {}), **self.base})):
+            steps[name] = base["num_epochs"] * base["clips_per_epoch"] / base["batch_size"]
+        return float(steps["here"] / steps["paper"])
+
     def _in_proportion(self, name: str, value: Any) -> Any:
         base = _FOLLOWS.get(name, name)
         if base not in self.base:
             return value
         scaled = value * self.base[base] / DEFAULTS[base]
         # Twelve digits: 0.003 × 0.01 / 0.001 should read 0.03.
+        if name in _OF_BASELINES:
+            return min(1.0, float(f"{scaled:.12g}"))
         least = 0 if base != name else 1
         return max(least, math.floor(scaled + 0.5)) if isinstance(DEFAULTS[name], int) else float(f"{scaled:.12g}")
 
@@ -140,10 +166,14 @@ class Experiment:
     """The metrics of each data set."""
     axes: list[str]
     """The fields varied, in the order of the table's columns."""
+    share_of_epochs: float
+    """Of the epochs that it states, those that its runs are trained for at this scale."""
     seeds: int
     selection: str
     published: list[dict[str, Any]]
-    """The paper's numbers: each entry gives axis values (or a quoted model's name) and metrics, as printed."""
+    """The paper's numbers for variants: each entry gives axis values and metrics, as printed."""
+    quoted: list[dict[str, Any]]
+    """Those of models that the grid does not have, by name."""
     table: dict[str, Any]
     figure: dict[str, Any]
     claims: list[Claim]
@@ -258,13 +288,14 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
     grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
     base = content.get("base", {})
     axes = list(dict.fromkeys(name for grid in grids for name in grid))
+    share_of_epochs = _share_of_epochs(path, content, workflow, scale)
     for place, names in [("base", base), *((f"grid[{i}]", grid) for i, grid in enumerate(grids))]:
         _check_fields(path, place, names)
 
     variants: dict[str, Variant] = {}
     for point in _grid_points(grids):
         try:
-            variant = _variant(base | point, axes, scale, content.get("data_sets", {}))
+            variant = _variant(base | point, axes, scale, content.get("data_sets", {}), share_of_epochs)
         except ConfigError as error:
             raise ExperimentError(f"{path}: at {_state(point)}: {error}") from error
         variants[variant.run_name(0)] = variant
@@ -274,6 +305,10 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
     metrics_of = stated if isinstance(stated, dict) else dict.fromkeys(datasets, stated)
     # JSON Schema takes 2.0 for an integer.
     seeds = max(scale.seeds, int(content.get("seeds", 1)))
+    known = {metric for names in metrics_of.values() for metric in names}
+    entries = published_entries(path, content, known)
+    models = {variant.axes["model"] for variant in variants.values() if "model" in variant.axes}
+    quoted = [entry for entry in entries if entry.get("model", OURS) not in models | {OURS}]
     experiment = Experiment(
         name=path.stem,
         title=content["title"],
@@ -283,9 +318,11 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
         train=content.get("train", True),
         metrics=metrics_of,
         axes=axes,
+        share_of_epochs=share_of_epochs,
         seeds=min(seeds, scale.max_seeds or seeds),
         selection=content.get("selection", "last"),
-        published=published_entries(path, content, {metric for names in metrics_of.values() for metric in names}),
+        published=[entry for entry in entries if entry not in quoted],
+        quoted=quoted,
         table=content.get("table", {}),
         figure=content["figure"],
         claims=read_claims(path, content),
@@ -293,12 +330,20 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
         waits_for=_missing_data({v.dataset for v in variants.values() if v.config.data.source == "files"}, data_root),
         hash=_hash([content, dataclasses.asdict(scale)]),
     )
-    _check_places(path, experiment, datasets)
+    _check_places(path, experiment, datasets, entries)
     _check_lpips(path, experiment)
-    known = {metric for names in metrics_of.values() for metric in names}
-    cells = cells_of(experiment.variants, experiment.published, known)
+    cells = cells_of(experiment.variants, experiment.published, quoted, known)
     check_claims(path, experiment.claims, cells, axes, experiment.train)
     return experiment
+
+
+def _share_of_epochs(path: Path, content: dict[str, Any], workflow: Path, scale: Scale) -> float:
+    shorter = content.get("shorter", {})
+    known = [file.stem for file in (workflow / "scales").glob("*.yaml")]
+    for name in shorter:
+        if name not in known:
+            raise ExperimentError(f"{path}: shorter: no scale {name!r}{nearest(name, known)}")
+    return float(shorter.get(scale.name, 1.0))
 
 
 def _missing_data(datasets: set[str], data_root: Path) -> dict[str, str]:
@@ -312,21 +357,25 @@ def _missing_data(datasets: set[str], data_root: Path) -> dict[str, str]:
     return waits_for
 
 
-def _variant(stated: dict[str, Any], axes: list[str], scale: Scale, own: dict[str, dict[str, int]]) -> Variant:
+def _variant(
+    stated: dict[str, Any], axes: list[str], scale: Scale, own: dict[str, dict[str, int]], share_of_epochs: float
+) -> Variant:
     dataset = stated.get("dataset", DEFAULTS["dataset"])
     protocol = PROTOCOL.get(dataset, {})
     of_dataset: dict[str, Any] = {"source": "files"}
     if dataset in own:
         of_dataset["own_shape"] = ClipShape(*(own[dataset][name] for name in ClipShape._fields))
         of_dataset |= {name: own[dataset][name] for name in CLIP_COUNTS}
-    paper = RunConfig.from_fields(protocol | stated | of_dataset)
-    paper_fields = _flat(paper)
+    as_stated = RunConfig.from_fields(protocol | stated | of_dataset)
+    epochs = max(1, round(as_stated.training.num_epochs * share_of_epochs))
+    paper = RunConfig.from_fields(protocol | stated | of_dataset | {"num_epochs": epochs})
+    paper_fields, stated_fields = _flat(paper), _flat(as_stated)
     config = RunConfig.from_fields(scale.resolve(paper_fields))
     usual = DEFAULTS | protocol
     differing = {n: v for n, v in paper_fields.items() if v != usual[n] and n not in (*SCALE_FIELDS, "dataset")}
     # No comma: Snakemake would cut the name there when it hands a job to a cluster.
     name = "+".join(f"{_SHORT.get(n, n)}={as_text(v)}" for n, v in differing.items()) or "stlight_l"
-    return Variant(dataset=dataset, name=name, axes={n: paper_fields[n] for n in axes}, paper=paper, config=config)
+    return Variant(dataset=dataset, name=name, axes={n: stated_fields[n] for n in axes}, paper=paper, config=config)
 
 
 def _flat(config: RunConfig) -> dict[str, Any]:
@@ -349,12 +398,13 @@ def _check_fields(path: Path, place: str, names: dict[str, Any]) -> None:
             raise ExperimentError(f"{path}: {place}: unknown field {name!r}{nearest(name, SECTION_OF_FIELD)}")
 
 
-def _check_places(path: Path, experiment: Experiment, datasets: list[str]) -> None:
+def _check_places(path: Path, experiment: Experiment, datasets: list[str], entries: list[dict[str, Any]]) -> None:
     """Every published number and every axis named by a table or figure must have its place in the grid."""
     if set(experiment.metrics) != set(datasets):
         raise ExperimentError(f"{path}: metrics: given for {', '.join(experiment.metrics)}, the grid has {', '.join(datasets)}")
     known = {metric for names in experiment.metrics.values() for metric in names}
-    for number, entry in enumerate(experiment.published):
+    for number, entry in enumerate(entries):
+        quoted = entry in experiment.quoted
         keys = entry.keys() - {"model", "source"}
         unknown = keys - known - set(experiment.axes)
         if unknown:
@@ -366,7 +416,7 @@ def _check_places(path: Path, experiment: Experiment, datasets: list[str]) -> No
         if not known & entry.keys():
             raise ExperimentError(f"{path}: published[{number}]: gives none of the metrics {', '.join(sorted(known))}")
         cells = sum(place.items() <= variant.axes.items() for variant in experiment.variants)
-        if "model" not in entry and cells != 1:
+        if not quoted and cells != 1:
             found = f"{cells} points of the grid have" if cells else "no point of the grid has"
             words = f"{found} {_state(place)}" + (": name every axis" if cells else "")
             raise ExperimentError(f"{path}: published[{number}]: {words}")
@@ -387,6 +437,8 @@ def _check_table_and_figure(path: Path, experiment: Experiment, metrics: set[str
     if given != wanted:
         words = ", ".join(_FIGURE_KEYS[kind]) or "nothing else"
         raise ExperimentError(f"{path}: figure: kind {kind} takes {words}, got {', '.join(sorted(given)) or 'nothing else'}")
+    if kind == "tradeoff" and "model" not in experiment.axes:
+        raise ExperimentError(f"{path}: figure: kind tradeoff compares models: the grid must have an axis model")
     if kind == "bars" and not {"dataset"} <= set(experiment.axes):
         raise ExperimentError(f"{path}: figure: kind bars compares models by data set: the grid must have an axis dataset")
     if (kind == "growth") == experiment.train:
@@ -395,8 +447,7 @@ def _check_table_and_figure(path: Path, experiment: Experiment, metrics: set[str
         raise ExperimentError(f"{path}: metrics: train: false can only have {', '.join(sorted(COUNTED_METRICS))}")
     if kind == "scatter" and experiment.figure["x"] != "num_params":
         raise ExperimentError(f"{path}: figure.x: kind scatter has num_params there, got {experiment.figure['x']!r}")
-    quoted = any("model" in entry for entry in experiment.published)
-    axes = {*experiment.axes, *(["model"] if quoted else [])}
+    axes = {*experiment.axes, *(["model"] if experiment.quoted else [])}
     places = {"table.rows": axes, "table.columns": axes, "figure.hue": axes, "figure.metric": metrics}
     places |= {"figure.x": axes, "figure.y": axes} if kind == "heatmap" else {"figure.y": metrics}
     for place, known in places.items():

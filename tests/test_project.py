@@ -17,7 +17,7 @@ from .conftest import REPOSITORY
 MAY_IMPORT = {
     "config": set(),
     "experiment_files": set(),
-    "claims": {"experiment_files"},
+    "claims": {"config", "experiment_files"},
     "experiments": {"claims", "config", "experiment_files"},
     "files": set(),
     "run_lock": {"files"},

@@ -9,7 +9,7 @@ import numpy as np
 
 from stlight.analysis.statistics import Difference, Test
 from stlight.analysis.words import METRIC_LABELS, axis_text, field_label, is_higher_better, number
-from stlight.claims import OURS, Cell, Claim, cells_of, groups, sides, with_metrics
+from stlight.claims import Cell, Claim, cells_of, groups, sides, with_metrics
 from stlight.experiment_files import half_unit
 from stlight.experiments import Experiment
 
@@ -17,7 +17,7 @@ from stlight.experiments import Experiment
 def claimed_cells(experiment: Experiment, claim: Claim) -> list[Cell]:
     """The cells that a claim may speak of."""
     metrics = {m for names in experiment.metrics.values() for m in names}
-    return with_metrics(claim, cells_of(experiment.variants, experiment.published, metrics))
+    return with_metrics(claim, cells_of(experiment.variants, experiment.published, experiment.quoted, metrics))
 
 
 def compared_cells(claim: Claim, group: list[Cell]) -> tuple[list[Cell], ...]:
@@ -155,8 +155,8 @@ def _name(experiment: Experiment, cell: Cell, axes: list[str]) -> str:
     """What a reader calls a cell beside another: its model, or its place on the axes that matter there."""
     if cell.quoted:
         return cell.label
-    if any("model" in entry for entry in experiment.published):
-        return OURS
+    if experiment.quoted or "model" in experiment.axes:
+        return str(cell.place["model"])
     return ", ".join(f"{field_label(axis)} = {axis_text(axis, cell.place[axis])}" for axis in axes)
 
 

@@ -102,8 +102,6 @@ def different_results(plan: Plan) -> list[DifferentResults]:
 
 def _our_numbers(experiment: Experiment) -> Iterable[tuple[Variant, str, str]]:
     for entry in experiment.published:
-        if "model" in entry:
-            continue
         place = {axis: entry[axis] for axis in experiment.axes if axis in entry}
         variant = next(v for v in experiment.variants if place.items() <= v.axes.items())
         yield from ((variant, metric, entry[metric]) for metric in experiment.metrics[variant.dataset] if metric in entry)
@@ -116,7 +114,7 @@ def _different(plan: Plan) -> Iterable[Erratum]:
         yield Erratum(
             f"different_results_{case.variant.dataset}_{case.variant.name}_{case.metric}",
             ", ".join(dict.fromkeys(p.item for p in case.printed)),
-            f"{OURS} ({case.variant.name} on {case.variant.dataset}): {_label(case.metric)} {listed}.",
+            f"{case.variant.paper.model.model} ({case.variant.name} on {case.variant.dataset}): {_label(case.metric)} {listed}.",
             f"One configuration, one number; unless these are repeats, which then differ by {most:.4g}.",
             f"A printed difference of {most:.4g} or less is said to be within the paper's own repeats.",
         )
@@ -146,7 +144,8 @@ def _sources(plan: Plan, workflow: Path) -> Iterable[Erratum]:
     printed = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     for number, (source, as_text) in enumerate(zip(content, printed, strict=True)):
         if experiment := plan.experiments.get(source["experiment"]):
-            quoted = {(entry["model"], m): entry for entry in experiment.published if "model" in entry for m in entry}
+            entries = [*experiment.published, *experiment.quoted]
+            quoted = {(entry["model"], m): entry for entry in entries if "model" in entry for m in entry}
             for place, row in enumerate(as_text["rows"]):
                 for metric in [name for name in row if name != "model"]:
                     if (row["model"], metric) not in quoted:
@@ -160,7 +159,8 @@ def _differing(
 ) -> Iterable[Erratum]:
     if quantity(row[metric]) != quantity(entry[metric]):
         cited = "" if source["cited"] else " The cited one was not at hand."
-        ours = [value for variant, name, value in _our_numbers(experiment) if name == metric]
+        numbers = _our_numbers(experiment)
+        ours = [text for variant, name, text in numbers if name == metric and variant.paper.model.model == OURS]
         yield Erratum(
             f"quoted_{experiment.name}_{row['model']}_{metric}",
             f"{experiment.item}, {row['model']}",

@@ -1,18 +1,21 @@
 """From configuration to model."""
 
 import torch
-from torch import nn
 
-from stlight.config import ClipShape, ModelConfig
+from stlight.config import OURS, ClipShape, ModelConfig
+from stlight.model.baselines import build_baseline
+from stlight.model.forecaster import Forecaster
 from stlight.model.rollout import Rollout
 from stlight.model.stlight import STLight
 
 
-def build_model(config: ModelConfig, shape: ClipShape, seed: int = 0) -> nn.Module:
+def build_model(config: ModelConfig, shape: ClipShape, seed: int = 0) -> Forecaster:
     """The model a configuration describes, its weights drawn from `seed` alone (torch's global generator is left as it was)."""
     rolled_out = config.prediction == "rollout"
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
+        if config.model != OURS:
+            return build_baseline(config, shape)
         model = STLight(
             context_frames=shape.context_frames,
             horizon_frames=shape.context_frames if rolled_out else shape.horizon_frames,

@@ -1,16 +1,19 @@
 """What a model costs (Section B): parameters by component, the closed forms, and forward FLOPs of one clip."""
 
 import warnings
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from stlight.config import ClipShape, ModelConfig
 from stlight.kernels import using
 from stlight.model import Rollout, STLight, build_model
+from stlight.model.baselines import Baseline
 
 
 def closed_forms(config: ModelConfig, shape: ClipShape) -> dict[str, int]:
@@ -28,68 +31,79 @@ def closed_forms(config: ModelConfig, shape: ClipShape) -> dict[str, int]:
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
     """Learnable parameters of each component, and in all."""
+    inner = model.model if isinstance(model, Rollout) else model
     counts = {
         name: sum(p.numel() for p in module.parameters())
-        for name, module in _inner(model).named_children()
+        for name, module in inner.named_children()
         if any(True for _ in module.parameters())
     }
     return counts | {"total": sum(counts.values())}
 
 
+@torch.no_grad()
 def count_flops(model: nn.Module, shape: ClipShape) -> int:
-    """Multiply-adds of all convolutions in one forward pass of one clip, each counted once, by torch's own counter."""
-    with FlopCounterMode(display=False) as counter:
-        _run_on_one_patch(model, shape)
-    return _scaled_up(counter.get_total_flops() // 2, model, shape)
+    """Multiply-adds of the convolutions and products that predict one clip, each counted once, by torch's own counter.
+
+    The model's device may be "meta".
+    """
+    clip, patches = _least_clip(model, shape)
+    # Of attention's ways torch counts this one, as two products.
+    with FlopCounterMode(display=False) as counter, using("plain"), sdpa_kernel(SDPBackend.MATH):
+        model.eval()(clip)
+    return counter.get_total_flops() // 2 * patches
 
 
 def count_flops_by_fvcore(model: nn.Module, shape: ClipShape) -> dict[str, int]:
     """The same by fvcore, as the benchmark counts: by operator ("conv", "batch_norm"), a multiply-add counted once."""
-    with warnings.catch_warnings():
+    clip, patches = _least_clip(model, shape)
+    with warnings.catch_warnings(), using("plain"):
         # Tracing warns that shape checks become constants, which is what a count for one shape wants; and fvcore rests on
         # torch.jit, which torch deprecates.
         warnings.simplefilter("ignore", TracerWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         from fvcore.nn import FlopCountAnalysis
+        from fvcore.nn.jit_handles import get_shape
 
-        with using("plain"):
-            analysis = FlopCountAnalysis(model.eval(), _clip_of_one_patch(model, shape))
-            by_operator = analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).by_operator()
-    return {name: _scaled_up(int(count), model, shape) for name, count in by_operator.items()}
+        def attention(inputs: list[Any], outputs: list[Any]) -> int:
+            """Both products, which the benchmark writes out."""
+            queries, keys = get_shape(inputs[0]), get_shape(inputs[1])
+            return int(2 * prod(queries) * keys[-2])
 
-
-# Every operator of a fully convolutional model costs the same at each patch. So both counters look at a frame of one patch and
-# the count is scaled up, which is exact and saves computing whole forward passes.
-
-
-def _clip_of_one_patch(model: nn.Module, shape: ClipShape) -> Tensor:
-    side = _inner(model).patch_size
-    return torch.zeros((1, shape.context_frames, shape.channels, side, side), device=next(model.parameters()).device)
+        analysis = FlopCountAnalysis(model.eval(), clip)
+        analysis.set_op_handle("aten::scaled_dot_product_attention", attention)
+        by_operator = analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).by_operator()
+    return {name: int(count) * patches for name, count in by_operator.items()}
 
 
-@torch.no_grad()
-def _run_on_one_patch(model: nn.Module, shape: ClipShape) -> None:
-    with using("plain"):
-        model.eval()(_clip_of_one_patch(model, shape))
+def _least_clip(model: nn.Module, shape: ClipShape) -> tuple[Tensor, int]:
+    """A clip to count on, and how many times over its count makes that of a whole one.
 
-
-def _scaled_up(count: int, model: nn.Module, shape: ClipShape) -> int:
-    return count * shape.height * shape.width // _inner(model).patch_size ** 2
-
-
-def _inner(model: nn.Module) -> STLight:
-    inner = model.model if isinstance(model, Rollout) else model
-    assert isinstance(inner, STLight)
-    return inner
+    Every operator of a fully convolutional model costs the same at each patch: a frame of one patch will do.
+    """
+    stlight = next((module for module in model.modules() if isinstance(module, STLight)), None)
+    height, width = (stlight.patch_size,) * 2 if stlight else (shape.height, shape.width)
+    device = next(model.parameters()).device
+    clip = torch.zeros((1, shape.context_frames, shape.channels, height, width), device=device)
+    return clip, shape.height * shape.width // (height * width)
 
 
 def complexity(config: ModelConfig, shape: ClipShape) -> dict[str, Any]:
-    """Counts and closed forms of one configuration; raises `RuntimeError` should the two FLOP counters disagree."""
+    """Counts and closed forms of one configuration.
+
+    flops: of STLight its convolutions', of a baseline all that the benchmark's count of it holds. rollout_flops: of the
+    convolutions and products of a prediction. Raises `RuntimeError` should two counters disagree.
+    """
     # No weight is needed: drawing those of the largest models would take most of the time.
     with torch.device("meta"):
         model = build_model(config, shape)
+    rollout_flops = count_flops(model, shape)
+    # fvcore has to run the model.
     model = model.to_empty(device="cpu")
-    flops, by_operator = count_flops(model, shape), count_flops_by_fvcore(model, shape)
+    if isinstance(model, Baseline):
+        by_operator = count_flops_by_fvcore(_CountedByBenchmark(model), shape)
+        counted = {"flops": sum(by_operator.values()), "rollout_flops": rollout_flops}
+        return {"parameters": count_parameters(model), "flops_by_operator": by_operator} | counted
+    flops, by_operator = rollout_flops, count_flops_by_fvcore(model, shape)
     if flops != by_operator["conv"]:
         raise RuntimeError(f"torch counts {flops} multiply-adds in convolutions, fvcore {by_operator['conv']}")
     return {
@@ -97,4 +111,16 @@ def complexity(config: ModelConfig, shape: ClipShape) -> dict[str, Any]:
         "closed_forms": closed_forms(config, shape),
         "flops": flops,
         "flops_fvcore": sum(by_operator.values()),
+        "rollout_flops": rollout_flops,
     }
+
+
+class _CountedByBenchmark(nn.Module):
+    """A baseline whose forward pass is what the benchmark's count runs."""
+
+    def __init__(self, model: Baseline) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, context: Tensor) -> object:
+        return self.model.counted_by_benchmark(context)

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from stlight.config import check_architecture, check_frame_size, check_integer
 from stlight.kernels import choose_path
+from stlight.model.forecaster import Forecaster
 from stlight.model.initialization import initialize
 
 
@@ -47,7 +48,7 @@ def patch_encoder(in_channels: int, dim: int, patch_size: int, overlap: int) -> 
     return nn.Sequential(nn.Conv2d(in_channels, dim, kernel_size, patch_size, padding), nn.BatchNorm2d(dim), nn.GELU())
 
 
-class STLight(nn.Module):
+class STLight(Forecaster):
     """The supplement's model; the defaults are STLight-L.
 
     `decoder` orders the patch shuffle and the pointwise reassemble layer (Section F), `initialization` names a scheme of

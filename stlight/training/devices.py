@@ -54,9 +54,13 @@ def keep_freed_memory() -> None:
 def choose_kernels(model: nn.Module, config: RunConfig, device: torch.device) -> tuple[str, dict[str, float]]:
     """How the run's mixers will be computed, and a mixer's milliseconds by each way if they were compared to find out.
 
+    Plainly where the model has none.
     A way that is asked for and cannot serve here, for want of a compiler say, becomes "plain".
     """
-    stlight, clip = _model_and_clip(model, config, device)
+    found = _stlight_and_clip(model, config, device)
+    if not found:
+        return "plain", {}
+    stlight, clip = found
     shape, batch_size, side = config.clip_shape, config.training.batch_size, stlight.patch_size
     times: dict[str, float] = {}
     kernels: str = config.training.kernels
@@ -75,14 +79,19 @@ def choose_kernels(model: nn.Module, config: RunConfig, device: torch.device) ->
 
 def serving_kernels(model: nn.Module, config: RunConfig, device: torch.device) -> str:
     """The way that computes the run's mixers here: the one in use, or "plain" where that cannot serve."""
-    stlight, clip = _model_and_clip(model, config, device)
+    found = _stlight_and_clip(model, config, device)
+    if not found:
+        return "plain"
+    stlight, clip = found
     model.train()
     with autocast(device, config.training):
         return choose_path(stlight, clip).name
 
 
-def _model_and_clip(model: nn.Module, config: RunConfig, device: torch.device) -> tuple[STLight, torch.Tensor]:
-    (stlight,) = (module for module in model.modules() if isinstance(module, STLight))
+def _stlight_and_clip(model: nn.Module, config: RunConfig, device: torch.device) -> tuple[STLight, torch.Tensor] | None:
+    stlight = next((module for module in model.modules() if isinstance(module, STLight)), None)
+    if stlight is None:
+        return None
     shape = config.clip_shape
     clip = (config.training.batch_size, shape.context_frames, shape.channels, shape.height, shape.width)
     return stlight, torch.zeros(clip, device=device)

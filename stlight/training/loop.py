@@ -1,4 +1,4 @@
-"""The training loop: Adam, a schedule by step, mean squared error. Read it top to bottom."""
+"""The training loop: Adam, a schedule by step, the loss that the model states. Read it top to bottom."""
 
 import math
 import time
@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stlight.config import RunConfig, TrainingConfig
 from stlight.data.clips import Clips, Split
+from stlight.model import Forecaster, Moment
 from stlight.training.checkpoint import State
 from stlight.training.devices import autocast
 from stlight.training.evaluation import Predictor, evaluate
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 class Training:
     """A training under way: all that what follows depends on. It can be stopped after any step, and go on from its state."""
 
-    def __init__(self, model: nn.Module, config: RunConfig, accumulation_steps: int = 1) -> None:
+    def __init__(self, model: Forecaster, config: RunConfig, accumulation_steps: int = 1) -> None:
         recipe = config.training
         self.model, self.config = model, config
         self.accumulation_steps = accumulation_steps
@@ -96,8 +96,8 @@ def train(
 ) -> Training:
     """Train to the end on the data set's device and evaluate after every epoch; `on_epoch` is told each epoch's row.
 
-    A row holds epoch (from 1), learning_rate (of its last step), train_loss (mean over its steps of the squared error per
-    element), validation_* and test_* metrics, and seconds of training and evaluation. Training ends early, diverged, when the
+    A row holds epoch (from 1), learning_rate (of its last step), train_loss (mean over its steps of what is minimized: the
+    squared error per element, where the model says nothing else), validation_* and test_* metrics, and seconds of training and evaluation. Training ends early, diverged, when the
     loss or the error after an epoch is not finite, or the loss has exploded.
     `at_safe_point` is called wherever the training may be saved or left, and told whether an epoch has just ended.
     """
@@ -111,7 +111,11 @@ def train(
         started = time.perf_counter() - training.seconds
         model.train()
         for clip in _batches(dataset, config, training.epoch, first_step=training.step):
-            training.losses.append(take_step(model, training.optimizer, clip, num_context, recipe, training.accumulation_steps))
+            done = (training.epoch - 1) * config.steps_per_epoch + training.step
+            moment = Moment.at(done, recipe.sampling_steps, config.seed)
+            training.losses.append(
+                take_step(model, training.optimizer, clip, num_context, recipe, training.accumulation_steps, moment)
+            )
             training.learning_rate = float(training.schedule.get_last_lr()[0])
             training.schedule.step()
             training.step += 1
@@ -146,14 +150,17 @@ def train(
 
 
 def take_step(
-    model: nn.Module,
+    model: Forecaster,
     optimizer: torch.optim.Optimizer,
     clip: Tensor,
     num_context: int,
     recipe: TrainingConfig,
     accumulation_steps: int = 1,
+    moment: Moment | None = None,
 ) -> Tensor:
     """One step on a batch of clips (B, T + T', C, H, W); gives its loss without waiting for the device.
+
+    `moment` says which step of the training it is, by default the first.
 
     The batch is computed in so many equal parts one after the other. The loss and its gradients are those of the whole batch;
     BatchNorm takes the statistics of each part.
@@ -161,10 +168,11 @@ def take_step(
     # Kept and filled with zeros, for the gradients are views of one tensor.
     optimizer.zero_grad(set_to_none=False)
     losses = []
+    moment = moment or Moment.at(0, recipe.sampling_steps, seed=0)
     for part in clip.chunk(accumulation_steps):
         context, target = part[:, :num_context], part[:, num_context:]
         with autocast(clip.device, recipe):
-            loss = F.mse_loss(model(context).float(), target)
+            loss = model.training_loss(context, target, moment)
         (loss / accumulation_steps if accumulation_steps > 1 else loss).backward()
         losses.append(loss.detach())
     optimizer.step()

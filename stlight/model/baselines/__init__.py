@@ -1,0 +1,21 @@
+"""The models that Table 2 compares STLight-L with, built from their papers and the benchmark's published configurations.
+
+A file each. A further model is one more file, holding a `Baseline` with a `name`, by which experiments call it.
+"""
+
+from importlib import import_module
+
+from stlight.config import BASELINES, ClipShape, ModelConfig
+from stlight.model.baselines.baseline import Baseline
+
+
+def build_baseline(config: ModelConfig, shape: ClipShape) -> Baseline:
+    """The model that a configuration names, for clips of a shape."""
+    module = import_module(f"{__name__}.{BASELINES[config.model].module}")
+    (kind,) = (c for c in vars(module).values() if isinstance(c, type) and vars(c).get("name") == config.model)
+    model = kind(shape, width=config.baseline_width, depth=config.baseline_depth)
+    assert isinstance(model, Baseline)
+    return model
+
+
+__all__ = ["Baseline", "build_baseline"]

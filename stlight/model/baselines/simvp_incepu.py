@@ -1,0 +1,105 @@
+"""SimVP (Gao et al., 2022): frames encoded one by one, translated all together, decoded one by one; with Inception's blocks."""
+
+import torch
+from torch import Tensor, nn
+
+from stlight.config import ClipShape
+from stlight.model.baselines.baseline import Baseline
+from stlight.model.rollout import roll_out
+
+
+class ConvBlock(nn.Sequential):
+    """3 × 3, at half or double the sides if asked for; GroupNorm, SiLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, halve: bool = False, double: bool = False) -> None:
+        conv = nn.Conv2d(in_channels, out_channels * (4 if double else 1), 3, 2 if halve else 1, 1)
+        nn.init.trunc_normal_(conv.weight, std=0.02)
+        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        super().__init__(conv, *([nn.PixelShuffle(2)] if double else []), nn.GroupNorm(2, out_channels), nn.SiLU())
+
+
+class InceptionBlock(nn.Module):
+    """A pointwise convolution, then the sum of grouped ones with four kernel sizes."""
+
+    def __init__(self, in_channels: int, hidden_dim: int, out_channels: int) -> None:
+        super().__init__()
+        self.pointwise = nn.Conv2d(in_channels, hidden_dim, 1)
+        self.branches = nn.ModuleList(self.branch(hidden_dim, out_channels, size) for size in (3, 5, 7, 11))
+
+    @staticmethod
+    def branch(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
+        """In 8 groups where they divide the channels."""
+        groups = 8 if in_channels % 8 == 0 and out_channels % 8 == 0 else 1
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups)
+        return nn.Sequential(conv, nn.GroupNorm(groups, out_channels), nn.LeakyReLU(0.2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H', W') → (B, C', H', W')."""
+        x = self.pointwise(x)
+        return torch.stack([branch(x) for branch in self.branches]).sum(0)
+
+
+class IncepU(nn.Module):
+    """Blocks up to the middle, and as many back, each of these told what its counterpart has made."""
+
+    def __init__(self, channels: int, hidden_dim: int, depth: int) -> None:
+        super().__init__()
+        half = hidden_dim // 2
+        first, after = [channels] + [hidden_dim] * (depth - 1), [hidden_dim] + [2 * hidden_dim] * (depth - 1)
+        out = [hidden_dim] * (depth - 1) + [channels]
+        self.forth = nn.ModuleList(InceptionBlock(dim, half, hidden_dim) for dim in first)
+        self.back = nn.ModuleList(InceptionBlock(*dims) for dims in zip(after, [half] * depth, out, strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T · C, H', W') → the same shape."""
+        made = []
+        for block in self.forth:
+            x = block(x)
+            made.append(x)
+        x = self.back[0](x)
+        for block, skipped in zip(self.back[1:], reversed(made[:-1]), strict=True):
+            x = block(torch.cat((x, skipped), 1))
+        return x
+
+
+class SimVP(Baseline):
+    """Codes of 64 channels at a quarter of the frame's sides, a translator of 512 channels and 8 blocks (each way).
+
+    It predicts as many frames as it reads; further ones from those.
+    """
+
+    name = "SimVP+IncepU"
+
+    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
+        super().__init__(shape, width=width, depth=depth)
+        hidden_dim = self.wide(512, multiple=16)
+        code = hidden_dim // 8
+        self.encoder = nn.ModuleList(
+            ConvBlock(shape.channels if i == 0 else code, code, halve=i % 2 == 1) for i in range(4)
+        )
+        self.decoder = nn.ModuleList(ConvBlock(code, code, double=i % 2 == 0) for i in range(4))
+        self.readout = nn.Conv2d(code, shape.channels, 1)
+        self.translator = self.build_translator(shape.context_frames * code, hidden_dim, self.deep(8))
+
+    def build_translator(self, channels: int, hidden_dim: int, depth: int) -> nn.Module:
+        """(B, T · C, H', W') → the same shape."""
+        return IncepU(channels, hidden_dim, depth)
+
+    def predict(self, context: Tensor) -> Tensor:
+        """(B, T, C, H, W) → (B, T', C, H, W)."""
+        return roll_out(self.predict_as_many, context, self.shape.horizon_frames)
+
+    def predict_as_many(self, clip: Tensor) -> Tensor:
+        """(B, T, C, H, W) → the next T frames."""
+        x = first = self.encoder[0](clip.flatten(0, 1))
+        for block in self.encoder[1:]:
+            x = block(x)
+        frames = clip.shape[:2]
+        x = self.translator(x.unflatten(0, frames).flatten(1, 2)).unflatten(1, (frames[1], -1)).flatten(0, 1)
+        for block in self.decoder[:-1]:
+            x = block(x)
+        return self.readout(self.decoder[-1](x + first)).unflatten(0, frames)
+
+    def counted_by_benchmark(self, context: Tensor) -> object:
+        """One pass, however far the horizon."""
+        return self.predict_as_many(context)

@@ -1,0 +1,89 @@
+"""TAU (Tan et al., 2023): SimVP with temporal attention units, trained on how frames change too."""
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stlight.model.baselines.simvp_incepu import SimVP
+from stlight.model.forecaster import Moment
+
+
+def depthwise(dim: int, kernel_size: int, dilation: int = 1) -> nn.Conv2d:
+    """Same-padded."""
+    return nn.Conv2d(dim, dim, kernel_size, padding=dilation * (kernel_size - 1) // 2, dilation=dilation, groups=dim)
+
+
+class TemporalAttention(nn.Module):
+    """Attention within frames by large kernels, times attention over channels, which hold the time, by squeeze and excite."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.before = nn.Conv2d(dim, dim, 1)
+        # A kernel of 21 × 21, as a small one and a dilated one.
+        self.static = nn.Sequential(depthwise(dim, 5), depthwise(dim, 7, dilation=3), nn.Conv2d(dim, dim, 1))
+        squeezed = dim // max(dim // 16, 4)
+        self.dynamic = nn.Sequential(
+            nn.Linear(dim, squeezed, bias=False), nn.ReLU(), nn.Linear(squeezed, dim, bias=False), nn.Sigmoid()
+        )
+        self.after = nn.Conv2d(dim, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H', W') → the same shape."""
+        u = F.gelu(self.before(x))
+        attention = self.dynamic(F.adaptive_avg_pool2d(u, 1).flatten(1))[..., None, None]
+        return self.after(attention * self.static(u) * u) + x
+
+
+class TAUBlock(nn.Module):
+    """Attention and a mixing network, each scaled and added to its input."""
+
+    def __init__(self, dim: int, expansion: int = 8) -> None:
+        super().__init__()
+        self.scale_attention, self.scale_mlp = (nn.Parameter(torch.full((dim, 1, 1), 0.01)) for _ in range(2))
+        wide = expansion * dim
+        self.attention = nn.Sequential(nn.BatchNorm2d(dim), TemporalAttention(dim))
+        mlp = nn.Sequential(nn.Conv2d(dim, wide, 1), depthwise(wide, 3), nn.GELU(), nn.Conv2d(wide, dim, 1))
+        for layer in (layer for layer in mlp if isinstance(layer, nn.Conv2d)):
+            fan_out = layer.weight[0, 0].numel() * layer.out_channels // layer.groups
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_out))
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.mlp = nn.Sequential(nn.BatchNorm2d(dim), mlp)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H', W') → the same shape."""
+        x = x + self.scale_attention * self.attention(x)
+        return x + self.scale_mlp * self.mlp(x)
+
+
+class TAU(SimVP):
+    """SimVP's encoder and decoder around 8 blocks of 512 channels."""
+
+    name = "TAU"
+    divergence = 0.1
+    """Weight of the difference divergence (alpha)."""
+
+    def build_translator(self, channels: int, hidden_dim: int, depth: int) -> nn.Module:
+        """Blocks, and pointwise convolutions where the number of channels changes."""
+        layers: list[nn.Module] = []
+        for before, after in pairwise([channels] + [hidden_dim] * (depth - 1) + [channels]):
+            layers += [TAUBlock(before), *([nn.Conv2d(before, after, 1)] if before != after else [])]
+        return nn.Sequential(*layers)
+
+    def training_loss(self, context: Tensor, target: Tensor, moment: Moment) -> Tensor:
+        """The squared error and the difference divergence."""
+        predicted = self(context).float()
+        return F.mse_loss(predicted, target) + self.divergence * difference_divergence(predicted, target)
+
+
+def difference_divergence(predicted: Tensor, target: Tensor, temperature: float = 0.1, eps: float = 1e-12) -> Tensor:
+    """Kullback and Leibler's, between how frames (B, T, C, H, W) change, each change a distribution over its pixels.
+
+    The mean over all pixels, as in the benchmark; zero for two frames or fewer.
+    """
+    if predicted.shape[1] <= 2:
+        return predicted.new_zeros(())
+    p, q = (torch.softmax(frames.diff(dim=1).flatten(2) / temperature, -1) for frames in (predicted, target))
+    return (p * torch.log(p / (q + eps) + eps)).mean()
