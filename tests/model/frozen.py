@@ -28,7 +28,7 @@ def frozen_model(name: str):
         if key.endswith("running_var"):
             values = 1 + 0.5 * np.tanh(values)
         elif tensor.ndim > 1:
-            values *= 1.5 / math.sqrt(max(1, tensor[0].numel()))
+            values *= 1.5 / math.sqrt(tensor[0].numel()) if tensor[0].numel() > 1 else 0.2
         else:
             # Biases, and the scales of what is normalized.
             values = (1.0 if key.endswith("weight") else 0.0) + 0.2 * values
