@@ -96,14 +96,14 @@ def complexity(config: ModelConfig, shape: ClipShape) -> dict[str, Any]:
     # No weight is needed: drawing those of the largest models would take most of the time.
     with torch.device("meta"):
         model = build_model(config, shape)
-    rollout_flops = count_flops(model, shape)
+    flops = count_flops(model, shape)
     # fvcore has to run the model.
     model = model.to_empty(device="cpu")
     if isinstance(model, Baseline):
         by_operator = count_flops_by_fvcore(_CountedByBenchmark(model), shape)
-        counted = {"flops": sum(by_operator.values()), "rollout_flops": rollout_flops}
+        counted = {"flops": sum(by_operator.values()), "rollout_flops": flops}
         return {"parameters": count_parameters(model), "flops_by_operator": by_operator} | counted
-    flops, by_operator = rollout_flops, count_flops_by_fvcore(model, shape)
+    by_operator = count_flops_by_fvcore(model, shape)
     if flops != by_operator["conv"]:
         raise RuntimeError(f"torch counts {flops} multiply-adds in convolutions, fvcore {by_operator['conv']}")
     return {
@@ -111,7 +111,7 @@ def complexity(config: ModelConfig, shape: ClipShape) -> dict[str, Any]:
         "closed_forms": closed_forms(config, shape),
         "flops": flops,
         "flops_fvcore": sum(by_operator.values()),
-        "rollout_flops": rollout_flops,
+        "rollout_flops": flops,
     }
 
 

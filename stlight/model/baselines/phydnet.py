@@ -126,16 +126,17 @@ class PhyDNet(Baseline):
         epoch = math.floor(80 * moment.step / moment.sampling_steps)
         forced = float(torch.rand((), generator=moment.generator)) < 1 - 0.003 * epoch
         clip = torch.cat((context, target), 1)
-        predicted = self.unroll(clip, clip.shape[1] - 1 if forced else context.shape[1]).float()
+        predicted = self.unroll(clip, clip.shape[1] - 1 if forced else context.shape[1]).to(clip.dtype)
         errors = ((predicted - clip[:, 1:]) ** 2).mean((0, 2, 3, 4))
         return errors.sum() + self.moment_loss()
 
     def moment_loss(self) -> Tensor:
         """The i-th filter of each channel should have a single moment, 1, of the orders that i stands for."""
-        filters = self.physical.derivatives.weight.double()
+        weight = self.physical.derivatives.weight
+        filters = weight.double()
         moments = self.moment_matrix @ filters @ self.moment_matrix.T
         wanted = torch.eye(ORDER**2, dtype=torch.float64, device=filters.device).view(-1, 1, ORDER, ORDER)
-        return ((moments - wanted) ** 2).mean((0, 2, 3)).sum().float()
+        return ((moments - wanted) ** 2).mean((0, 2, 3)).sum().to(weight.dtype)
 
 
 def moment_matrix() -> Tensor:

@@ -113,7 +113,7 @@ class PredNet(Baseline):
         """The mean of the lowest layer's errors (half the absolute error) of all frames but the first, each foreseen by one."""
         clip = torch.cat((context, target), 1)
         _, errors = self.unroll(clip, clip.shape[1])
-        return torch.stack([error[0] for error in errors[1:]]).float().mean()
+        return torch.stack([error[0] for error in errors[1:]]).mean()
 
     def counted_by_benchmark(self, context: Tensor) -> object:
         """The context only, and all that is noticed in it."""

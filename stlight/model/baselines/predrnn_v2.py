@@ -39,7 +39,7 @@ class PredRNNV2(PredRNN):
         return F.mse_loss(predicted, target) + self.decoupling * torch.stack(cosines).mean()
 
     def _cosine(self, added_c: Tensor, added_m: Tensor) -> Tensor:
-        c, m = self.adapter(added_c).flatten(2).float(), self.adapter(added_m).flatten(2).float()
+        c, m = self.adapter(added_c).flatten(2), self.adapter(added_m).flatten(2)
         return torch.cosine_similarity(c, m, dim=2).abs().mean()
 
     def counted_by_benchmark(self, context: Tensor) -> object:

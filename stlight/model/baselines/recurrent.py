@@ -73,7 +73,7 @@ class Recurrent(Baseline):
         drawn = torch.rand((len(probabilities), len(context)), generator=moment.generator)
         clip = torch.cat((context, target), 1)
         predicted, states = self.unroll(clip, drawn < torch.tensor(probabilities)[:, None])
-        return self.error(predicted.float(), clip[:, 1:], states)
+        return self.error(predicted.to(clip.dtype), clip[:, 1:], states)
 
     def error(self, predicted: Tensor, target: Tensor, states: list[Any]) -> Tensor:
         """The loss of next frames (B, T + T' - 1, C, H, W)."""

@@ -74,7 +74,7 @@ class TAU(SimVP):
 
     def training_loss(self, context: Tensor, target: Tensor, moment: Moment) -> Tensor:
         """The squared error and the difference divergence."""
-        predicted = self(context).float()
+        predicted = self(context).to(target.dtype)
         return F.mse_loss(predicted, target) + self.divergence * difference_divergence(predicted, target)
 
 
