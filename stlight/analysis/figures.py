@@ -332,7 +332,7 @@ def _tradeoff(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figu
     # Where names find room is known once the panels have their places.
     figure.draw_without_rendering()
     for ax in axes.flat:
-        if ax.get_visible():
+        if ax.lines:
             _name_points(ax)
     return figure
 
