@@ -74,6 +74,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--config-hash", help="refuse to train if the configuration has another hash by now")
     train.set_defaults(verb=_train)
 
+    measure = verbs.add_parser(
+        "measure", parents=[common], help="measure the time and memory of an experiment's variants, side by side"
+    )
+    measure.add_argument("experiment")
+    measure.add_argument("--threads", type=int, default=1, help="threads for torch (1)")
+    measure.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
+    measure.set_defaults(verb=_measure)
+
     for name, verb, words in (
         ("count", _count, "count the parameters and FLOPs of an experiment's variants"),
         ("analyse", _analyse, "write an experiment's table, figure and example predictions from its records"),
@@ -222,8 +230,32 @@ def _count(options: argparse.Namespace) -> None:
     write_atomically(path, json.dumps(counts, indent=1) + "\n")
 
 
+def _measure(options: argparse.Namespace) -> None:
+    for name in ("threads", "slots_per_gpu"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
+    # Before torch is loaded, as for training.
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    experiment = _plan(options).experiment(options.experiment)
+
+    import json
+
+    from stlight import gpu_slots
+    from stlight.files import write_atomically
+
+    with gpu_slots.leased(0 if options.device == "cpu" else 1, options.slots_per_gpu, _tell):
+        from stlight.speed.measure import measure
+
+        gc.freeze()
+        gc.enable()
+        measured = measure(experiment, device=options.device, threads=options.threads)
+    path = options.results / options.scale / "speed" / f"{experiment.name}.json"
+    write_atomically(path, json.dumps(measured, indent=1, allow_nan=False) + "\n")
+    _tell(f"{experiment.name}: {len(measured['variants'])} variants measured in {measured['rounds']} rounds")
+
+
 def _analyse(options: argparse.Namespace) -> None:
-    from stlight.analysis.aggregate import missing_runs
+    from stlight.analysis.aggregate import load_speeds, missing_runs
 
     plan = _plan(options)
     experiment, folder = plan.experiment(options.experiment), options.results / options.scale
@@ -233,6 +265,8 @@ def _analyse(options: argparse.Namespace) -> None:
         raise ValueError(
             f"{experiment.name}: {len(missing)} of its {len(experiment.run_names)} runs have no record: {name}: {why}"
         )
+    if options.complete:
+        load_speeds(experiment, folder)
     _write_item(plan, experiment, folder, options.mixed_versions)
     for path in (folder / _UNFINISHED).glob(f"*/{experiment.name}.*"):
         path.unlink(missing_ok=True)
@@ -256,16 +290,19 @@ def _write_item(plan: "Plan", experiment: "Experiment", folder: Path, mixed_vers
 
 def _waiting(options: argparse.Namespace) -> None:
     """What the workflow calls when something has failed for good: the cells there are, and why the others are not."""
-    from stlight.analysis.aggregate import missing_runs
+    from stlight.analysis.aggregate import missing_runs, missing_speeds
 
     plan, folder = _plan(options), options.results / options.scale
     for experiment in plan.experiments.values():
         missing = missing_runs(experiment, folder)
-        if not missing:
+        if unmeasured := missing_speeds(experiment, folder):
+            print(f"{experiment.name}: {unmeasured}")
+        if not missing and not unmeasured:
             continue
         begun = {name: why for name, why in missing.items() if why != "waiting"}
         idle = f" ({len(missing) - len(begun)} not begun)" if len(begun) < len(missing) else ""
-        print(f"{experiment.name}: {len(missing)} of its {len(experiment.run_names)} runs are not there{idle}")
+        if missing:
+            print(f"{experiment.name}: {len(missing)} of its {len(experiment.run_names)} runs are not there{idle}")
         for name, why in begun.items():
             print(f"  {name}: {why}")
         if len(missing) < len(experiment.run_names):

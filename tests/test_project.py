@@ -29,10 +29,11 @@ MAY_IMPORT = {
     "model": {"config", "kernels"},
     "data": {"config", "experiment_files", "files", "kernels", "run_lock"},
     "training": {"config", "files", "interruption", "run_lock", "records", "kernels", "model", "data", "metrics"},
-    "analysis": {"claims", "config", "experiment_files", "experiments", "files", "records"},
+    "analysis": {"claims", "config", "experiment_files", "experiments", "files", "records", "speed"},
     "doctor": {"config", "data", "experiments"},
     "status": {"config", "experiments", "records"},
     "cost": {"config", "experiments", "kernels", "model", "training"},
+    "speed": {"config", "experiments", "kernels", "model", "records", "training"},
 }
 
 
@@ -55,7 +56,9 @@ def test_imports_go_one_way(room):
         assert set(imported_rooms(path)) <= MAY_IMPORT[room] | {room}, path
 
 
-@pytest.mark.parametrize("module", ["stlight.experiments", "stlight.analysis.figures", "stlight.status", "stlight.cli"])
+@pytest.mark.parametrize(
+    "module", ["stlight.experiments", "stlight.analysis.figures", "stlight.status", "stlight.cli", "stlight.speed"]
+)
 def test_torch_is_not_loaded_where_it_is_not_needed(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -18,6 +18,7 @@ from stlight.config import DataConfig
 from stlight.experiment_files import quantity
 from stlight.experiments import Experiment, Variant
 from stlight.records import RecordError, RunRecord, read_history, read_record, read_state
+from stlight.speed import SPEED_METRICS, is_timed
 
 CONFIDENCE = 0.95
 
@@ -32,7 +33,10 @@ def source_label(data: DataConfig) -> str:
 CURVE_METRICS = {"dispersion": "train_loss", "onset": "test_mse", "instability": "test_mse"}
 """Metrics of a whole run, and the column of its history that they are of."""
 
-UNRANKED = ("num_params", "flops", "seconds", *CURVE_METRICS)
+COSTS = (*sorted(COUNTED_METRICS), *SPEED_METRICS, "seconds")
+"""What a variant takes: counted, measured side by side, or recorded with its training."""
+
+UNRANKED = (*COSTS, *CURVE_METRICS)
 """Metrics that say nothing of how good a prediction is."""
 
 
@@ -130,7 +134,10 @@ def load_counts(experiment: Experiment, folder: Path) -> dict[str, dict[str, Any
         raise FileNotFoundError(f"{path} is missing: {again}")
     try:
         counts = json.loads(path.read_bytes())
-        whole = all({"parameters", "flops"} <= counts[f"{v.dataset}/{v.name}"].keys() for v in experiment.variants)
+        # An older count may lack a metric that is named since.
+        named = {metric for names in experiment.metrics.values() for metric in names} & COUNTED_METRICS - {"num_params"}
+        kinds = {"parameters", "flops"} | named
+        whole = all(kinds <= counts[f"{v.dataset}/{v.name}"].keys() for v in experiment.variants)
     except (ValueError, TypeError, KeyError, AttributeError):
         whole = False
     if not whole:
@@ -143,6 +150,47 @@ def counts_there(experiment: Experiment, folder: Path) -> dict[str, dict[str, An
     with suppress(FileNotFoundError, ValueError):
         return load_counts(experiment, folder)
     return {}
+
+
+def load_speeds(experiment: Experiment, folder: Path) -> dict[str, Any]:
+    """What was measured side by side: device, threads, and `variants` by `<dataset>/<variant>`; empty if nothing is asked for.
+
+    Raises `FileNotFoundError` if it is not measured yet, `ValueError` if what there is is damaged or of other configurations.
+    """
+    if not is_timed(experiment):
+        return {}
+    path = folder / "speed" / f"{experiment.name}.json"
+    again = f"python -m stlight measure {experiment.name}"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: {again}")
+    try:
+        speeds = dict(json.loads(path.read_bytes()))
+        whole = {"device", "threads"} <= speeds.keys() and all(
+            (found := speeds["variants"][f"{v.dataset}/{v.name}"])["config_hash"] == v.config.hash
+            and all(math.isfinite(found[metric]) for metric in SPEED_METRICS)
+            for v in experiment.variants
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} is damaged or of another grid: {again}")
+    return speeds
+
+
+def speeds_there(experiment: Experiment, folder: Path) -> dict[str, Any]:
+    """The same, empty while there are none that fit."""
+    with suppress(FileNotFoundError, ValueError):
+        return load_speeds(experiment, folder)
+    return {}
+
+
+def missing_speeds(experiment: Experiment, folder: Path) -> str:
+    """What to do about times and memory that are asked for and not there; empty where nothing is missing."""
+    try:
+        load_speeds(experiment, folder)
+    except (FileNotFoundError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def load_history(record: RunRecord, folder: Path) -> pd.DataFrame:
@@ -158,16 +206,17 @@ def aggregate(experiment: Experiment, folder: Path) -> pd.DataFrame:
     `published` is the paper's number and `printed` its digits there, 21.80 where `published` is 21.8.
     `measured` is the mean over seeds, `low` and `high` its 95 % t interval (from two seeds on), `values` each seed's. A seed
     that diverged keeps its last metrics; where they are not finite, neither is the mean. status: done, diverged (at least one
-    seed), counted, waiting (no run recorded yet) or quoted (another model's published number). standing, among the measured
-    cells of the metric: best, tie (cannot be told from the best) or worse; p_best: probability to be the best one.
+    seed), counted, measured (side by side with the others, in one process), waiting (not there yet) or quoted (another model's
+    published number). standing, among the measured cells of the metric: best, tie (cannot be told from the best) or worse;
+    p_best: probability to be the best one.
     """
     counted = any(metric in COUNTED_METRICS for names in experiment.metrics.values() for metric in names)
-    records, counts = load_records(experiment, folder), counts_there(experiment, folder) if counted else {}
-    quoted = any("model" in entry for entry in experiment.published)
+    counts = counts_there(experiment, folder) if counted else {}
+    records, speeds = load_records(experiment, folder), speeds_there(experiment, folder)
     rows = []
     for variant in experiment.variants:
         for metric in experiment.metrics[variant.dataset]:
-            place = ({"model": OURS} if quoted else {}) | variant.axes
+            place = ({"model": OURS} if experiment.quoted else {}) | variant.axes
             printed = published_text(experiment, variant, metric)
             source = source_label(variant.config.data) if experiment.train else "none"
             rows.append(
@@ -178,12 +227,17 @@ def aggregate(experiment: Experiment, folder: Path) -> pd.DataFrame:
                     "published": quantity(printed) if printed else math.nan,
                     "printed": printed,
                 }
-                | _measure(experiment, variant, metric, records, counts, folder)
+                | (
+                    _found(_count(counts, variant, metric), "counted")
+                    if metric in COUNTED_METRICS
+                    else _found(_speed(speeds, variant, metric), "measured")
+                    if metric in SPEED_METRICS
+                    else _measure(experiment, variant, metric, records, folder)
+                )
             )
-    for entry in experiment.published:
-        if "model" in entry:
-            rows += _quoted_rows(experiment, entry)
-    first = (["model"] if quoted else []) + experiment.axes
+    for entry in experiment.quoted:
+        rows += _quoted_rows(experiment, entry)
+    first = list(dict.fromkeys([*(["model"] if experiment.quoted else []), *experiment.axes]))
     columns = ["data", "metric", "printed", "published", "measured", "low", "high", "n", "selection", "status", "runs"]
     table = pd.DataFrame(rows).reindex(columns=[*first, *columns, "values", "standing", "p_best"])
     _add_standing(experiment, table)
@@ -196,7 +250,7 @@ def published_text(experiment: Experiment, variant: Variant, metric: str) -> str
     """The paper's number for a cell as it prints it, empty where it prints none."""
     for entry in experiment.published:
         place = {axis: entry[axis] for axis in experiment.axes if axis in entry}
-        if "model" not in entry and metric in entry and place.items() <= variant.axes.items():
+        if metric in entry and place.items() <= variant.axes.items():
             return str(entry[metric])
     return ""
 
@@ -249,19 +303,30 @@ def _place(variant: Variant) -> tuple[Any, ...]:
     return tuple(variant.axes.values())
 
 
+def _count(counts: dict[str, dict[str, Any]], variant: Variant, metric: str) -> float | None:
+    count = counts.get(f"{variant.dataset}/{variant.name}", {})
+    return count.get("parameters", {}).get("total") if metric == "num_params" else count.get(metric)
+
+
+def _speed(speeds: dict[str, Any], variant: Variant, metric: str) -> float | None:
+    return speeds["variants"][f"{variant.dataset}/{variant.name}"][metric] if speeds else None
+
+
+def _found(value: float | None, status: str) -> dict[str, Any]:
+    """The columns of a number that no run gives, and that has no spread."""
+    if value is None:
+        value, status = math.nan, "waiting"
+    n = int(status != "waiting")
+    return {"measured": value, "n": n, "selection": "-", "status": status, "runs": "", "values": ""}
+
+
 def _measure(
     experiment: Experiment,
     variant: Variant,
     metric: str,
     records: dict[str, RunRecord],
-    counts: dict[str, dict[str, Any]],
     folder: Path,
 ) -> dict[str, Any]:
-    if metric in COUNTED_METRICS:
-        count = counts.get(f"{variant.dataset}/{variant.name}")
-        value = math.nan if count is None else count["parameters"]["total"] if metric == "num_params" else count["flops"]
-        status = "waiting" if count is None else "counted"
-        return {"measured": value, "n": int(count is not None), "selection": "-", "status": status, "runs": "", "values": ""}
     values = values_by_seed(experiment, variant, metric, records, folder)
     names = [name for seed in range(experiment.seeds) if (name := variant.run_name(seed)) in records]
     diverged = any(records[name].status == "diverged" for name in names)

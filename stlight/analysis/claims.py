@@ -227,7 +227,7 @@ class _Measured:
         if key not in self.known:
             if metric in COUNTED_METRICS:
                 count = self.counts[f"{variant.dataset}/{variant.name}"]
-                number_of = float(count["parameters"]["total"] if metric == "num_params" else count["flops"])
+                number_of = float(count["parameters"]["total"] if metric == "num_params" else count[metric])
                 self.known[key] = np.array([number_of])
             else:
                 self.known[key] = seed_values(self.experiment, variant, metric, self.records, self.folder)

@@ -1,5 +1,6 @@
 """Figures of an experiment, raster and vector. One function for each kind; meaning is never carried by colour alone."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 from stlight.analysis.aggregate import (
     best_variants,
@@ -232,9 +235,7 @@ def _curves(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure
 
 
 def _scatter(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
-    """A metric against the number of parameters, by model (Table 2) or by a field with equal sizes joined (Figure 2)."""
-    if experiment.figure["hue"] == "model":
-        return _scatter_models(experiment, table)
+    """A metric against the number of parameters, by a field, with equal sizes joined (Figure 2)."""
     hue, y = experiment.figure["hue"], experiment.figure["y"]
     records = load_records(experiment, folder)
     rows = []
@@ -269,32 +270,139 @@ def _scatter(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figur
     return figure
 
 
-def _scatter_models(experiment: Experiment, table: pd.DataFrame) -> Figure:
-    x, y = experiment.figure["x"], experiment.figure["y"]
-    figure, ax = plt.subplots(figsize=(9, 5), constrained_layout=True)
-    points = [
-        (cells.loc[x, source], cells.loc[y, source], model, source)
-        for model, group in table.groupby("model", sort=False)
-        for source in ("published", "measured")
-        if np.isfinite((cells := group.set_index("metric")).loc[[x, y], source].astype(float)).all()
-    ]
-    for point in points:
-        at_x, at_y, model, source = point
-        ours = model == OURS
-        colour = COLOURS[1] if source == "measured" else COLOURS[0] if ours else "#5d6a72"
-        ax.scatter(at_x, at_y, s=90 if ours else 40, color=colour, marker="*" if source == "measured" else "D" if ours else "o")
-        # Above the point, unless the nearest other one stands higher: so that neighbours' names do not cover each other.
-        nearest = min((other for other in points if other is not point), key=lambda other: abs(other[0] - at_x), default=point)
-        above = at_y >= nearest[1]
-        place: dict[str, Any] = {"xytext": (0, 8 if above else -9), "va": "bottom" if above else "top", "ha": "center"}
-        words = f"{model}, {source}" if ours else str(model)
-        ax.annotate(words, (at_x, at_y), textcoords="offset points", fontsize="x-small", color=colour, **place)
-    ax.set(xlabel=f"{METRIC_LABELS[x]} at the paper's size", ylabel=METRIC_LABELS[y], yscale="log")
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:.0f}M")
-    ax.margins(x=0.1, y=0.1)
-    _plain_numbers(ax.yaxis)
-    sns.despine(ax=ax)
+def _tradeoff(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
+    """A metric against what a model costs, published above and measured below, for each data set; front members filled."""
+    y, datasets = experiment.figure["y"], list(experiment.metrics)
+    figure, axes = plt.subplots(2 * len(datasets), 3, figsize=(15, 9 * len(datasets)), constrained_layout=True, squeeze=False)
+    for row, (dataset, source) in enumerate((d, s) for d in datasets for s in ("published", "measured")):
+        of_dataset = table[table["dataset"] == dataset] if "dataset" in table else table
+        points = _costs_and_values(experiment, dataset, of_dataset, source, folder)
+        for ax, (cost, name) in zip(axes[row], _COSTS.items(), strict=True):
+            shown = points[np.isfinite(points[[cost, "y"]]).all(axis=1)]
+            ax.set_visible(not shown.empty)
+            if shown.empty:
+                continue
+            front = pareto_front(shown[cost].to_numpy(), shown["y"].to_numpy(), is_higher_better(y))
+            _draw_tradeoff(ax, shown[cost], shown["y"], shown["model"], front)
+            size = "" if source == "published" else " at this scale" if cost == "seconds" else " at the paper's size"
+            place = f"{dataset}, {source}" if len(datasets) > 1 else source
+            ax.set(title=f"{place}: {METRIC_LABELS[y]} against {name}", xlabel=f"{name}{size}", ylabel=METRIC_LABELS[y])
+            _few_numbers(ax.xaxis, shown[cost], cost)
+    if not any(ax.get_visible() for ax in axes.flat):
+        axes[0, 0].set_visible(True)
+        axes[0, 0].axis("off")
+        axes[0, 0].text(0.5, 0.5, "no model with both a metric and a cost yet", ha="center")
+    figure.supxlabel(
+        f"filled, on the dashed line: no other is at most as costly and at least as good; diamond: {OURS}", fontsize="small"
+    )
+    # Where names find room is known once the panels have their places.
+    figure.draw_without_rendering()
+    for ax in axes.flat:
+        if ax.lines:
+            _name_points(ax)
     return figure
+
+
+def pareto_front(costs: np.ndarray, values: np.ndarray, higher_is_better: bool = False) -> np.ndarray:
+    """Which points (N,) no other beats: none is at most as costly and at least as good, and one of both strictly.
+
+    Of points alike, all are on the front or none. A point with a NaN is not on it and beats none.
+    """
+    losses = -values if higher_is_better else values
+    front = np.zeros(len(costs), bool)
+    there = np.flatnonzero(~(np.isnan(costs) | np.isnan(losses)))
+    least = np.inf
+    for cost in np.unique(costs[there]):
+        alike = there[costs[there] == cost]
+        best = losses[alike].min()
+        # The cheapest has no rival, even where it is infinitely bad.
+        if best < least or not front.any():
+            front[alike[losses[alike] == best]] = True
+        least = min(least, best)
+    return front
+
+
+def _costs_and_values(experiment: Experiment, dataset: str, table: pd.DataFrame, source: str, folder: Path) -> pd.DataFrame:
+    """A row for each model, quoted ones too: its name, the figure's metric as `y`, and each cost; NaN where there is none."""
+    records = load_records(experiment, folder)
+    rows = []
+    places = list(dict.fromkeys(["model", *experiment.axes]))
+    for place, cells in table.groupby(places, sort=False, dropna=False):
+        of_metric = cells.set_index("metric")[source].astype(float)
+        of_place = dict(zip(places, place, strict=True))
+        row = {"model": of_place["model"], "y": of_metric.get(experiment.figure["y"])}
+        row |= {cost: of_metric.get(cost) for cost in _COSTS}
+        for variant in experiment.variants if source == "measured" else ():
+            if variant.dataset == dataset and variant.axes.items() <= of_place.items():
+                seconds = values_by_seed(experiment, variant, "seconds", records, folder)
+                row["seconds"] = np.mean(seconds) if seconds else None
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["model", "y", *_COSTS]).astype(dict.fromkeys(["y", *_COSTS], float))
+
+
+def _draw_tradeoff(ax: Axes, x: "pd.Series[float]", y: "pd.Series[float]", names: "pd.Series[str]", front: np.ndarray) -> None:
+    """Markers on a logarithmic axis and the front as a line; names stand on the points, to be moved."""
+    ax.set_xscale("log")
+    order = np.argsort(x[front].to_numpy(), kind="stable")
+    steps = (x[front].to_numpy()[order], y[front].to_numpy()[order])
+    ax.plot(*steps, linestyle="--", drawstyle="steps-post", color=COLOURS[1], linewidth=1.2, zorder=1)
+    for at_x, at_y, name, member in zip(x, y, names, front, strict=True):
+        ours = name == OURS
+        colour = COLOURS[0] if ours else COLOURS[1] if member else "#5d6a72"
+        face = colour if member else "white"
+        marker, size = ("D", 90) if ours else ("o", 45)
+        ax.scatter(at_x, at_y, s=size, marker=marker, facecolor=face, edgecolor=colour, linewidth=1.5, zorder=2)
+        text = ax.annotate(str(name), (at_x, at_y), (8, 0), textcoords="offset points", fontsize="x-small", color=colour)
+        text.set(in_layout=False, fontweight="bold" if ours or member else "normal")
+    ax.margins(x=0.15, y=0.12)
+    sns.despine(ax=ax)
+
+
+# Where a name may stand beside its point, the best first: offset in points, and how the text is aligned.
+_ASIDE = {1: "left", 0: "center", -1: "right"}
+_UP = {1: "bottom", 0: "center", -1: "top"}
+_BESIDE = [
+    ((radius * x, radius * y), _ASIDE[x], _UP[y])
+    for radius in (9, 16, 26, 38)
+    for x, y in ((1, 0), (0, 1), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
+]
+
+
+def _name_points(ax: Axes) -> None:
+    """Move each name to the first place beside its point where it covers no point, name or line, if there is one."""
+    texts = [text for text in ax.texts if isinstance(text, Annotation)]
+    points = ax.transData.transform([text.xy for text in texts])
+    # Half a marker's width in pixels, about.
+    taken = [Bbox.from_extents(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    # The front's steps: to the right, then up or down. Three pixels to either side.
+    corners = ax.transData.transform(ax.lines[0].get_xydata())
+    for (x0, y0), (x1, y1) in itertools.pairwise(corners):
+        taken.append(Bbox.from_extents(x0, y0 - 3, x1, y0 + 3))
+        taken.append(Bbox.from_extents(x1 - 3, min(y0, y1), x1 + 3, max(y0, y1)))
+    inside = ax.get_window_extent()
+    for text in texts:
+        tries = []
+        for offset, aside, up in _BESIDE:
+            text.xyann = offset
+            text.set(ha=aside, va=up)
+            box = text.get_window_extent()
+            outside = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
+            tries.append((box.count_overlaps(taken) + 2 * outside, offset, aside, up, box))
+            if not tries[-1][0]:
+                break
+        # The first of those that cover least.
+        _, text.xyann, aside, up, box = min(tries, key=lambda tried: tried[0])
+        text.set(ha=aside, va=up)
+        taken.append(box)
+
+
+def _few_numbers(axis: Axis, values: "pd.Series[float]", metric: str) -> None:
+    """A few numbers along a logarithmic axis, with the unit that its metric is read in."""
+    span = values.max() / values.min()
+    steps = (1,) if span > 30 else (1, 2, 5) if span > 4 else (1, 1.5, 2, 3, 4, 5, 6, 8)
+    axis.set_major_locator(LogLocator(base=10, subs=steps, numticks=12))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: f"{value:,.6g}" if metric == "seconds" else number(value, metric))
 
 
 def _growth(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
@@ -403,4 +511,5 @@ KINDS: dict[str, Callable[[Experiment, pd.DataFrame, Path], Figure]] = {
     "curves": _curves,
     "scatter": _scatter,
     "growth": _growth,
+    "tradeoff": _tradeoff,
 }

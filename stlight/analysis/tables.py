@@ -9,11 +9,23 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from stlight.analysis.aggregate import load_counts, load_records, missing_runs, noise_floor
+from stlight.analysis.aggregate import (
+    COSTS,
+    load_counts,
+    load_records,
+    missing_runs,
+    missing_speeds,
+    noise_floor,
+    speeds_there,
+)
 from stlight.analysis.words import METRIC_LABELS, axis_text, field_label, is_higher_better, number
+from stlight.claims import COUNTED_METRICS
 from stlight.experiments import Experiment, Scale
 from stlight.files import write_atomically
 from stlight.records import RunRecord
+
+# Numbers that depend on no data, and are as they should be.
+_OF_THE_MODEL = ("counted", "measured")
 
 
 @dataclass(frozen=True)
@@ -60,8 +72,8 @@ def measured_text(row: "pd.Series[Any]") -> str:
     text = number(row["measured"], row["metric"])
     if math.isfinite(row["low"]):
         text += f" ± {number((row['high'] - row['low']) / 2, row['metric'])}"
-    words = [row["status"]] if row["status"] not in ("done", "counted") else []
-    words += ["stand-in"] if row["data"] == "stand-in" and row["n"] and row["status"] != "counted" else []
+    words = [row["status"]] if row["status"] not in ("done", *_OF_THE_MODEL) else []
+    words += ["stand-in"] if row["data"] == "stand-in" and row["n"] and row["status"] not in _OF_THE_MODEL else []
     return f"{text} ({', '.join(words)})" if words else text
 
 
@@ -73,7 +85,7 @@ def is_best(values: "pd.Series[float]", metric: str) -> "pd.Series[bool]":
 
 def as_shown(values: "pd.Series[float]", metric: str) -> "pd.Series[float]":
     """Values rounded to the digits they are printed with: what a reader cannot tell apart is not ranked."""
-    if metric in ("num_params", "flops"):
+    if metric in COSTS:
         return values
     return values.map(lambda value: float(number(value, metric)) if math.isfinite(value) else math.nan)
 
@@ -120,7 +132,7 @@ def _long(experiment: Experiment, table: pd.DataFrame) -> Block:
                 cells += [Cell("")] * (1 + printed[kind])
                 continue
             i, row = of_kind.index[0], of_kind.iloc[0]
-            ranked = kind[1] not in ("num_params", "flops", "seconds")
+            ranked = kind[1] not in COSTS
             cells += [Cell(row["printed"] or "–", ranked and best[kind][i])] * printed[kind] + [_measured_cell(i, row)]
         rows.append(cells)
     return Block("", header, rows)
@@ -192,8 +204,9 @@ def table_notes(experiment: Experiment, scale: Scale, table: pd.DataFrame, folde
         notes.append("Axes are in the paper's units; a smaller scale translates them, so compare shapes, not digits.")
     if "stand-in" in sources:
         notes.append("stand-in: clips generated in the data set's shape; such a number says nothing about the real data set.")
-    if {"num_params", "flops"} & set(table["metric"]):
+    if COUNTED_METRICS & set(table["metric"]):
         notes.append("Parameters and FLOPs are counted at the paper's size.")
+    notes += _how_measured(experiment, scale, folder)
     if {"ssim"} & set(table["metric"]):
         notes.append("SSIM follows the benchmark's convention (data range 2); the records also hold the true unit range.")
     for dataset, metrics in experiment.metrics.items():
@@ -204,7 +217,26 @@ def table_notes(experiment: Experiment, scale: Scale, table: pd.DataFrame, folde
             [r for r in records if r.device.get("accumulation_steps", 1) != r.config.training.accumulation_steps]
         )
     notes += [f"Not there yet: {name}: {why}." for name, why in missing_runs(experiment, folder).items()]
+    if unmeasured := missing_speeds(experiment, folder):
+        notes.append(f"Not there yet: {unmeasured}.")
     return notes
+
+
+def _how_measured(experiment: Experiment, scale: Scale, folder: Path) -> list[str]:
+    """Where times, rates and memory come from, and of which sizes they are."""
+    speeds = speeds_there(experiment, folder)
+    if not speeds:
+        return []
+    device, threads = speeds["device"], speeds["threads"]
+    where = f"{device.get('name', '?')} ({device.get('type', '?')}, {threads} thread{'s' * (threads != 1)})"
+    counted = any(metric in COUNTED_METRICS for names in experiment.metrics.values() for metric in names)
+    but = ", while parameters and FLOPs are of the paper's" if counted and scale.name != "paper" else ""
+    return [
+        f"Times, rates and memory of all rows were measured side by side in one process on {where}: medians of"
+        f" {speeds.get('rounds', 'several')} rounds, of training steps and predictions without the making of clips.",
+        f"They are of the sizes of scale {scale.name}{but}. Memory is the peak of a training step: weights, gradients,"
+        " Adam's moments and the step's own tensors.",
+    ]
 
 
 def _floor_words(floor: dict[str, Any]) -> str:
@@ -226,7 +258,7 @@ def _uncommon(split: list[RunRecord]) -> list[str]:
 
 def _trivial(record: RunRecord, metrics: list[str]) -> str:
     """What no model should be worse than, in the metrics that a table shows."""
-    names = ["mse" if m == "dispersion" else m for m in metrics if m not in ("num_params", "flops", "seconds")]
+    names = ["mse" if m == "dispersion" else m for m in metrics if m not in COSTS]
     words = []
     for predictor, scores in record.trivial.items():
         values = {**scores, "mse_x100": None if scores.get("mse") is None else 100 * (scores["mse"] or 0)}

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from stlight.claims import COUNTED_METRICS
+
 METRIC_LABELS = {
     "mse": "MSE ↓",
     "mae": "MAE ↓",
@@ -19,7 +21,11 @@ METRIC_LABELS = {
     "instability": "largest rise ↓",
     "num_params": "parameters",
     "flops": "FLOPs",
+    "rollout_flops": "FLOPs of the rollout",
     "seconds": "training seconds",
+    "epoch_seconds": "s per epoch",
+    "clips_per_second": "clips / s ↑",
+    "peak_memory": "peak memory",
 }
 
 FIELD_LABELS = {
@@ -31,7 +37,7 @@ FIELD_LABELS = {
     "hidden_dim": "hidden dim",
 }
 
-_HIGHER_IS_BETTER = ("ssim", "ssim_unit_range", "psnr")
+_HIGHER_IS_BETTER = ("ssim", "ssim_unit_range", "psnr", "clips_per_second")
 
 
 def is_higher_better(metric: str) -> bool:
@@ -43,7 +49,11 @@ def number(value: float, metric: str) -> str:
     """A value with the digits its metric is usually printed with; "–" where there is none."""
     if not math.isfinite(value):
         return "–"
-    if metric in ("num_params", "flops"):
+    if metric == "peak_memory":
+        return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.1f} MiB"
+    if metric in ("epoch_seconds", "clips_per_second"):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    if metric in COUNTED_METRICS:
         unit, size = ("G", 1e9) if value >= 1e9 else ("M", 1e6) if value >= 1e6 else ("K", 1e3)
         return f"{value / size:.1f}{unit}"
     digits = {"ssim": 4, "ssim_unit_range": 4, "seconds": 1}.get(metric, 2)

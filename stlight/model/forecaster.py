@@ -1,5 +1,6 @@
 """The face that the training knows of every model: what it predicts, and what it is trained on."""
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,9 @@ class Moment:
     @classmethod
     def at(cls, step: int, sampling_steps: int, seed: int) -> "Moment":
         """The moment before a step, of a training with this seed."""
-        return cls(step, sampling_steps, torch.Generator().manual_seed(seed * 2**32 + step))
+        # Of a seed torch's generator takes no more than 32 bits.
+        digest = hashlib.blake2b(f"{seed} {step}".encode(), digest_size=4).digest()
+        return cls(step, sampling_steps, torch.Generator().manual_seed(int.from_bytes(digest)))
 
 
 class Forecaster(nn.Module):

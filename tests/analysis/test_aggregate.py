@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import math
 
 import pytest
@@ -9,7 +11,9 @@ from stlight.analysis.aggregate import (
     check_versions,
     interval,
     load_records,
+    load_speeds,
     missing_runs,
+    missing_speeds,
 )
 from stlight.records import Heartbeat
 
@@ -142,3 +146,96 @@ def test_records_of_several_versions_are_told_apart(demo, record_run, tmp_path):
         mixed = records | {last: records[last].model_copy(update={"provenance": other})}
         with pytest.raises(MixedVersionsError, match=rf"2 versions of the code: 2 of .*; 1 of {other['source']}.*{last}"):
             check_versions(experiment, mixed)
+
+
+@pytest.fixture
+def timed(demo):
+    """An experiment that also asks for times and memory."""
+    experiment = demo.experiment("figure1_initialization")
+    return dataclasses.replace(experiment, metrics={"mmnist": ["epoch_seconds", "mse", "peak_memory", "num_params"]})
+
+
+def write_speeds(experiment, folder, **changed):
+    found = {"epoch_seconds": 2.5, "clips_per_second": 40.0, "peak_memory": 3 * 2**20}
+    variants = {f"{v.dataset}/{v.name}": found | {"config_hash": v.config.hash} for v in experiment.variants}
+    variants["mmnist/stlight_l"] |= changed
+    path = folder / "speed" / f"{experiment.name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"device": {"type": "cpu"}, "threads": 1, "rounds": 5, "variants": variants}))
+    return path
+
+
+def test_times_and_memory_wait_until_they_are_measured(timed, tmp_path):
+    row = cell(aggregate(timed, tmp_path), initialization="hybrid", metric="epoch_seconds")
+    assert (row["status"], row["n"]) == ("waiting", 0)
+    assert math.isnan(row["measured"])
+    words = f"{tmp_path / 'speed' / 'figure1_initialization.json'} is missing: python -m stlight measure figure1_initialization"
+    assert missing_speeds(timed, tmp_path) == words
+    with pytest.raises(FileNotFoundError):
+        load_speeds(timed, tmp_path)
+    write_speeds(timed, tmp_path, epoch_seconds=7.5)
+    table = aggregate(timed, tmp_path)
+    row = cell(table, initialization="hybrid", metric="epoch_seconds")
+    assert (row["measured"], row["status"], row["n"], row["selection"]) == (7.5, "measured", 1, "-")
+    assert cell(table, initialization="kaiming_normal", metric="epoch_seconds")["measured"] == 2.5
+    assert cell(table, initialization="hybrid", metric="peak_memory")["measured"] == 3 * 2**20
+    assert missing_speeds(timed, tmp_path) == ""
+
+
+def test_times_and_memory_are_never_ranked(timed, record_run, tmp_path):
+    for number, v in enumerate(timed.variants):
+        for seed in range(timed.seeds):
+            record_run(timed, v, seed, mse=100.0 * number + seed)
+    write_speeds(timed, tmp_path, epoch_seconds=0.1)
+    table = aggregate(timed, tmp_path)
+    assert set(table.loc[table["metric"] != "mse", "standing"]) == {""}
+    assert list(table.attrs["rankings"]) == [("mmnist", "mse")]
+    # The first metric is one of time, and the fastest is not the best.
+    write_speeds(timed, tmp_path, epoch_seconds=100.0)
+    assert best_variants(timed, aggregate(timed, tmp_path))["mmnist"] is timed.variants[0]
+
+
+@pytest.mark.parametrize("changed", [{"config_hash": "other"}, {"peak_memory": None}, {"epoch_seconds": math.nan}])
+def test_times_of_another_configuration_and_damaged_ones_are_none(timed, tmp_path, changed):
+    path = write_speeds(timed, tmp_path, **changed)
+    again = f"{path} is damaged or of another grid: python -m stlight measure {timed.name}"
+    assert missing_speeds(timed, tmp_path) == again
+    path.write_text("{")
+    assert missing_speeds(timed, tmp_path) == again
+    assert set(aggregate(timed, tmp_path).query("metric == 'epoch_seconds'")["status"]) == {"waiting"}
+
+
+def test_every_counted_metric_is_read_by_its_name(demo, tmp_path, monkeypatch):
+    counted = {"num_params", "flops", "rollout_flops"}
+    monkeypatch.setattr("stlight.analysis.aggregate.COUNTED_METRICS", counted)
+    experiment = dataclasses.replace(demo.experiment("table2_openstl"), metrics={"mmnist": ["rollout_flops", "flops", "mse"]})
+    (tmp_path / "complexity").mkdir()
+    path = tmp_path / "complexity" / "table2_openstl.json"
+    (name,) = (f"{v.dataset}/{v.name}" for v in experiment.variants)
+    older = {"parameters": {"total": 1}, "flops": 2}
+    path.write_text(json.dumps({name: older}))
+    # Counted before there was this metric: to be counted again.
+    assert cell(aggregate(experiment, tmp_path), model="STLight-L", metric="rollout_flops")["status"] == "waiting"
+    path.write_text(json.dumps({name: older | {"rollout_flops": 3}}))
+    row = cell(aggregate(experiment, tmp_path), model="STLight-L", metric="rollout_flops")
+    assert (row["measured"], row["status"]) == (3, "counted")
+
+
+def test_published_rows_of_models_in_the_grid_are_theirs(demo, record_run, tmp_path):
+    base = demo.experiment("table2_openstl")
+    names = ["STLight-L", "TAU", "MIM"]
+    grid = demo.experiment("table3_kernel_sizes").variants
+    variants = [dataclasses.replace(v, axes={"model": name}) for name, v in zip(names, grid, strict=False)]
+    published = [{"model": "STLight-L", **e} for e in base.published]
+    experiment = dataclasses.replace(base, axes=["model"], variants=variants, published=published, metrics={"mmnist": ["mse"]})
+    record_run(experiment, variants[1], mse=50.0)
+    table = aggregate(experiment, tmp_path)
+    assert list(table.columns[:2]) == ["model", "data"]
+    row = cell(table, model="TAU")
+    assert (row["published"], row["measured"], row["status"]) == (15.69, 50.0, "done")
+    assert cell(table, model="PhyDNet")["status"] == "quoted"
+    assert len(table) == len(published)
+    # Where the grid has every model, none is quoted.
+    own = [e for e in published if e["model"] in names]
+    table = aggregate(dataclasses.replace(experiment, published=own), tmp_path)
+    assert list(table["published"]) == [14.77, 15.69, 14.73]

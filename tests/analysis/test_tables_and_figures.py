@@ -8,6 +8,7 @@ import pytest
 from stlight.analysis.aggregate import aggregate
 from stlight.analysis.figures import write_figures
 from stlight.analysis.tables import write_tables
+from stlight.analysis.words import number
 
 
 @pytest.fixture
@@ -191,3 +192,54 @@ def test_trivial_predictors_are_given_for_each_data_set_and_metric(make):
         assert f"Trivial predictors on {dataset}: repeat last frame" in text
     # In the column's own unit.
     assert "Trivial predictors on taxibj: repeat last frame MSE × 100 28800.00" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "text"),
+    [
+        (512 * 2**20, "peak_memory", "512.0 MiB"),
+        (3 * 2**29, "peak_memory", "1.50 GiB"),
+        (0.0123456, "epoch_seconds", "0.0123"),
+        (1234.5, "clips_per_second", "1234"),
+        (33_686_732_800, "flops", "33.7G"),
+        (float("nan"), "peak_memory", "–"),
+    ],
+)
+def test_costs_are_written_in_their_units(value, metric, text):
+    assert number(value, metric) == text
+
+
+def test_what_is_measured_side_by_side_says_where_and_of_which_size(demo, record_run, tmp_path):
+    whole = demo.experiment("table2_openstl")
+    metrics = ["num_params", "mse", "epoch_seconds", "clips_per_second", "peak_memory"]
+    experiment = dataclasses.replace(whole, metrics={"mmnist": metrics})
+    (variant,) = experiment.variants
+    record_run(experiment, variant, mse=100.0)
+
+    def written():
+        write_tables(experiment, demo.scale, aggregate(experiment, tmp_path), tmp_path)
+        text = (tmp_path / "tables" / "table2_openstl.md").read_text()
+        return text, next(line for line in text.splitlines() if line.startswith("| STLight-L"))
+
+    text, row = written()
+    assert row.count("(waiting)") == 4
+    assert "Not there yet: " in text
+    assert "python -m stlight measure table2_openstl." in text
+    assert "side by side" not in text
+    found = {"config_hash": variant.config.hash, "epoch_seconds": 2.5, "clips_per_second": 40.0, "peak_memory": 3 * 2**20}
+    speeds = {"device": {"type": "cuda", "name": "A GPU"}, "threads": 2, "rounds": 7}
+    (tmp_path / "speed").mkdir()
+    (tmp_path / "speed" / "table2_openstl.json").write_text(
+        json.dumps(speeds | {"variants": {f"mmnist/{variant.name}": found}})
+    )
+    text, row = written()
+    assert [cell.strip(" *") for cell in row.split("|")][-4:-1] == ["2.5", "40", "3.0 MiB"]
+    assert "s per epoch measured" in text
+    assert "s per epoch published" not in text
+    assert "measured side by side in one process on A GPU (cuda, 2 threads): medians of 7 rounds" in text
+    assert "of the sizes of scale demo, while parameters and FLOPs are of the paper's" in text
+    assert "Not there yet" not in text
+    # Trivial predictors take no time.
+    trivial = next(line for line in text.splitlines() if "Trivial predictors" in line)
+    assert "epoch" not in trivial
+    assert "memory" not in trivial

@@ -1,6 +1,7 @@
 """The models of Table 2: equal to the benchmark's, of the size that it prints, and fit to be trained."""
 
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -335,7 +336,7 @@ def test_bad_configurations_are_told_in_one_line(fields, words):
 @pytest.mark.parametrize(("name", "side"), [("PredNet", 24), ("PredRNN", 18), ("SimVP+IncepU", 10)])
 def test_frames_that_cannot_be_divided_are_refused(name, side):
     shape = {"own_shape": ClipShape(3, 2, 1, side, side), "dataset": "mine", "source": "files"}
-    with pytest.raises(ConfigError, match=f"divisible by what {name} needs, [0-9]+, got {side}x{side}".replace("+", r"\+")):
+    with pytest.raises(ConfigError, match=f"divisible by what {re.escape(name)} needs, [0-9]+, got {side}x{side}"):
         RunConfig.from_fields({"model": name} | shape)
     with pytest.raises(ConfigError, match="divisible by"):
         build_baseline(ModelConfig(model=name), ClipShape(3, 2, 1, side, side))

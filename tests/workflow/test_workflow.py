@@ -173,6 +173,29 @@ def run_cli(*arguments, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
+def test_only_what_is_timed_is_measured(repository, finished):
+    assert "measure" not in counts(again(repository, finished, "-n", "--forceall"))
+    path = repository / "workflow" / "experiments" / "timed.yaml"
+    experiment(repository, "timed", "grid: {k1: [3, 5]}")
+    path.write_text(path.read_text().replace("metrics: [mse]", "metrics: [mse, epoch_seconds, peak_memory]"))
+    planned = counts(again(repository, finished, "-n"))
+    assert (planned["measure"], planned["analyse"]) == (1, 1)
+    # Its runs are there, but it is not whole without its times.
+    arguments = ("--scale", "smoke", "--workflow", repository / "workflow")
+    refused = run_cli("analyse", "timed", "--complete", *arguments, cwd=finished)
+    assert refused.returncode == 1
+    assert "speed/timed.json is missing: python -m stlight measure timed" in refused.stderr
+    assert "timed: results/smoke/speed/timed.json is missing" in run_cli("waiting", *arguments, cwd=finished).stdout
+    output = again(repository, finished)
+    # Alone on the machine.
+    assert re.search(r"rule measure:(?:\n +.*)*\n +threads: 2\n", output)
+    table = pd.read_csv(finished / "results" / "smoke" / "tables" / "timed.csv").set_index(["k1", "metric"])
+    assert set(table["status"]) == {"done", "measured"}
+    assert (table.loc[[(3, "peak_memory"), (5, "peak_memory")], "measured"] > 2**17).all()
+    assert "Nothing to be done" in again(repository, finished)
+    path.unlink()
+
+
 def test_status_shows_every_run(repository, finished):
     done = run_cli("status", "--scale", "smoke", "--workflow", repository / "workflow", cwd=finished)
     assert re.search(r"mmnist/k1=5/seed0 +done", done.stdout)

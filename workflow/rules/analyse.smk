@@ -1,4 +1,4 @@
-# Needs: the records of an experiment's runs, and its counts where it has any.
+# Needs: the records of an experiment's runs, and its counts, times and memory where it has any.
 # Gives: its table (CSV, Markdown, LaTeX), its figure and, where it trains, example predictions (PNG, SVG).
 
 
@@ -19,6 +19,28 @@ rule count:
         experiment=experiment_hash,
     shell:
         "stlight count {wildcards.experiment:q}" " > {log:q} 2>&1"
+
+
+rule measure:
+    output:
+        f"{OUT}/speed/{{experiment}}.json",
+    log:
+        f"{OUT}/logs/measure/{{experiment}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/measure/{{experiment}}.tsv"
+    conda:
+        "../envs/stlight.yaml"
+    # All of them, so that nothing runs beside it; it computes in as many threads as a run is trained in by default.
+    threads: all_cores()
+    resources:
+        gpu=1,
+        gpu_percent=100,
+        mem_mb=4000,
+        runtime=60,
+    params:
+        experiment=experiment_hash,
+    shell:
+        "stlight measure {wildcards.experiment:q}" " --threads 1 > {log:q} 2>&1"
 
 
 rule analyse:

@@ -14,6 +14,7 @@ from stlight.experiments import load_plan
 from stlight.files import has_changed
 from stlight.records import recorded
 from stlight.run_lock import living_holder
+from stlight.speed import is_timed
 
 WORKFLOW = Path(workflow.basedir) / "workflow"
 
@@ -168,7 +169,13 @@ def experiment_inputs(wildcards):
         table.replace(f"{table}.set-aside")
     records = [f"{OUT}/runs/{name}/record.json" for name in experiment.run_names]
     counts = [f"{OUT}/complexity/{experiment.name}.json"] if experiment.counts else []
-    return records + counts
+    speeds = [f"{OUT}/speed/{experiment.name}.json"] if is_timed(experiment) else []
+    return records + counts + speeds
+
+
+def all_cores():
+    # On a cluster no number is stated: there a job is alone in what it was given.
+    return workflow.resource_settings.cores or 1
 
 
 def claim_counts():

@@ -1,0 +1,131 @@
+"""The figure that sets a metric against what models cost."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stlight.analysis import figures
+from stlight.analysis.aggregate import aggregate
+from stlight.analysis.figures import pareto_front
+from stlight.experiment_files import quantity
+from stlight.records import read_record, write_record
+
+# Few values, so that there are ties, and all that is no number.
+AMOUNTS = st.sampled_from([0.0, 1.0, 2.0, 3.0, 2.5, math.inf, -math.inf, math.nan])
+POINTS = st.lists(st.tuples(AMOUNTS, AMOUNTS), max_size=12)
+
+
+def beats(one, other):
+    return one[0] <= other[0] and one[1] <= other[1] and (one[0] < other[0] or one[1] < other[1])
+
+
+@given(POINTS)
+def test_on_the_front_is_what_no_other_beats(points):
+    costs, losses = np.array(points, float).reshape(-1, 2).T
+    expected = [not any(map(math.isnan, point)) and not any(beats(other, point) for other in points) for point in points]
+    assert pareto_front(costs, losses).tolist() == expected
+    assert pareto_front(costs, -losses, higher_is_better=True).tolist() == expected
+
+
+@given(st.permutations(range(6)), POINTS.filter(lambda points: len(points) >= 6))
+def test_the_order_of_the_points_says_nothing(order, points):
+    costs, losses = np.array(points[:6]).T
+    order = np.array(order)
+    assert pareto_front(costs[order], losses[order]).tolist() == pareto_front(costs, losses)[order].tolist()
+
+
+@pytest.fixture
+def models(demo, record_run, tmp_path):
+    """Table 2 as it will be: an axis `model`, of which all but the last two have runs, with the published numbers' order."""
+    base = demo.experiment("table2_openstl")
+    published = [{"model": "STLight-L", **entry} for entry in base.published]
+    published = [{key: value for key, value in entry.items() if key != "num_epochs"} for entry in published]
+    grid = demo.experiment("table3_kernel_sizes").variants
+    variants = [
+        dataclasses.replace(variant, axes={"model": entry["model"]})
+        for variant, entry in zip(grid, published[:-2], strict=False)
+    ]
+    metrics = {"mmnist": ["num_params", "flops", "mse"]}
+    figure = {"kind": "tradeoff", "y": "mse"}
+    experiment = dataclasses.replace(
+        base, axes=["model"], variants=variants, published=published, figure=figure, metrics=metrics
+    )
+    counts = {}
+    for number, (variant, entry) in enumerate(zip(variants, published, strict=False)):
+        counts[f"mmnist/{variant.name}"] = {
+            "parameters": {"total": quantity(entry["num_params"])},
+            "flops": quantity(entry["flops"]),
+        }
+        record_run(experiment, variant, mse=4 * quantity(entry["mse"]))
+        path = tmp_path / "runs" / variant.run_name(0) / "record.json"
+        write_record(path, read_record(path).model_copy(update={"seconds": {"training": 10.0 + number}}))
+        frames = np.zeros((1, 10, 1, 64, 64), np.uint8)
+        np.savez(path.parent / "examples.npz", context=frames, truth=frames, prediction=frames)
+    (tmp_path / "complexity").mkdir()
+    (tmp_path / "complexity" / "table2_openstl.json").write_text(json.dumps(counts))
+    return experiment
+
+
+@pytest.fixture
+def draw(models, tmp_path):
+    """The figure's panels, by source and cost; none for those that are hidden."""
+
+    def panels(experiment=models):
+        figure = figures.KINDS["tradeoff"](experiment, aggregate(experiment, tmp_path), tmp_path)
+        figure.canvas.draw()
+        places = [(source, cost) for source in ("published", "measured") for cost in ("num_params", "flops", "seconds")]
+        shown = {place: ax for place, ax in zip(places, figure.axes, strict=True) if ax.get_visible()}
+        figures.plt.close(figure)
+        return shown
+
+    return panels
+
+
+def points(ax):
+    return {text.get_text(): (text.xy, text.get_fontweight()) for text in ax.texts}
+
+
+def test_each_panel_has_every_model_with_both_numbers(models, draw):
+    shown = draw()
+    # The paper prints no training time.
+    assert set(shown) == {(s, c) for s in ("published", "measured") for c in ("num_params", "flops", "seconds")} - {
+        ("published", "seconds")
+    }
+    assert points(shown["published", "num_params"])["TAU"][0] == (44.7e6, 15.69)
+    assert len(points(shown["published", "flops"])) == 12
+    assert len(points(shown["measured", "flops"])) == 10
+    assert points(shown["measured", "seconds"])["ConvLSTM-S"][0] == (11.0, pytest.approx(4 * 22.41))
+    assert all(ax.get_xscale() == "log" for ax in shown.values())
+
+
+def test_the_front_s_models_are_the_ones_that_stand_out(draw):
+    ax = draw()["published", "num_params"]
+    bold = {name for name, (_, weight) in points(ax).items() if weight == "bold"}
+    assert bold == {"PhyDNet", "PredRNN.V2", "STLight-L", "MIM", "PredRNN++"}
+    line = ax.lines[0].get_xydata()
+    assert line[:, 0].tolist() == [3.1e6, 23.9e6, 32.9e6, 38.0e6, 38.6e6]
+    assert line[:, 1].tolist() == [20.35, 17.26, 14.77, 14.73, 14.07]
+
+
+def test_names_do_not_cover_each_other(draw):
+    for ax in draw().values():
+        boxes = [text.get_window_extent() for text in ax.texts]
+        assert sum(box.count_overlaps(boxes) for box in boxes) == len(boxes)
+
+
+def test_nothing_measured_yet_still_makes_a_figure(models, draw, tmp_path):
+    bare = dataclasses.replace(models, published=[], metrics={"mmnist": ["mse"]})
+    for path in tmp_path.glob("runs/*/*/seed0/record.json"):
+        path.unlink()
+    (ax,) = draw(bare).values()
+    assert "no model" in ax.texts[0].get_text()
+
+
+def test_it_is_written_like_every_figure(models, demo, tmp_path):
+    figures.write_figures(models, demo.scale, aggregate(models, tmp_path), tmp_path)
+    assert all((tmp_path / "figures" / f"table2_openstl.{kind}").stat().st_size > 200 for kind in ("png", "svg", "pdf"))
