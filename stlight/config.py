@@ -86,7 +86,7 @@ def _find_baselines() -> dict[str, Architecture]:
                     and isinstance(statement.value, ast.Constant)
                 }
                 if "name" in constants:
-                    found[str(constants["name"])] = Architecture(path.stem, int(constants.get("frame_multiple", 4)))
+                    found[str(constants["name"])] = Architecture(path.stem, int(str(constants.get("frame_multiple", 4))))
     return found
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from stlight.claims import COUNTED_METRICS, Claim, cells_of, check_claims, read_claims
 from stlight.config import (
-    BASELINES,
     BENCHMARK_FILES,
     DATASETS,
     DEFAULTS,

@@ -111,10 +111,11 @@ def _different(plan: Plan) -> Iterable[Erratum]:
     for case in different_results(plan):
         listed = ", ".join(f"{p.text} in {p.item}" for p in case.printed)
         most = max(case.values) - min(case.values)
+        model = case.variant.paper.model.model
         yield Erratum(
             f"different_results_{case.variant.dataset}_{case.variant.name}_{case.metric}",
             ", ".join(dict.fromkeys(p.item for p in case.printed)),
-            f"{case.variant.paper.model.model} ({case.variant.name} on {case.variant.dataset}): {_label(case.metric)} {listed}.",
+            f"{model} ({case.variant.name} on {case.variant.dataset}): {_label(case.metric)} {listed}.",
             f"One configuration, one number; unless these are repeats, which then differ by {most:.4g}.",
             f"A printed difference of {most:.4g} or less is said to be within the paper's own repeats.",
         )

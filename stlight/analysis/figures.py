@@ -270,6 +270,10 @@ def _scatter(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figur
     return figure
 
 
+# What a model costs, for the panels of a trade-off: counted and printed, or recorded with its training.
+_COSTS = {"num_params": "parameters", "flops": "FLOPs", "seconds": "seconds of training"}
+
+
 def _tradeoff(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figure:
     """A metric against what a model costs, published above and measured below, for each data set; front members filled."""
     y, datasets = experiment.figure["y"], list(experiment.metrics)

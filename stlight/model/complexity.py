@@ -96,13 +96,11 @@ def complexity(config: ModelConfig, shape: ClipShape) -> dict[str, Any]:
     # No weight is needed: drawing those of the largest models would take most of the time.
     with torch.device("meta"):
         model = build_model(config, shape)
+    if isinstance(model, Baseline):
+        return {"parameters": count_parameters(model)} | _flops_of_baseline(model, shape)
     flops = count_flops(model, shape)
     # fvcore has to run the model.
     model = model.to_empty(device="cpu")
-    if isinstance(model, Baseline):
-        by_operator = count_flops_by_fvcore(_CountedByBenchmark(model), shape)
-        counted = {"flops": sum(by_operator.values()), "rollout_flops": flops}
-        return {"parameters": count_parameters(model), "flops_by_operator": by_operator} | counted
     by_operator = count_flops_by_fvcore(model, shape)
     if flops != by_operator["conv"]:
         raise RuntimeError(f"torch counts {flops} multiply-adds in convolutions, fvcore {by_operator['conv']}")
@@ -113,6 +111,20 @@ def complexity(config: ModelConfig, shape: ClipShape) -> dict[str, Any]:
         "flops_fvcore": sum(by_operator.values()),
         "rollout_flops": flops,
     }
+
+
+def _flops_of_baseline(model: Baseline, shape: ClipShape) -> dict[str, Any]:
+    whole = count_flops_by_fvcore(_CountedByBenchmark(model).to_empty(device="cpu"), shape)
+    if type(model).counted_by_benchmark is Baseline.counted_by_benchmark:
+        # It was the prediction that ran.
+        rollout_flops = sum(count for name, count in whole.items() if name in _PRODUCTS)
+    else:
+        rollout_flops = count_flops(model.to("meta"), shape)
+    return {"flops_by_operator": whole, "flops": sum(whole.values()), "rollout_flops": rollout_flops}
+
+
+# Operators of convolutions and products, as fvcore calls them.
+_PRODUCTS = {"conv", "linear", "addmm", "matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"}
 
 
 class _CountedByBenchmark(nn.Module):

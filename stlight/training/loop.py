@@ -97,8 +97,9 @@ def train(
     """Train to the end on the data set's device and evaluate after every epoch; `on_epoch` is told each epoch's row.
 
     A row holds epoch (from 1), learning_rate (of its last step), train_loss (mean over its steps of what is minimized: the
-    squared error per element, where the model says nothing else), validation_* and test_* metrics, and seconds of training and evaluation. Training ends early, diverged, when the
-    loss or the error after an epoch is not finite, or the loss has exploded.
+    squared error per element, where the model says nothing else), validation_* and test_* metrics, and seconds of training
+    and evaluation. Training ends early, diverged, when the loss or the error after an epoch is not finite, or the loss has
+    exploded.
     `at_safe_point` is called wherever the training may be saved or left, and told whether an epoch has just ended.
     """
     model, config, recipe, device = training.model, training.config, training.config.training, dataset.device

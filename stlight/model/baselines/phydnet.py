@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stlight.config import ClipShape
@@ -79,21 +78,20 @@ class PhyDNet(Baseline):
         self.channels = d = self.wide(64)
         half, layers = d // 2, self.deep(3)
         self.physical = PhyCell(d)
-        dims = [2 * d] * (layers - 1) + [d]
+        self.residual_dims = dims = [2 * d] * (layers - 1) + [d]
         self.residual = nn.ModuleList(ConvLSTMCell(*pair) for pair in zip([d, *dims], dims, strict=False))
         self.encoder = nn.Sequential(down(shape.channels, half, 2), down(half, half, 1), down(half, d, 2))
         self.encoder_physical, self.encoder_residual = (nn.Sequential(down(d, d, 1), down(d, d, 1)) for _ in range(2))
         self.decoder_physical, self.decoder_residual = (nn.Sequential(up(d, d, 1), up(d, d, 1)) for _ in range(2))
         readout = nn.ConvTranspose2d(half, shape.channels, 3, 2, 1, output_padding=1)
         self.decoder = nn.Sequential(up(d, half, 2), up(half, half, 1), readout)
-        self.register_buffer("moment_matrix", moment_matrix(), persistent=False)
 
     def step(self, frame: Tensor, state: State | None) -> tuple[Tensor, Tensor, State]:
         """A frame (B, C, H, W) and the state → the codes of both branches (B, D, H / 4, W / 4), and the next state."""
         code = self.encoder(frame)
         if state is None:
-            zeros = [code.new_zeros((len(code), cell.gates.out_channels // 4, *code.shape[2:])) for cell in self.residual]
-            state = State(torch.zeros_like(code), [(zero, zero) for zero in zeros])
+            states = [code.new_zeros((len(code), dim, *code.shape[2:])) for dim in self.residual_dims]
+            state = State(torch.zeros_like(code), [(zero, zero) for zero in states])
         physical = self.physical(self.encoder_physical(code), state.physical)
         x, residual = self.encoder_residual(code), []
         for cell, (h, c) in zip(self.residual, state.residual, strict=True):
@@ -107,7 +105,8 @@ class PhyDNet(Baseline):
 
     def unroll(self, clip: Tensor, given: int) -> Tensor:
         """All next frames, the first `given` of them from the clip's own (B, T, C, H, W), the others each from the last."""
-        state, predicted = None, []
+        state: State | None = None
+        predicted: list[Tensor] = []
         for t in range(self.shape.context_frames + self.shape.horizon_frames - 1):
             physical, residual, state = self.step(clip[:, t] if t < given else predicted[-1], state)
             predicted.append(self.decode(physical + residual))
@@ -134,7 +133,8 @@ class PhyDNet(Baseline):
         """The i-th filter of each channel should have a single moment, 1, of the orders that i stands for."""
         weight = self.physical.derivatives.weight
         filters = weight.double()
-        moments = self.moment_matrix @ filters @ self.moment_matrix.T
+        matrix = moment_matrix().to(filters.device)
+        moments = matrix @ filters @ matrix.T
         wanted = torch.eye(ORDER**2, dtype=torch.float64, device=filters.device).view(-1, 1, ORDER, ORDER)
         return ((moments - wanted) ** 2).mean((0, 2, 3)).sum().to(weight.dtype)
 

@@ -62,27 +62,35 @@ class PredNet(Baseline):
         dims = [shape.channels, *(self.wide(32) * 2**i for i in range(self.deep(4)))]
         self.layers = nn.ModuleList(Layer(*pair) for pair in zip(dims, [*dims[1:], 0], strict=True))
 
+    @property
+    def stack(self) -> list[Layer]:
+        """The layers, the lowest first."""
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
+
     def begin(self, frame: Tensor) -> State:
         """Zeros, for frames like this one (B, C, H, W)."""
         height, width = frame.shape[2:]
-        sizes = [(layer.dim, height // 2**i, width // 2**i) for i, layer in enumerate(self.layers)]
+        sizes = [(layer.dim, height // 2**i, width // 2**i) for i, layer in enumerate(self.stack)]
         zeros = [frame.new_zeros((len(frame), *size)) for size in sizes]
         return State(zeros, zeros, [torch.cat((zero, zero), 1) for zero in zeros])
 
     def foresee(self, state: State) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """From the top down: the representations, the cells, and the frame (B, C, H, W) that they predict."""
-        r, c, above = [], [], []
-        for layer, *of_layer in reversed(list(zip(self.layers, state.r, state.c, state.error, strict=True))):
+        r: list[Tensor] = []
+        c: list[Tensor] = []
+        above: list[Tensor] = []
+        for layer, *of_layer in reversed(list(zip(self.stack, state.r, state.c, state.error, strict=True))):
             representation, cell = layer.represent(torch.cat((of_layer[0], of_layer[2], *above), 1), of_layer[1])
             above = [F.interpolate(representation, scale_factor=2)]
             r.insert(0, representation)
             c.insert(0, cell)
-        return r, c, F.relu(self.layers[0].prediction(r[0])).clamp(max=1)
+        return r, c, F.relu(self.stack[0].prediction(r[0])).clamp(max=1)
 
     def notice(self, frame: Tensor, foreseen: Tensor, r: list[Tensor]) -> list[Tensor]:
         """From the bottom up, what was there and was not foreseen: errors (B, 2C, H, W)."""
-        seen, predicted, errors = frame, foreseen, []
-        for layer, representation in zip(self.layers, r, strict=True):
+        seen, predicted = frame, foreseen
+        errors: list[Tensor] = []
+        for layer, representation in zip(self.stack, r, strict=True):
             if errors:
                 predicted = F.relu(layer.prediction(representation))
             errors.append(torch.cat((F.relu(predicted - seen), F.relu(seen - predicted)), 1))

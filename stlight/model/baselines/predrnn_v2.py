@@ -24,7 +24,7 @@ class PredRNNV2(PredRNN):
         self.adapter = conv(self.hidden_dim, self.hidden_dim, 1)
 
     def truth_probabilities(self, moment: Moment) -> tuple[float, float]:
-        """Reverse scheduled sampling: half of the frames at first; from halfway on the context ever more, the rest ever less."""
+        """Reverse scheduled sampling: half of the frames at first; from halfway on ever more of the context, less after it."""
         half, decay = moment.sampling_steps / 2, moment.sampling_steps / 10
         past = moment.step - half
         if past < 0:

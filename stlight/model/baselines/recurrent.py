@@ -43,7 +43,8 @@ class Recurrent(Baseline):
         given (steps, B), on the CPU: where a step is given the clip's frame; elsewhere it goes on from its own prediction.
         """
         frames = F.pixel_unshuffle(clip, self.patch_size)
-        state, states, predicted = self.begin(frames[:, 0]), [], []
+        state, states = self.begin(frames[:, 0]), []
+        predicted: list[Tensor] = []
         for t, is_given in enumerate(given):
             if is_given.all():
                 frame = frames[:, t]

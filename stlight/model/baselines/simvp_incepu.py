@@ -74,9 +74,7 @@ class SimVP(Baseline):
         super().__init__(shape, width=width, depth=depth)
         hidden_dim = self.wide(512, multiple=16)
         code = hidden_dim // 8
-        self.encoder = nn.ModuleList(
-            ConvBlock(shape.channels if i == 0 else code, code, halve=i % 2 == 1) for i in range(4)
-        )
+        self.encoder = nn.ModuleList(ConvBlock(shape.channels if i == 0 else code, code, halve=i % 2 == 1) for i in range(4))
         self.decoder = nn.ModuleList(ConvBlock(code, code, double=i % 2 == 0) for i in range(4))
         self.readout = nn.Conv2d(code, shape.channels, 1)
         self.translator = self.build_translator(shape.context_frames * code, hidden_dim, self.deep(8))
