@@ -20,6 +20,7 @@ from stlight.analysis.aggregate import (
 )
 from stlight.analysis.words import METRIC_LABELS, axis_text, field_label, is_higher_better, number
 from stlight.claims import COUNTED_METRICS
+from stlight.config import OURS
 from stlight.experiments import Experiment, Scale
 from stlight.files import write_atomically
 from stlight.records import RunRecord
@@ -200,6 +201,16 @@ def table_notes(experiment: Experiment, scale: Scale, table: pd.DataFrame, folde
     ]
     for floor in noise_floor(experiment, table):
         notes.append(f"{_floor_words(floor)} Cells that cannot be told from the best are marked ≈.")
+    if experiment.share_of_epochs < 1:
+        notes.append(
+            f"At this scale its runs are trained for {experiment.share_of_epochs:.3g} of the epochs that it states, all rows"
+            " alike: recurrent models of this size take many times longer than STLight's."
+        )
+    if scale.name != "paper" and any(variant.config.model.model != OURS for variant in experiment.variants):
+        notes.append(
+            "Other models are reduced in the proportion in which STLight is, in width and in depth; scheduled sampling falls"
+            " over the same share of the steps."
+        )
     if scale.name != "paper":
         notes.append("Axes are in the paper's units; a smaller scale translates them, so compare shapes, not digits.")
     if "stand-in" in sources:

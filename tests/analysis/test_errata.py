@@ -18,9 +18,10 @@ from stlight import STLight
 from stlight.analysis.claims import ledger
 from stlight.analysis.errata import Printed, as_markdown, different_results, errata, stated
 from stlight.claims import cells_of
-from stlight.config import DATASETS, DEFAULTS, ModelConfig
+from stlight.config import BASELINES, DATASETS, DEFAULTS, OURS, ClipShape, ModelConfig
 from stlight.experiment_files import ExperimentError
 from stlight.experiments import Plan
+from stlight.model import Moment, build_model
 from stlight.model.complexity import complexity
 from stlight.model.stlight import patch_encoder
 
@@ -384,8 +385,43 @@ def test_flops_cannot_be_as_few_as_parameters(paper, found):
         assert f"{counts['flops'] / 1e9:.1f}G" == number
         assert number in erratum.should
         assert counts["flops"] > 1000 * counts["parameters"]["total"]
-    right = printing(paper, "table2_openstl", with_value(None, "flops", "33.5G"))
+    right = printing(paper, "table2_openstl", with_value(OURS, "flops", "33.5G"))
     assert not ids_of(right, "flops_are_parameters")
+
+
+@shows("prednet_flops_of_colour_frames")
+def test_prednets_flops_are_those_of_colour_frames():
+    mmnist = DATASETS["mmnist"]
+    counts = {c: complexity(ModelConfig(model="PredNet"), mmnist._replace(channels=c)) for c in (1, 3)}
+    assert [f"{counts[c]['flops'] / 1e9:.1f}G" for c in (1, 3)] == ["8.4G", "8.6G"]
+    assert f"{counts[1]['rollout_flops'] / 1e9:.1f}G" == "16.8G"
+    assert f"{counts[3]['parameters']['total'] / 1e6:.1f}M" == "12.5M"
+
+
+@shows("parameters_that_nothing_uses", "parameters_cut_off")
+def test_some_parameters_of_table_2_are_used_by_nothing_and_two_are_cut_off():
+    used, counted = {}, {}
+    for name in BASELINES:
+        # One layer's worth of time is enough to see which weights get a gradient; E3D-LSTM's memory begins at zero.
+        shape = ClipShape(2, 2, 1, 16, 16)
+        small = build_model(ModelConfig(model=name, baseline_width=1 / 16), shape)
+        clip = torch.rand(1, 4, 1, 16, 16)
+        small.training_loss(clip[:, :2], clip[:, 2:], Moment.at(9, 1, seed=0)).backward()
+        idle = {key for key, parameter in small.named_parameters() if parameter.grad is None}
+        assert all("unused" in key for key in idle)
+        with torch.device("meta"):
+            whole = dict(build_model(ModelConfig(model=name), DATASETS["mmnist"]).named_parameters())
+        counted[name] = sum(p.numel() for p in whole.values()) / 1e6
+        used[name] = sum(p.numel() for key, p in whole.items() if key not in idle) / 1e6
+    spare = {name: round(counted[name] - used[name], 4) for name in used if counted[name] != used[name]}
+    assert spare.keys() == {"ConvLSTM-S", "PredRNN++", "MIM", "MAU"}
+    assert [round(spare[name], 1) for name in ("ConvLSTM-S", "PredRNN++", "MIM")] == [3.4, 3.3, 0.1]
+    assert round(1000 * spare["MAU"]) == 8
+    assert (round(used["ConvLSTM-S"], 1), round(used["PredRNN++"], 1)) == (11.7, 35.3)
+    rounded = {name: f"{number:.1f}M" for name, number in counted.items()}
+    printed = {row[0]: row[1] for row in quoted_tables()["Table 2"][1:] if row[0] in counted}
+    assert {name for name in counted if rounded[name] != printed[name]} == {"ConvLSTM-S", "E3D-LSTM"}
+    assert (rounded["ConvLSTM-S"], rounded["E3D-LSTM"]) == ("15.1M", "51.3M")
 
 
 QUOTED = {
@@ -417,7 +453,7 @@ def test_exactly_these_quoted_numbers_are_not_their_sources(paper, found):
 def test_every_quoted_cell_of_table_2_is_compared(paper):
     def wrong(entries):
         metrics = ("num_params", "flops", "mse", "mae", "ssim")
-        return [e | {m: f"9{e[m]}" for m in metrics} if "model" in e else e for e in entries]
+        return [e | {m: f"9{e[m]}" for m in metrics} if e.get("model", OURS) != OURS else e for e in entries]
 
     cells = {
         f"quoted_table2_openstl_{row[0]}_{metric}"
