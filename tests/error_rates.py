@@ -51,7 +51,7 @@ class Case:
         # The published number of each cell is the scale that margins are stated in.
         cells = [Cell(str(i), {"x": i}, SimpleNamespace(dataset="d"), {"mse": "100.0"}) for i in range(len(means))]
         paired = seeds_move_together(list(values))
-        experiment = SimpleNamespace(published=[], axes=["x"])
+        experiment = SimpleNamespace(quoted=[], axes=["x"])
         tests = {
             c.id: build_test(experiment, c, cells, lambda cell, _: values[cell.place["x"]], lambda *_: paired)
             for c in self.claims

@@ -154,7 +154,7 @@ def test_wrong_experiments_are_answered_before_anything_starts(repository, tmp_p
 def test_the_paper_s_graph_has_the_supplement_s_runs(tmp_path):
     output = snakemake("--config", "scale=paper", "-n", cwd=tmp_path, snakefile=REPOSITORY / "Snakefile")
     jobs = counts(output)
-    assert jobs["train"] == 71
+    assert jobs["train"] == 83
     assert jobs["analyse"] + jobs["analyse_counts"] == 9
 
 
@@ -201,7 +201,7 @@ def test_status_shows_every_run(repository, finished):
     assert re.search(r"mmnist/k1=5/seed0 +done", done.stdout)
     assert re.search(r"scale smoke: (\d+) runs: \1 done", done.stdout)
     elsewhere = run_cli("status", "--scale", "demo", cwd=finished)
-    assert "71 runs: 71 waiting" in elsewhere.stdout
+    assert "83 runs: 83 waiting" in elsewhere.stdout
 
 
 def test_verbs_answer_mistakes_in_one_line(finished):

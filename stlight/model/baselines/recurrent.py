@@ -60,7 +60,7 @@ class Recurrent(Baseline):
     def predict(self, context: Tensor) -> Tensor:
         """(B, T, C, H, W) → (B, T', C, H, W)."""
         num_context, horizon = self.shape.context_frames, self.shape.horizon_frames
-        given = torch.arange(num_context + horizon - 1).lt(num_context)[:, None].expand(-1, len(context))
+        given = torch.arange(num_context + horizon - 1, device="cpu").lt(num_context)[:, None].expand(-1, len(context))
         return self.unroll(context, given)[0][:, -horizon:]
 
     def truth_probabilities(self, moment: Moment) -> tuple[float, float]:
