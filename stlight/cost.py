@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from statistics import median
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from tqdm import tqdm
 
-from stlight.config import OURS, RunConfig
+from stlight.config import OURS, ClipShape, ModelConfig, RunConfig
 from stlight.experiments import Experiment, Plan
 from stlight.kernels import using
 from stlight.model import Moment, build_model
@@ -28,6 +29,10 @@ BYTES_OF_A_PROCESS = 400 * 2**20
 
 # On a CPU, a step of more multiply-adds than this is not timed in full: one clip is, at two depths, and the rest follows.
 _LONG_STEP = 2e10
+
+
+# A model of fewer weights is run to count its multiply-adds.
+_FEW_WEIGHTS = 10**6
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ def _estimated_memory(config: RunConfig) -> float:
         weights = sum(p.numel() for p in build_model(config.model, config.clip_shape).parameters())
     shape, model = config.clip_shape, config.model
     if model.model != OURS:
-        return BYTES_OF_A_PROCESS + 16.0 * weights + _saved_by_a_clip(config) * config.training.batch_size
+        return BYTES_OF_A_PROCESS + 16.0 * weights + _saved_by_a_clip(model, shape) * config.training.batch_size
     patches = config.training.batch_size * shape.height * shape.width // model.patch_size**2
     return BYTES_OF_A_PROCESS + 4.0 * (4 * weights + 5 * model.depth * model.hidden_dim * patches)
 
@@ -145,9 +150,16 @@ def _timed(config: RunConfig, device: torch.device) -> Cost:
 
 
 def _forward_flops(config: RunConfig) -> int:
+    return _flops_of(config.model, config.clip_shape)
+
+
+@cache
+def _flops_of(config: ModelConfig, shape: ClipShape) -> int:
     with torch.device("meta"):
-        model = build_model(config.model, config.clip_shape)
-    return count_flops(model, config.clip_shape)
+        model = build_model(config, shape)
+    # Without computing anything, which takes longer for what is small.
+    small = sum(p.numel() for p in model.parameters()) < _FEW_WEIGHTS
+    return count_flops(model.to_empty(device="cpu") if small else model, shape)
 
 
 def _with_depth(config: RunConfig, depth: int) -> RunConfig:
@@ -183,14 +195,14 @@ def _measured(config: RunConfig, device: torch.device, clips: int, repeats: int 
     return Cost(seconds, evaluation, BYTES_OF_A_PROCESS + 16 * weights + saved)
 
 
-def _saved_by_a_clip(config: RunConfig) -> int:
+@cache
+def _saved_by_a_clip(config: ModelConfig, shape: ClipShape) -> int:
     """What the backward pass of a baseline keeps for one clip, told without computing it."""
-    shape = config.clip_shape
     frames = (shape.channels, shape.height, shape.width)
     with torch.device("meta"):
-        model = build_model(config.model, shape).train()
+        model = build_model(config, shape).train()
         context, target = (torch.zeros((1, n, *frames)) for n in (shape.context_frames, shape.horizon_frames))
-    moment = Moment.at(config.training.sampling_steps, config.training.sampling_steps, seed=0)
+    moment = Moment.at(step=1, sampling_steps=1, seed=0)
     return _saved_bytes(lambda: model.training_loss(context, target, moment))
 
 

@@ -336,6 +336,9 @@ def _costs_and_values(experiment: Experiment, dataset: str, table: pd.DataFrame,
         of_place = dict(zip(places, place, strict=True))
         row = {"model": of_place["model"], "y": of_metric.get(experiment.figure["y"])}
         row |= {cost: of_metric.get(cost) for cost in _COSTS}
+        if source == "published" and row["flops"] == row["num_params"]:
+            # A misprint (errata), which would be the front all by itself.
+            row["flops"] = None
         for variant in experiment.variants if source == "measured" else ():
             if variant.dataset == dataset and variant.axes.items() <= of_place.items():
                 seconds = values_by_seed(experiment, variant, "seconds", records, folder)

@@ -21,7 +21,7 @@ from stlight.training.memory import out_of_memory
 
 # Rounds go on until there are so many of them, or so many seconds are over; there are never fewer than the least.
 _ROUNDS = (3, 20)
-_SECONDS = 15.0
+_SECONDS = 8.0
 # A turn is several calls where one is shorter than this: a clock and a cold cache say little of a millisecond.
 _SECONDS_OF_A_TURN = 0.01
 

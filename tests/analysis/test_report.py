@@ -131,7 +131,7 @@ def test_the_files_beside_it(folder, demo):
 
 def test_nothing_there_yet_is_a_page_too(paper, tmp_path):
     text = write(paper, tmp_path)
-    assert "0 of 83 runs are there" in text
+    assert "0 of 82 runs are there" in text
     assert "The figure waits" in text
 
 

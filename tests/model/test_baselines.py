@@ -290,7 +290,7 @@ def test_moments_of_filters_are_derivatives():
     wanted = torch.linalg.inv(matrix)
     filters = [torch.outer(wanted[:, i], wanted[:, j]) for i in range(7) for j in range(7)]
     model.physical.derivatives.weight.data = torch.stack(filters)[:, None].repeat(1, 4, 1, 1).float()
-    assert float(model.moment_loss()) == pytest.approx(0, abs=1e-6)
+    assert model.moment_loss().item() == pytest.approx(0, abs=1e-6)
 
 
 def test_difference_divergence_worked_by_numpy(rng):
@@ -376,7 +376,7 @@ assert "torch" in sys.modules
 import stlight; print(stlight.__file__)
 from stlight.model import build_model
 from stlight.training.loop import take_step, flatten_weights
-config = load_plan(Path("workflow"), "demo").run("mmnist/model=Mean+1+epochs=100/seed0")
+config = load_plan(Path("workflow"), "demo").run("mmnist/model=Mean+1+epochs=50/seed0")
 model = build_model(config.model, config.clip_shape)
 optimizer = torch.optim.Adam([flatten_weights(model)])
 print(float(take_step(model, optimizer, torch.rand(2, 20, 1, 64, 64), 10, config.training)) < 1)
