@@ -134,7 +134,7 @@ class Variant:
 
     dataset: str
     name: str
-    """Short, unique within its data set, the same at every scale."""
+    """Short, unique within its data set, the same at every scale at which it is trained for as many epochs as it states."""
     axes: dict[str, Any]
     """Its place on the experiment's axes, in the paper's units."""
     paper: RunConfig
@@ -365,13 +365,12 @@ def _variant(
     if dataset in own:
         of_dataset["own_shape"] = ClipShape(*(own[dataset][name] for name in ClipShape._fields))
         of_dataset |= {name: own[dataset][name] for name in CLIP_COUNTS}
-    as_stated = RunConfig.from_fields(protocol | stated | of_dataset)
-    epochs = max(1, round(as_stated.training.num_epochs * share_of_epochs))
-    paper = RunConfig.from_fields(protocol | stated | of_dataset | {"num_epochs": epochs})
-    paper_fields, stated_fields = _flat(paper), _flat(as_stated)
-    config = RunConfig.from_fields(scale.resolve(paper_fields))
+    paper = RunConfig.from_fields(protocol | stated | of_dataset)
+    stated_fields = _flat(paper)
+    trained = stated_fields | {"num_epochs": max(1, round(stated_fields["num_epochs"] * share_of_epochs))}
+    config = RunConfig.from_fields(scale.resolve(trained))
     usual = DEFAULTS | protocol
-    differing = {n: v for n, v in paper_fields.items() if v != usual[n] and n not in (*SCALE_FIELDS, "dataset")}
+    differing = {n: v for n, v in trained.items() if v != usual[n] and n not in (*SCALE_FIELDS, "dataset")}
     # No comma: Snakemake would cut the name there when it hands a job to a cluster.
     name = "+".join(f"{_SHORT.get(n, n)}={as_text(v)}" for n, v in differing.items()) or "stlight_l"
     return Variant(dataset=dataset, name=name, axes={n: stated_fields[n] for n in axes}, paper=paper, config=config)

@@ -9,7 +9,6 @@ from stlight.experiments import load_plan
 
 from .conftest import WORKFLOW
 
-
 # Multiply-adds of a prediction by each of Table 2's models, as counted.
 FLOPS = {
     "ConvLSTM-S": 56_790_351_872,

@@ -375,6 +375,17 @@ def test_load_run_gives_the_trained_model(recorded, tmp_path):
         with np.load(folder / "examples.npz") as examples, torch.no_grad():
             prediction = model(clip[:, :4]).clamp(0, 1).numpy()
             np.testing.assert_allclose(examples["prediction"] / 255, prediction, atol=0.5 / 255 + 1e-4)
+    baseline = RunConfig.from_fields(
+        {"model": "PredRNN.V2", "baseline_width": 1 / 32, "dataset": "taxibj", "source": "stand_in", "num_epochs": 1}
+        | {"batch_size": 1, "clips_per_epoch": 1, "validation_clips": 1, "test_clips": 3}
+    )
+    record = train_run("taxibj/baseline/seed0", baseline, tmp_path / "baseline", tmp_path)
+    assert record.device["kernels"] == "plain"
+    model = stlight.load_run(tmp_path / "baseline")
+    assert record.num_params == sum(p.numel() for p in model.parameters())
+    with np.load(tmp_path / "baseline" / "examples.npz") as examples, torch.no_grad():
+        prediction = model(clip[:, :4]).clamp(0, 1).numpy()
+        np.testing.assert_allclose(examples["prediction"] / 255, prediction, atol=0.5 / 255 + 1e-4)
     rolled_out = tiny(num_epochs=1, prediction="rollout", dataset="kth", clips_per_epoch=2, validation_clips=1, test_clips=1)
     train_run("kth/rollout/seed0", rolled_out, tmp_path / "run", tmp_path)
     assert stlight.load_run(tmp_path / "run")(torch.rand(1, 10, 1, 128, 128)).shape == (1, 20, 1, 128, 128)
