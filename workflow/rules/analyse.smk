@@ -9,6 +9,8 @@ rule count:
         f"{OUT}/logs/count/{{experiment}}.log",
     benchmark:
         f"{OUT}/benchmarks/count/{{experiment}}.tsv"
+    # The longest jobs of the small scales: not at the end, when a core is idle.
+    priority: 1
     conda:
         "../envs/stlight.yaml"
     resources:
@@ -30,8 +32,10 @@ rule measure:
         f"{OUT}/benchmarks/measure/{{experiment}}.tsv"
     conda:
         "../envs/stlight.yaml"
-    # All of them, so that nothing runs beside it; it computes in as many threads as a run is trained in by default.
+    # All of them, so that nothing runs beside it; it computes in as many threads as a run is trained in by default. Before
+    # the runs, for later it would have to wait until all cores are free.
     threads: all_cores()
+    priority: 2
     resources:
         gpu=1,
         gpu_percent=100,
