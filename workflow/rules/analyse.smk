@@ -30,12 +30,12 @@ rule measure:
         f"{OUT}/logs/measure/{{experiment}}.log",
     benchmark:
         f"{OUT}/benchmarks/measure/{{experiment}}.tsv"
+    priority: 2
     conda:
         "../envs/stlight.yaml"
     # All of them, so that nothing runs beside it; it computes in as many threads as a run is trained in by default. Before
     # the runs, for later it would have to wait until all cores are free.
     threads: all_cores()
-    priority: 2
     resources:
         gpu=1,
         gpu_percent=100,
