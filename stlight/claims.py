@@ -25,7 +25,8 @@ COUNTED_METRICS = {"num_params", "flops", "rollout_flops"}
 """Metrics that are counted, not trained for."""
 
 Place = dict[str, Any]
-"""Axis values, each one or a list of them; for `model` also one that is quoted, or `others`, all but ours."""
+"""Axis values, each one or a list of them; for `model` also one that is quoted, or `others`: all but ours,
+and where the paper prints numbers of some, these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,17 +135,19 @@ def with_metrics(claim: Claim, cells: Iterable[Cell]) -> list[Cell]:
 
 def select(cells: Iterable[Cell], places: Place | list[Place]) -> list[Cell]:
     """The cells at any of the places, in their order. A place that names no model speaks of our own variants."""
-    wanted = places if isinstance(places, list) else [places]
-    return [cell for cell in cells if any(_is_at(cell, place) for place in wanted)]
+    wanted, cells = places if isinstance(places, list) else [places], list(cells)
+    # The paper's sentences speak of the others that it has: not of a model that was added since.
+    has_numbers = any(cell.printed for cell in cells if cell.place.get("model") != OURS)
+    return [cell for cell in cells if any(_is_at(cell, place, has_numbers) for place in wanted)]
 
 
-def _is_at(cell: Cell, place: Place) -> bool:
+def _is_at(cell: Cell, place: Place, only_printed: bool) -> bool:
     if "model" not in place and cell.quoted:
         return False
     for key, value in place.items():
         values = value if isinstance(value, list) else [value]
         if key == "model" and values == ["others"]:
-            if cell.place.get("model") == OURS:
+            if cell.place.get("model") == OURS or (only_printed and not cell.printed):
                 return False
         elif cell.place.get(key) not in values:
             return False

@@ -74,20 +74,37 @@ class Architecture(NamedTuple):
 
 def _find_baselines() -> dict[str, Architecture]:
     """By name, from the classes' constants: read and not imported, for they need torch, and plans are made without."""
-    found = {}
+    classes: dict[str, tuple[str, dict[str, Any], list[str]]] = {}
     for path in sorted((Path(__file__).parent / "model" / "baselines").glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef):
-                constants = {
-                    statement.targets[0].id: statement.value.value
-                    for statement in node.body
-                    if isinstance(statement, ast.Assign)
-                    and isinstance(statement.targets[0], ast.Name)
-                    and isinstance(statement.value, ast.Constant)
-                }
-                if "name" in constants:
-                    found[str(constants["name"])] = Architecture(path.stem, int(str(constants.get("frame_multiple", 4))))
+                bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+                classes[node.name] = (path.stem, _constants(node), bases)
+
+    def inherited(name: str, constant: str) -> Any:
+        """Of a class or the nearest one that it is made from; None where there is none, or it is no `Baseline`."""
+        _, constants, bases = classes.get(name, ("", {}, []))
+        values = (inherited(base, constant) for base in bases)
+        return constants.get(constant, next((value for value in values if value is not None), None))
+
+    found = {}
+    for name, (module, constants, _) in classes.items():
+        # All that are made from `Baseline` have this one.
+        multiple = inherited(name, "frame_multiple")
+        if "name" in constants and multiple is not None:
+            found[str(constants["name"])] = Architecture(module, int(multiple))
     return found
+
+
+def _constants(node: ast.ClassDef) -> dict[str, Any]:
+    """What a class states as `name = value`, annotated or not."""
+    constants = {}
+    for statement in node.body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        value = getattr(statement, "value", None)
+        if isinstance(targets[0], ast.Name) and isinstance(value, ast.Constant):
+            constants[targets[0].id] = value.value
+    return constants
 
 
 BASELINES = _find_baselines()
@@ -286,7 +303,7 @@ class TrainingConfig(_Section):
     """Only algorithms on a CUDA device that give the same to the bit every time, at a cost; a CPU's always do."""
     accumulation_steps: int = Field(default=1, ge=1)
     """Equal parts that a batch is computed in, one after the other, adding up their gradients; BatchNorm's statistics are
-    those of each part. Must divide batch_size."""
+    those of each part, and scheduled sampling draws for each. Must divide batch_size."""
     out_of_memory: Literal["stop", "split"] = "stop"
     """split: a run that does not fit starts anew with batches in more parts; the record says in how many."""
 

@@ -91,12 +91,16 @@ class Scale:
     max_seeds: int | None
     """No experiment gets more seeds than this."""
 
-    def resolve(self, paper_fields: dict[str, Any]) -> dict[str, Any]:
-        """Fields in the paper's units → fields as they are run at this scale."""
+    def resolve(self, paper_fields: dict[str, Any], share_of_epochs: float = 1.0) -> dict[str, Any]:
+        """Fields in the paper's units → fields as they are run at this scale, for a share of the epochs."""
         dataset, ours = paper_fields["dataset"], paper_fields["model"] == OURS
-        fields = {name: self._in_proportion(name, value) for name, value in paper_fields.items()}
+        epochs = max(1, round(paper_fields["num_epochs"] * share_of_epochs))
+        fields = {name: self._in_proportion(name, value) for name, value in (paper_fields | {"num_epochs": epochs}).items()}
         fields |= {name: paper_fields[name] for name in (_OF_BASELINES if ours else _OF_STLIGHT)}
-        fields["sampling_steps"] = max(1, round(paper_fields["sampling_steps"] * self._share_of_steps()))
+        if not ours:
+            # The same share of the run's steps as the paper's.
+            share = fields["num_epochs"] / paper_fields["num_epochs"] * self._steps_per_epoch() / _steps_per_epoch(DEFAULTS)
+            fields["sampling_steps"] = max(1, round(paper_fields["sampling_steps"] * share))
         compute = self.compute if ours else {n: v for n, v in self.compute.items() if n not in ("kernels", "cuda_graphs")}
         fields |= {name: value for name, value in compute.items() if paper_fields[name] == DEFAULTS[name]}
         patch_area = fields["patch_size"] ** 2
@@ -109,12 +113,9 @@ class Scale:
             return fields | self.data[dataset]
         return fields | {name: min(fields[name], self.own.get(name, fields[name])) for name in CLIP_COUNTS}
 
-    def _share_of_steps(self) -> float:
-        """Steps of the base run at this scale for one of the paper's."""
-        steps = {}
-        for name, base in (("paper", DEFAULTS), ("here", {**DEFAULTS, **self.data.get("mmnist", {}), **self.base})):
-            steps[name] = base["num_epochs"] * base["clips_per_epoch"] / base["batch_size"]
-        return float(steps["here"] / steps["paper"])
+    def _steps_per_epoch(self) -> float:
+        """Of the base run."""
+        return _steps_per_epoch(DEFAULTS | self.data.get("mmnist", {}) | self.base)
 
     def _in_proportion(self, name: str, value: Any) -> Any:
         base = _FOLLOWS.get(name, name)
@@ -367,13 +368,17 @@ def _variant(
         of_dataset |= {name: own[dataset][name] for name in CLIP_COUNTS}
     paper = RunConfig.from_fields(protocol | stated | of_dataset)
     stated_fields = _flat(paper)
+    config = RunConfig.from_fields(scale.resolve(stated_fields, share_of_epochs))
     trained = stated_fields | {"num_epochs": max(1, round(stated_fields["num_epochs"] * share_of_epochs))}
-    config = RunConfig.from_fields(scale.resolve(trained))
     usual = DEFAULTS | protocol
     differing = {n: v for n, v in trained.items() if v != usual[n] and n not in (*SCALE_FIELDS, "dataset")}
     # No comma: Snakemake would cut the name there when it hands a job to a cluster.
     name = "+".join(f"{_SHORT.get(n, n)}={as_text(v)}" for n, v in differing.items()) or "stlight_l"
     return Variant(dataset=dataset, name=name, axes={n: stated_fields[n] for n in axes}, paper=paper, config=config)
+
+
+def _steps_per_epoch(fields: dict[str, Any]) -> float:
+    return float(fields["clips_per_epoch"] / fields["batch_size"])
 
 
 def _flat(config: RunConfig) -> dict[str, Any]:

@@ -165,6 +165,16 @@ def test_a_scale_says_how_runs_compute_where_an_experiment_does_not(workflow):
         load_plan(workflow, "demo")
 
 
+def test_scheduled_sampling_takes_the_same_share_of_a_run_at_every_scale(paper):
+    for scale in ("demo", "small", "paper"):
+        runs = load_plan(WORKFLOW, scale).runs
+        of_baselines = [c for c in runs.values() if c.model.model != OURS]
+        assert of_baselines
+        for config in of_baselines:
+            steps = config.training.num_epochs * config.steps_per_epoch
+            assert config.training.sampling_steps / steps == pytest.approx(50_000 / 1_250_000, rel=0.02)
+
+
 def test_held_values_do_not_follow(demo):
     assert {c.model.k1 for c in demo.runs.values()} == {3, 5, 7, 9, 11}
     assert {c.training.final_div_factor for c in demo.runs.values()} == {1000, 3000, 10000}

@@ -205,7 +205,7 @@ class _Measured:
             return f"no number is quoted for {quoted[0].label}" if quoted else ""
         if quoted_names := list(dict.fromkeys(c.label for c in cells if c.quoted)):
             names = ", ".join(quoted_names[:3]) + (" and others" if len(quoted_names) > 3 else "")
-            return f"{names}: quoted, not trained in this suite; a single number of another training is nothing to test against"
+            return f"{names}: quoted, not trained for this item; a single number of another training is nothing to test against"
         runs = {c.variant.run_name(seed) for c in cells for seed in range(self.experiment.seeds)}
         if waiting := {run: why for run, why in self.missing.items() if run in runs}:
             run, why = next(iter(waiting.items()))

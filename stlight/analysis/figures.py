@@ -270,7 +270,7 @@ def _scatter(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figur
     return figure
 
 
-# What a model costs, for the panels of a trade-off: counted and printed, or recorded with its training.
+# What a model costs, for the panels of a trade-off. Time is that of an epoch, measured side by side, where the item has it.
 _COSTS = {"num_params": "parameters", "flops": "FLOPs", "seconds": "seconds of training"}
 
 
@@ -288,7 +288,10 @@ def _tradeoff(experiment: Experiment, table: pd.DataFrame, folder: Path) -> Figu
                 continue
             front = pareto_front(shown[cost].to_numpy(), shown["y"].to_numpy(), is_higher_better(y))
             _draw_tradeoff(ax, shown[cost], shown["y"], shown["model"], front)
-            size = "" if source == "published" else " at this scale" if cost == "seconds" else " at the paper's size"
+            size = "" if source == "published" else " at this scale"
+            name = (
+                "seconds of an epoch's steps" if cost == "seconds" and "epoch_seconds" in experiment.metrics[dataset] else name
+            )
             place = f"{dataset}, {source}" if len(datasets) > 1 else source
             ax.set(title=f"{place}: {METRIC_LABELS[y]} against {name}", xlabel=f"{name}{size}", ylabel=METRIC_LABELS[y])
             _few_numbers(ax.xaxis, shown[cost], cost)
@@ -341,8 +344,11 @@ def _costs_and_values(experiment: Experiment, dataset: str, table: pd.DataFrame,
             row["flops"] = None
         for variant in experiment.variants if source == "measured" else ():
             if variant.dataset == dataset and variant.axes.items() <= of_place.items():
+                # Of the models whose metric it is: at a smaller scale they are not of the paper's size.
+                ran = [records[n] for seed in range(experiment.seeds) if (n := variant.run_name(seed)) in records]
+                row |= {cost: np.mean([getattr(r, cost) for r in ran]) if ran else None for cost in ("num_params", "flops")}
                 seconds = values_by_seed(experiment, variant, "seconds", records, folder)
-                row["seconds"] = np.mean(seconds) if seconds else None
+                row["seconds"] = of_metric.get("epoch_seconds", np.mean(seconds) if seconds else None)
         rows.append(row)
     return pd.DataFrame(rows, columns=["model", "y", *_COSTS]).astype(dict.fromkeys(["y", *_COSTS], float))
 

@@ -208,8 +208,8 @@ def table_notes(experiment: Experiment, scale: Scale, table: pd.DataFrame, folde
         )
     if scale.name != "paper" and any(variant.config.model.model != OURS for variant in experiment.variants):
         notes.append(
-            "Other models are reduced in the proportion in which STLight is, in width and in depth; scheduled sampling falls"
-            " over the same share of the steps."
+            "Other models are reduced in the proportion in which STLight is, to no fewer than four channels and one layer;"
+            " scheduled sampling falls over the same share of a run's steps."
         )
     if scale.name != "paper":
         notes.append("Axes are in the paper's units; a smaller scale translates them, so compare shapes, not digits.")

@@ -164,7 +164,7 @@ def take_step(
     `moment` says which step of the training it is, by default the first.
 
     The batch is computed in so many equal parts one after the other. The loss and its gradients are those of the whole batch;
-    BatchNorm takes the statistics of each part.
+    BatchNorm takes the statistics of each part, and scheduled sampling draws for each.
     """
     # Kept and filled with zeros, for the gradients are views of one tensor.
     optimizer.zero_grad(set_to_none=False)

@@ -269,7 +269,7 @@ def test_other_models_are_quoted_not_measured(plan_of, tmp_path):
     record(plan, tmp_path, [around(80), around(70), around(60)])
     both = [f for f in ledger(plan, tmp_path) if f.experiment == "mine"]
     assert [f.verdict for f in both] == ["reproduced", "untested"]
-    assert "Other: quoted, not trained in this suite" in both[1].why
+    assert "Other: quoted, not trained for this item" in both[1].why
 
 
 def test_counts_are_exact(paper, tmp_path):

@@ -344,12 +344,16 @@ def test_frames_that_cannot_be_divided_are_refused(name, side):
 
 TWELFTH = '''
 """The mean of the context."""
+from typing import ClassVar
 import torch
 from torch import nn
 from stlight.model.baselines.baseline import Baseline
 
+class NoModel(nn.Module):
+    name = "Nothing"
+
 class Mean(Baseline):
-    name = "Mean+1"
+    name: ClassVar[str] = "Mean+1"
     frame_multiple = 2
 
     def __init__(self, shape, *, width=1.0, depth=1.0):
@@ -376,7 +380,14 @@ assert "torch" in sys.modules
 import stlight; print(stlight.__file__)
 from stlight.model import build_model
 from stlight.training.loop import take_step, flatten_weights
-config = load_plan(Path("workflow"), "demo").run("mmnist/model=Mean+1+epochs=50/seed0")
+plan = load_plan(Path("workflow"), "demo")
+config = plan.run("mmnist/model=Mean+1+epochs=50/seed0")
+from stlight.config import BASELINES
+assert BASELINES["Mean+1"].frame_multiple == 2 and "Nothing" not in BASELINES
+# What the paper says is of its own rows.
+from stlight.analysis.claims import on_published
+table_2 = plan.experiments["table2_openstl"]
+print(*[on_published(table_2, claim, {}).verdict for claim in table_2.claims[:4]])
 model = build_model(config.model, config.clip_shape)
 optimizer = torch.optim.Adam([flatten_weights(model)])
 print(float(take_step(model, optimizer, torch.rand(2, 20, 1, 64, 64), 10, config.training)) < 1)
@@ -385,4 +396,5 @@ print(float(take_step(model, optimizer, torch.rand(2, 20, 1, 64, 64), 10, config
     answer = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
-    assert answer.stdout.split() == [str(tmp_path / "stlight" / "__init__.py"), "True"], answer.stderr
+    verdicts = ["contradicted", "reproduced", "contradicted", "contradicted"]
+    assert answer.stdout.split() == [str(tmp_path / "stlight" / "__init__.py"), *verdicts, "True"], answer.stderr

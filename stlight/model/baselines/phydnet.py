@@ -119,7 +119,7 @@ class PhyDNet(Baseline):
     def training_loss(self, context: Tensor, target: Tensor, moment: Moment) -> Tensor:
         """The squared errors of all next frames, summed over time, and how far the filters' moments are from derivatives.
 
-        With a probability that falls by 0.003 an epoch all true frames are given, else those of the context.
+        With a probability that falls by 0.003 an epoch, of 625 steps, all true frames are given, else those of the context.
         """
         # The 50,000 steps of the benchmark's scheduled sampling are 80 of its epochs.
         epoch = math.floor(80 * moment.step / moment.sampling_steps)

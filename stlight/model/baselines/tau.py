@@ -24,7 +24,7 @@ class TemporalAttention(nn.Module):
         self.before = nn.Conv2d(dim, dim, 1)
         # A kernel of 21 × 21, as a small one and a dilated one.
         self.static = nn.Sequential(depthwise(dim, 5), depthwise(dim, 7, dilation=3), nn.Conv2d(dim, dim, 1))
-        squeezed = dim // max(dim // 16, 4)
+        squeezed = max(1, dim // max(dim // 16, 4))
         self.dynamic = nn.Sequential(
             nn.Linear(dim, squeezed, bias=False), nn.ReLU(), nn.Linear(squeezed, dim, bias=False), nn.Sigmoid()
         )
