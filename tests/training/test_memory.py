@@ -67,11 +67,11 @@ def short_of_memory(monkeypatch, clips_that_fit, first_step=1):
     """Steps fail, as a device's do, whose parts hold more clips than fit."""
     original, steps = loop.take_step, []
 
-    def take_step(model, optimizer, clip, num_context, recipe, accumulation_steps=1):
+    def take_step(model, optimizer, clip, num_context, recipe, accumulation_steps=1, moment=None):
         steps.append(accumulation_steps)
         if len(steps) >= first_step and len(clip) / accumulation_steps > clips_that_fit:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return original(model, optimizer, clip, num_context, recipe, accumulation_steps)
+        return original(model, optimizer, clip, num_context, recipe, accumulation_steps, moment)
 
     monkeypatch.setattr(loop, "take_step", take_step)
     return steps
