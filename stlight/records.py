@@ -52,7 +52,7 @@ class RunRecord(BaseModel):
     num_params: int
     """Learnable parameters."""
     flops: int
-    """Multiply-adds in the convolutions of one forward pass of one clip."""
+    """Multiply-adds of the convolutions and products that predict one clip, at the size that ran."""
     seconds: dict[str, float]
     """Wall time in all, and of training and evaluation."""
     device: dict[str, Any]

@@ -213,6 +213,14 @@ def aggregate(experiment: Experiment, folder: Path) -> pd.DataFrame:
     counted = any(metric in COUNTED_METRICS for names in experiment.metrics.values() for metric in names)
     counts = counts_there(experiment, folder) if counted else {}
     records, speeds = load_records(experiment, folder), speeds_there(experiment, folder)
+
+    def cell(variant: Variant, metric: str) -> dict[str, Any]:
+        if metric in COUNTED_METRICS:
+            return _found(_count(counts, variant, metric), "counted")
+        if metric in SPEED_METRICS:
+            return _found(_speed(speeds, variant, metric), "measured")
+        return _measure(experiment, variant, metric, records, folder)
+
     rows = []
     for variant in experiment.variants:
         for metric in experiment.metrics[variant.dataset]:
@@ -227,13 +235,7 @@ def aggregate(experiment: Experiment, folder: Path) -> pd.DataFrame:
                     "published": quantity(printed) if printed else math.nan,
                     "printed": printed,
                 }
-                | (
-                    _found(_count(counts, variant, metric), "counted")
-                    if metric in COUNTED_METRICS
-                    else _found(_speed(speeds, variant, metric), "measured")
-                    if metric in SPEED_METRICS
-                    else _measure(experiment, variant, metric, records, folder)
-                )
+                | cell(variant, metric)
             )
     for entry in experiment.quoted:
         rows += _quoted_rows(experiment, entry)

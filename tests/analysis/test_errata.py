@@ -403,7 +403,7 @@ def test_prednets_flops_are_those_of_colour_frames():
 def test_some_parameters_of_table_2_are_used_by_nothing_and_three_are_not_rounded():
     used, counted = {}, {}
     for name in BASELINES:
-        # One layer's worth of time is enough to see which weights get a gradient; E3D-LSTM's memory begins at zero.
+        # Which weights get a gradient, a few frames show.
         shape = ClipShape(2, 2, 1, 16, 16)
         small = build_model(ModelConfig(model=name, baseline_width=1 / 16), shape)
         clip = torch.rand(1, 4, 1, 16, 16)

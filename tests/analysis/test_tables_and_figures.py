@@ -225,7 +225,7 @@ def test_what_is_measured_side_by_side_says_where_and_of_which_size(demo, record
     assert row.count("(waiting)") == 4
     assert "Not there yet: " in text
     assert "python -m stlight measure table2_openstl." in text
-    assert "side by side" not in text
+    assert "side by side in one process" not in text
     found = {"config_hash": variant.config.hash, "epoch_seconds": 2.5, "clips_per_second": 40.0, "peak_memory": 3 * 2**20}
     speeds = {"device": {"type": "cuda", "name": "A GPU"}, "threads": 2, "rounds": 7}
     (tmp_path / "speed").mkdir()

@@ -258,7 +258,7 @@ def test_the_doctor_says_what_is_there_and_what_waits(published, site, tmp_path,
     assert main(["doctor", *options, "paper"]) == 1
     text = capsys.readouterr().out
     assert "dataset.npz is missing: python -m stlight fetch taxibj\n  stops 1 run at scale paper: table1_literature" in text
-    assert "stops 68 runs at scale paper: " in text
+    assert "stops 79 runs at scale paper: " in text
     assert "disk: about 60 MB to fetch and 5500 MB to prepare" in text
     assert main(["doctor", *options, "demo"]) == 0
     capsys.readouterr()

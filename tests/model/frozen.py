@@ -14,7 +14,7 @@ from stlight.config import ClipShape, ModelConfig
 from stlight.model.baselines import build_baseline
 
 SHAPE = ClipShape(4, 3, 1, 16, 32)
-# Both layers' worth of channels and layers, few enough for a small file.
+# Little enough for quick tests.
 WIDTH, DEPTH = 1 / 16, 3 / 4
 SAMPLING_STEPS = 10
 STEP = 10**6

@@ -112,7 +112,7 @@ def test_gradients_are_those_of_finite_differences(name):
     torch.manual_seed(0)
     model = small(name).double().eval()
     for parameter in model.parameters():
-        # None at zero or saturated; whole numbers of steps away from the kinks of ReLUs.
+        # None at zero, where peepholes and biases begin.
         parameter.data += 0.05 * torch.randn_like(parameter)
     context, target = parts(clip_of(SMALL).double())
     directions = [torch.randn_like(p) for p in model.parameters()]
@@ -233,7 +233,7 @@ def test_reverse_scheduled_sampling_rises_and_falls_as_the_benchmarks():
 
 @pytest.mark.parametrize("name", RECURRENT)
 def test_sampling_decides_what_a_step_is_given(name):
-    """With true frames only, later frames change the loss by more than as its targets; without, by nothing else."""
+    """True frames all the way at first, about half of them halfway, and none after the context in the end."""
     model, clip, given = small(name), clip_of(SMALL, batch=64), []
     unroll = model.unroll
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -79,15 +80,15 @@ class PhyDNet(Baseline):
         half, layers = d // 2, self.deep(3)
         self.physical = PhyCell(d)
         self.residual_dims = dims = [2 * d] * (layers - 1) + [d]
-        self.residual = nn.ModuleList(ConvLSTMCell(*pair) for pair in zip([d, *dims], dims, strict=False))
+        self.residual = nn.ModuleList(ConvLSTMCell(*pair) for pair in pairwise([d, *dims]))
         self.encoder = nn.Sequential(down(shape.channels, half, 2), down(half, half, 1), down(half, d, 2))
         self.encoder_physical, self.encoder_residual = (nn.Sequential(down(d, d, 1), down(d, d, 1)) for _ in range(2))
         self.decoder_physical, self.decoder_residual = (nn.Sequential(up(d, d, 1), up(d, d, 1)) for _ in range(2))
         readout = nn.ConvTranspose2d(half, shape.channels, 3, 2, 1, output_padding=1)
         self.decoder = nn.Sequential(up(d, half, 2), up(half, half, 1), readout)
 
-    def step(self, frame: Tensor, state: State | None) -> tuple[Tensor, Tensor, State]:
-        """A frame (B, C, H, W) and the state → the codes of both branches (B, D, H / 4, W / 4), and the next state."""
+    def step(self, frame: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """A frame (B, C, H, W) and the state, none at first → the next frame as predicted, and the next state."""
         code = self.encoder(frame)
         if state is None:
             states = [code.new_zeros((len(code), dim, *code.shape[2:])) for dim in self.residual_dims]
@@ -97,19 +98,16 @@ class PhyDNet(Baseline):
         for cell, (h, c) in zip(self.residual, state.residual, strict=True):
             x, c = cell(x, h, c)
             residual.append((x, c))
-        return self.decoder_physical(physical), self.decoder_residual(x), State(physical, residual)
-
-    def decode(self, code: Tensor) -> Tensor:
-        """A code (B, D, H / 4, W / 4) as a frame (B, C, H, W)."""
-        return torch.sigmoid(self.decoder(code))
+        both = self.decoder_physical(physical) + self.decoder_residual(x)
+        return torch.sigmoid(self.decoder(both)), State(physical, residual)
 
     def unroll(self, clip: Tensor, given: int) -> Tensor:
         """All next frames, the first `given` of them from the clip's own (B, T, C, H, W), the others each from the last."""
         state: State | None = None
         predicted: list[Tensor] = []
         for t in range(self.shape.context_frames + self.shape.horizon_frames - 1):
-            physical, residual, state = self.step(clip[:, t] if t < given else predicted[-1], state)
-            predicted.append(self.decode(physical + residual))
+            prediction, state = self.step(clip[:, t] if t < given else predicted[-1], state)
+            predicted.append(prediction)
         return torch.stack(predicted, 1)
 
     def predict(self, context: Tensor) -> Tensor:
