@@ -22,18 +22,19 @@ from skimage.metrics import structural_similarity
 from benchmarks.listing import Listing
 from benchmarks.timing import copy_bandwidth, in_turn, product_rate, step_limit
 from stlight import metrics
-from stlight.config import DATASETS, DataConfig, RunConfig
+from stlight.config import DataConfig, RunConfig
 from stlight.data import Clips, open_dataset
 from stlight.data.counter import integers, random_bits, uniform, unit_circle
 from stlight.data.prepare import prepare
 from stlight.experiments import load_plan
 from stlight.kernels import using
 from stlight.model import build_model
+from stlight.registry.dataset_specs import DATASETS
 from stlight.training.devices import choose_kernels, configure
 from stlight.training.loop import Training, flatten_weights, train
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SHAPE = DATASETS["mmnist"]
+SHAPE = DATASETS["mmnist"].shape
 
 
 @dataclass

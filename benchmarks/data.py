@@ -64,11 +64,11 @@ def _make(dataset: str, root: Path, share: float) -> None:
     import numpy as np
     from PIL import Image
 
-    from stlight.config import BENCHMARK_FILES, KTH_ACTIONS
+    from stlight.registry.dataset_specs import DATASETS, KTH_ACTIONS
 
     rng = np.random.default_rng(0)
     if dataset == "mmnist":
-        images, sequence = (root / name for name in BENCHMARK_FILES[dataset])
+        images, sequence = (root / name for name in DATASETS[dataset].files)
         images.parent.mkdir(parents=True)
         header = np.array([0x803, 60_000, 28, 28], ">u4").tobytes()
         images.write_bytes(gzip.compress(header + rng.integers(0, 256, 60_000 * 784, dtype=np.uint8).tobytes(), 1))
@@ -110,7 +110,7 @@ def _read(dataset: str, root: Path, share: float) -> dict:  # type: ignore[type-
 
     torch.set_num_threads(1)
     from stlight.config import DataConfig
-    from stlight.cost import _measured
+    from stlight.costs.estimate import _measured
     from stlight.data import open_dataset
     from stlight.experiments import load_plan
 

@@ -6,9 +6,10 @@ from statistics import median
 
 import torch
 
-from stlight.config import ClipShape, ModelConfig
+from stlight.config import ModelConfig
 from stlight.model import build_model
 from stlight.model.complexity import count_flops
+from stlight.registry.dataset_specs import ClipShape
 
 
 def seconds(function: Callable[[], object], device: str = "cpu") -> float:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stlight.run_lock import LockLost
+from stlight.runtime.run_lock import LockLost
 
 if TYPE_CHECKING:
     from stlight.config import RunConfig
     from stlight.experiments import Experiment, Plan
-    from stlight.interruption import Interruption
+    from stlight.runtime.signals import Interruption
 
 # The installed package lies beside its workflow when it was installed from a checkout with `pip install -e`.
 _WORKFLOW = Path(__file__).resolve().parent.parent / "workflow"
@@ -124,7 +124,7 @@ def _take_settings(options: argparse.Namespace) -> None:
 
 def _fetch(options: argparse.Namespace) -> int:
     from stlight.data.clips import DataError
-    from stlight.data.sources import Library
+    from stlight.data.fetching.store import Library
 
     library = Library(options.workflow, options.data_root)
     failed = 0
@@ -138,7 +138,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from stlight.doctor import print_findings
+    from stlight.commands.doctor import print_findings
 
     return print_findings(options.workflow, options.data_root, options.scale)
 
@@ -162,7 +162,7 @@ def _train(options: argparse.Namespace) -> int:
         raise ValueError(
             f"{options.run}: the experiment or scale files have changed since the workflow started; start it again"
         )
-    from stlight.interruption import Interrupted, Interruption
+    from stlight.runtime.signals import Interrupted, Interruption
 
     interruption = Interruption()
     try:
@@ -176,15 +176,15 @@ def _train(options: argparse.Namespace) -> int:
 
 def _train_here(options: argparse.Namespace, config: "RunConfig", interruption: "Interruption") -> None:
     """Train as the only process that does, on GPUs of its own: both are settled before torch is loaded and looks for them."""
-    from stlight import gpu_slots, run_lock
-    from stlight.records import recorded
+    from stlight.runs.record import recorded
+    from stlight.runtime import gpu_lease, run_lock
 
     folder = options.results / options.scale / "runs" / options.run
     gpus = 0 if options.device == "cpu" else options.gpus
     with run_lock.hold(folder, _tell):
         # A record that another process has just written needs no GPU.
         gpus = 0 if recorded(folder, config.hash) else gpus
-        with gpu_slots.leased(gpus, options.slots_per_gpu, _tell) as lease:
+        with gpu_lease.leased(gpus, options.slots_per_gpu, _tell) as lease:
             import torch
 
             from stlight.training import train_run
@@ -218,8 +218,8 @@ def _tell(line: str) -> None:
 def _count(options: argparse.Namespace) -> None:
     import json
 
-    from stlight.files import write_atomically
     from stlight.model.complexity import complexity
+    from stlight.runtime.atomic_files import write_atomically
 
     experiment = _plan(options).experiment(options.experiment)
     counts = {
@@ -240,11 +240,11 @@ def _measure(options: argparse.Namespace) -> None:
 
     import json
 
-    from stlight import gpu_slots
-    from stlight.files import write_atomically
+    from stlight.runtime import gpu_lease
+    from stlight.runtime.atomic_files import write_atomically
 
-    with gpu_slots.leased(0 if options.device == "cpu" else 1, options.slots_per_gpu, _tell):
-        from stlight.speed.measure import measure
+    with gpu_lease.leased(0 if options.device == "cpu" else 1, options.slots_per_gpu, _tell):
+        from stlight.costs.measure import measure
 
         gc.freeze()
         gc.enable()
@@ -342,7 +342,7 @@ def _print_plan(options: argparse.Namespace) -> None:
 
     import torch
 
-    from stlight.cost import print_plan
+    from stlight.costs.estimate import print_plan
 
     on_gpu = options.device != "cpu" and torch.cuda.is_available()
     side_by_side = options.side_by_side or (1 if on_gpu else max(1, (os.cpu_count() or 1) // options.threads))
@@ -357,7 +357,7 @@ def _print_plan(options: argparse.Namespace) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from stlight.status import print_status
+    from stlight.commands.status import print_status
 
     print_status(_plan(options), options.results)
 

@@ -4,14 +4,15 @@ The defaults are the supplement's STLight-L on Moving MNIST (Sections E and G, a
 experiment states only what differs from it.
 """
 
-import ast
 import hashlib
 import json
 import re
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stlight.registry.dataset_specs import DATASETS, ClipShape
+from stlight.registry.model_specs import BASELINES, OURS
 
 Decoder = Literal["shuffle_reassemble", "reassemble_shuffle"]
 Initialization = Literal["kaiming_uniform", "kaiming_normal", "hybrid"]
@@ -20,94 +21,8 @@ DECODERS: tuple[str, ...] = ("shuffle_reassemble", "reassemble_shuffle")
 INITIALIZATIONS: tuple[str, ...] = ("kaiming_uniform", "kaiming_normal", "hybrid")
 
 
-class ClipShape(NamedTuple):
-    """Frames given, frames to predict, and the size of one frame."""
-
-    context_frames: int
-    horizon_frames: int
-    channels: int
-    height: int
-    width: int
-
-
-DATASETS: dict[str, ClipShape] = {
-    "mmnist": ClipShape(10, 10, 1, 64, 64),
-    "mfmnist": ClipShape(10, 10, 1, 64, 64),
-    "taxibj": ClipShape(4, 4, 2, 32, 32),
-    "kth": ClipShape(10, 20, 1, 128, 128),
-}
-
-# What the benchmark trains otherwise on a data set than the defaults below say; an experiment may say otherwise again.
-PROTOCOL: dict[str, dict[str, Any]] = {
-    "taxibj": {"max_lr": 5e-4, "num_epochs": 50, "schedule": "cosine", "warmup_epochs": 5},
-    "kth": {"num_epochs": 100},
-}
-
-KTH_ACTIONS = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
-
-# Where the benchmark's own files lie under the data root, each data set whole when all of these are there.
-BENCHMARK_FILES: dict[str, tuple[str, ...]] = {
-    "mmnist": ("moving_mnist/train-images-idx3-ubyte.gz", "moving_mnist/mnist_test_seq.npy"),
-    "mfmnist": ("moving_fmnist/train-images-idx3-ubyte.gz", "moving_fmnist/fmnist_test_seq.npy"),
-    "taxibj": ("taxibj/dataset.npz",),
-    "kth": tuple(f"kth/{action}" for action in KTH_ACTIONS),
-}
-
-OWN_NAME = re.compile("[a-z][a-z0-9_]*")
-
-# What stands in where there are no such files.
-WITHOUT_FILES = {"mmnist": "embedded", "taxibj": "stand_in", "kth": "stand_in"}
-
-
-OURS = "STLight-L"
-"""The model that the supplement is about, at whatever size its fields say."""
-
-
-class Architecture(NamedTuple):
-    """A model of another paper, as far as can be known without loading it."""
-
-    module: str
-    """Its file under stlight/model/baselines."""
-    frame_multiple: int
-    """Both sides of a frame must be divisible by it."""
-
-
-def _find_baselines() -> dict[str, Architecture]:
-    """By name, from the classes' constants: read and not imported, for they need torch, and plans are made without."""
-    classes: dict[str, tuple[str, dict[str, Any], list[str]]] = {}
-    for path in sorted((Path(__file__).parent / "model" / "baselines").glob("*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef):
-                bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
-                classes[node.name] = (path.stem, _constants(node), bases)
-
-    def inherited(name: str, constant: str) -> Any:
-        """Of a class or the nearest one that it is made from; None where there is none, or it is no `Baseline`."""
-        _, constants, bases = classes.get(name, ("", {}, []))
-        values = (inherited(base, constant) for base in bases)
-        return constants.get(constant, next((value for value in values if value is not None), None))
-
-    found = {}
-    for name, (module, constants, _) in classes.items():
-        # All that are made from `Baseline` have this one.
-        multiple = inherited(name, "frame_multiple")
-        if "name" in constants and multiple is not None:
-            found[str(constants["name"])] = Architecture(module, int(multiple))
-    return found
-
-
-def _constants(node: ast.ClassDef) -> dict[str, Any]:
-    """What a class states as `name = value`, annotated or not."""
-    constants = {}
-    for statement in node.body:
-        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-        value = getattr(statement, "value", None)
-        if isinstance(targets[0], ast.Name) and isinstance(value, ast.Constant):
-            constants[targets[0].id] = value.value
-    return constants
-
-
-BASELINES = _find_baselines()
+CUSTOM_NAME = re.compile("[a-z][a-z0-9_]*")
+"""Names that a custom data set may have."""
 
 
 class ConfigError(ValueError):
@@ -254,7 +169,7 @@ class DataConfig(_Section):
                 f"dataset must be one of {', '.join(DATASETS)}, or one of your own stated under data_sets, got {self.dataset!r}"
             )
         if self.own_shape is not None:
-            if self.dataset in DATASETS or not OWN_NAME.fullmatch(self.dataset):
+            if self.dataset in DATASETS or not CUSTOM_NAME.fullmatch(self.dataset):
                 raise ConfigError(
                     "dataset of your own must be called by small letters, digits and _, and not as one of the benchmark's,"
                     f" got {self.dataset!r}"
@@ -262,7 +177,8 @@ class DataConfig(_Section):
             for name, value in self.own_shape._asdict().items():
                 # SSIM's window is 7×7.
                 check_integer(name, value, minimum=7 if name in ("height", "width") else 1)
-        sources = (*([WITHOUT_FILES[self.dataset]] if self.dataset in WITHOUT_FILES else []), "files")
+        fallback = DATASETS[self.dataset].fallback if self.dataset in DATASETS else None
+        sources = (*([fallback] if fallback else []), "files")
         if self.source not in sources:
             raise ConfigError(f"source must be one of {', '.join(sources)} for dataset {self.dataset}, got {self.source!r}")
         return self
@@ -347,7 +263,7 @@ class RunConfig(_Section):
     @property
     def clip_shape(self) -> ClipShape:
         """Frames and frame size of the data set."""
-        return self.data.own_shape or DATASETS[self.data.dataset]
+        return self.data.own_shape or DATASETS[self.data.dataset].shape
 
     @property
     def steps_per_epoch(self) -> int:

@@ -10,8 +10,8 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 
-from .conftest import REPOSITORY
-from .tiny_runs import record_untrained
+from tests.conftest import REPOSITORY
+from tests.tiny_runs import record_untrained
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 

@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from .conftest import REPOSITORY
+from tests.conftest import REPOSITORY
 
 MAY_IMPORT = {
     "config": set(),
@@ -57,7 +57,7 @@ def test_imports_go_one_way(room):
 
 
 @pytest.mark.parametrize(
-    "module", ["stlight.experiments", "stlight.analysis.figures", "stlight.status", "stlight.cli", "stlight.speed"]
+    "module", ["stlight.experiments", "stlight.analysis.figures", "stlight.commands.status", "stlight.cli", "stlight.costs"]
 )
 def test_torch_is_not_loaded_where_it_is_not_needed(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

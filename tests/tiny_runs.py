@@ -8,7 +8,7 @@ import yaml
 from safetensors.torch import load_file
 
 from stlight.config import RunConfig
-from stlight.records import RunRecord, read_record, write_record
+from stlight.runs.record import RunRecord, read_record, write_record
 
 METRICS = ("mse", "mae", "ssim", "ssim_unit_range", "psnr")
 
@@ -49,7 +49,7 @@ def record_untrained(folder, name, config, status="done", losses=(4.0, 2.0, 1.0)
         metrics=dict.fromkeys(("last", "best_on_validation", "best_on_test"), metrics),
         trivial={"repeat_last_frame": {"mse": 288.0}, "all_zeros": {"mse": 175.0}},
         num_params=1000 + config.seed,
-        flops=10,
+        prediction_flops=10,
         seconds={"training": 1.0},
         device={},
         provenance={},

@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from stlight.analysis import curves, statistics
-from stlight.analysis.words import is_higher_better
-from stlight.claims import COUNTED_METRICS, OURS
+from stlight.analysis import curves
+from stlight.analysis.text import is_higher_better
+from stlight.analysis.verdicts import statistics
 from stlight.config import DataConfig
-from stlight.experiment_files import quantity
 from stlight.experiments import Experiment, Variant
-from stlight.records import RecordError, RunRecord, read_history, read_record, read_state
-from stlight.speed import SPEED_METRICS, is_timed
+from stlight.experiments.yaml_files import quantity
+from stlight.registry.metric_specs import COUNTED_METRICS, TIMED_METRICS
+from stlight.registry.model_specs import OURS
+from stlight.runs.record import RecordError, RunRecord, read_history, read_record, read_state
 
 CONFIDENCE = 0.95
 
@@ -33,7 +34,7 @@ def source_label(data: DataConfig) -> str:
 CURVE_METRICS = {"dispersion": "train_loss", "onset": "test_mse", "instability": "test_mse"}
 """Metrics of a whole run, and the column of its history that they are of."""
 
-COSTS = (*sorted(COUNTED_METRICS), *SPEED_METRICS, "seconds")
+COSTS = (*sorted(COUNTED_METRICS), *TIMED_METRICS, "seconds")
 """What a variant takes: counted, measured side by side, or recorded with its training."""
 
 UNRANKED = (*COSTS, *CURVE_METRICS)
@@ -136,7 +137,7 @@ def load_counts(experiment: Experiment, folder: Path) -> dict[str, dict[str, Any
         counts = json.loads(path.read_bytes())
         # An older count may lack a metric that is named since.
         named = {metric for names in experiment.metrics.values() for metric in names} & COUNTED_METRICS - {"num_params"}
-        kinds = {"parameters", "flops"} | named
+        kinds = {"parameters", "benchmark_flops"} | named
         whole = all(kinds <= counts[f"{v.dataset}/{v.name}"].keys() for v in experiment.variants)
     except (ValueError, TypeError, KeyError, AttributeError):
         whole = False
@@ -157,7 +158,7 @@ def load_speeds(experiment: Experiment, folder: Path) -> dict[str, Any]:
 
     Raises `FileNotFoundError` if it is not measured yet, `ValueError` if what there is is damaged or of other configurations.
     """
-    if not is_timed(experiment):
+    if not experiment.timed:
         return {}
     path = folder / "speed" / f"{experiment.name}.json"
     again = f"python -m stlight measure {experiment.name}"
@@ -167,7 +168,7 @@ def load_speeds(experiment: Experiment, folder: Path) -> dict[str, Any]:
         speeds = dict(json.loads(path.read_bytes()))
         whole = {"device", "threads"} <= speeds.keys() and all(
             (found := speeds["variants"][f"{v.dataset}/{v.name}"])["config_hash"] == v.config.hash
-            and all(math.isfinite(found[metric]) for metric in SPEED_METRICS)
+            and all(math.isfinite(found[metric]) for metric in TIMED_METRICS)
             for v in experiment.variants
         )
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -217,7 +218,7 @@ def aggregate(experiment: Experiment, folder: Path) -> pd.DataFrame:
     def cell(variant: Variant, metric: str) -> dict[str, Any]:
         if metric in COUNTED_METRICS:
             return _found(_count(counts, variant, metric), "counted")
-        if metric in SPEED_METRICS:
+        if metric in TIMED_METRICS:
             return _found(_speed(speeds, variant, metric), "measured")
         return _measure(experiment, variant, metric, records, folder)
 

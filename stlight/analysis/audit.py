@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from stlight.analysis.aggregate import UNRANKED, load_records, values_by_seed
-from stlight.analysis.words import is_higher_better
+from stlight.analysis.text import is_higher_better
 from stlight.experiments import Experiment
-from stlight.records import SELECTIONS
+from stlight.runs.record import SELECTIONS
 
 COLUMNS = ("experiment", "dataset", "variant", "metric", "n", *SELECTIONS, "optimism")
 

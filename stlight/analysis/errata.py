@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from stlight.analysis.words import METRIC_LABELS, is_higher_better
-from stlight.claims import OURS
-from stlight.experiment_files import ExperimentError, half_unit, quantity, read_yaml
+from stlight.analysis.text import METRIC_LABELS, is_higher_better
 from stlight.experiments import Experiment, Plan, Variant
+from stlight.experiments.yaml_files import ExperimentError, half_unit, quantity, read_yaml
+from stlight.registry.model_specs import OURS
 
 FIELDS = ("id", "place", "says", "should", "here")
 
@@ -124,7 +124,7 @@ def _different(plan: Plan) -> Iterable[Erratum]:
 def _flops_are_parameters(plan: Plan) -> Iterable[Erratum]:
     for experiment in plan.experiments.values():
         for entry in experiment.published:
-            if entry.get("flops") and entry.get("flops") == entry.get("num_params"):
+            if entry.get("benchmark_flops") and entry.get("benchmark_flops") == entry.get("num_params"):
                 yield Erratum(
                     f"flops_are_parameters_{experiment.name}",
                     f"{experiment.item}, {entry.get('model', OURS)}",

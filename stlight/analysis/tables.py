@@ -18,12 +18,12 @@ from stlight.analysis.aggregate import (
     noise_floor,
     speeds_there,
 )
-from stlight.analysis.words import METRIC_LABELS, axis_text, field_label, is_higher_better, number
-from stlight.claims import COUNTED_METRICS
-from stlight.config import OURS
+from stlight.analysis.text import METRIC_LABELS, axis_text, field_label, is_higher_better, number
 from stlight.experiments import Experiment, Scale
-from stlight.files import write_atomically
-from stlight.records import RunRecord
+from stlight.registry.metric_specs import COUNTED_METRICS
+from stlight.registry.model_specs import OURS
+from stlight.runs.record import RunRecord
+from stlight.runtime.atomic_files import write_atomically
 
 # Numbers that depend on no data, and are as they should be.
 _OF_THE_MODEL = ("counted", "measured")
@@ -179,7 +179,7 @@ def _complexity(experiment: Experiment, folder: Path) -> Block:
         rows.append(
             [Cell(axis_text(axis, variant.axes[axis])) for axis in experiment.axes]
             + [Cell(f"{value:,}") for value in values]
-            + [Cell(f"{count[kind] / 1e9:.3f}G") for kind in ("flops", "flops_fvcore")]
+            + [Cell(f"{count[kind] / 1e9:.3f}G") for kind in ("benchmark_flops", "flops_fvcore")]
         )
     return Block("", header, rows)
 

@@ -5,13 +5,14 @@ from typing import Any
 
 import torch
 
-from stlight.config import DATASETS, DataConfig
+from stlight.config import DataConfig
 from stlight.data.clips import Clips, DataError
 from stlight.data.moving_mnist import MovingMNIST
 from stlight.data.moving_mnist_files import read_test_sequence
 from stlight.data.prepare import Prepared, open_prepared, prepared_path
 from stlight.data.stand_ins import KTHStandIn, TaxiBJStandIn
 from stlight.data.windows import Frames, Windows
+from stlight.registry.dataset_specs import DATASETS
 
 __all__ = ["Clips", "DataError", "KTHStandIn", "MovingMNIST", "TaxiBJStandIn", "Windows", "open_dataset"]
 
@@ -48,7 +49,7 @@ def open_dataset(
 
 
 def _open_windows(config: DataConfig, prepared: Prepared, data_root: Path, seed: int, device: torch.device | str) -> Windows:
-    shape = config.own_shape or DATASETS[config.dataset]
+    shape = config.own_shape or DATASETS[config.dataset].shape
     files = prepared.facts["frames"]
     if config.own_shape:
         stated = (shape.context_frames + shape.horizon_frames, *shape[2:])

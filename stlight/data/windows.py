@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stlight.config import ClipShape
 from stlight.data.clips import HELD_OUT_SEED, SPLITS, Clips, Split
 from stlight.data.counter import random_bits
+from stlight.registry.dataset_specs import ClipShape
 
 
 class Frames(NamedTuple):

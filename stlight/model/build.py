@@ -2,11 +2,13 @@
 
 import torch
 
-from stlight.config import OURS, ClipShape, ModelConfig
+from stlight.config import ModelConfig
 from stlight.model.baselines import build_baseline
 from stlight.model.forecaster import Forecaster
 from stlight.model.rollout import Rollout
 from stlight.model.stlight import STLight
+from stlight.registry.dataset_specs import ClipShape
+from stlight.registry.model_specs import OURS
 
 
 def build_model(config: ModelConfig, shape: ClipShape, seed: int = 0) -> Forecaster:

@@ -10,10 +10,11 @@ from torch.jit._trace import TracerWarning
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from stlight.config import ClipShape, ModelConfig
+from stlight.config import ModelConfig
 from stlight.kernels import using
 from stlight.model import Rollout, STLight, build_model
 from stlight.model.baselines import Baseline
+from stlight.registry.dataset_specs import ClipShape
 
 
 def closed_forms(config: ModelConfig, shape: ClipShape) -> dict[str, int]:
@@ -90,7 +91,7 @@ def _least_clip(model: nn.Module, shape: ClipShape) -> tuple[Tensor, int]:
 def complexity(config: ModelConfig, shape: ClipShape) -> dict[str, Any]:
     """Counts and closed forms of one configuration.
 
-    flops: of STLight its convolutions', of a baseline all that the benchmark's count of it holds. rollout_flops: of the
+    flops: of STLight its convolutions', of a baseline all that the benchmark's count of it holds. prediction_flops: of the
     convolutions and products of a prediction. Raises `RuntimeError` should two counters disagree.
     """
     # No weight is needed: drawing those of the largest models would take most of the time.
@@ -107,9 +108,9 @@ def complexity(config: ModelConfig, shape: ClipShape) -> dict[str, Any]:
     return {
         "parameters": count_parameters(model),
         "closed_forms": closed_forms(config, shape),
-        "flops": flops,
+        "benchmark_flops": flops,
         "flops_fvcore": sum(by_operator.values()),
-        "rollout_flops": flops,
+        "prediction_flops": flops,
     }
 
 
@@ -117,10 +118,10 @@ def _flops_of_baseline(model: Baseline, shape: ClipShape) -> dict[str, Any]:
     whole = count_flops_by_fvcore(_CountedByBenchmark(model).to_empty(device="cpu"), shape)
     if type(model).counted_by_benchmark is Baseline.counted_by_benchmark:
         # It was the prediction that ran.
-        rollout_flops = sum(count for name, count in whole.items() if name in _PRODUCTS)
+        prediction_flops = sum(count for name, count in whole.items() if name in _PRODUCTS)
     else:
-        rollout_flops = count_flops(model.to("meta"), shape)
-    return {"flops_by_operator": whole, "flops": sum(whole.values()), "rollout_flops": rollout_flops}
+        prediction_flops = count_flops(model.to("meta"), shape)
+    return {"flops_by_operator": whole, "benchmark_flops": sum(whole.values()), "prediction_flops": prediction_flops}
 
 
 # Operators of convolutions and products, as fvcore calls them.

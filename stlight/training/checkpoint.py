@@ -18,7 +18,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from stlight.files import remove_partials, write_atomically
+from stlight.runtime.atomic_files import remove_partials, write_atomically
 
 _FORMAT = b"STLight checkpoint 1 "
 _FOLDER = "checkpoints"

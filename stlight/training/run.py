@@ -21,16 +21,14 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from stlight import run_lock
 from stlight.config import RunConfig
 from stlight.data import Clips, open_dataset
-from stlight.files import remove_partials, write_atomically
-from stlight.interruption import Interrupted, Interruption
 from stlight.kernels import using
 from stlight.metrics import lpips_network
 from stlight.model import build_model
 from stlight.model.complexity import count_flops, count_parameters
-from stlight.records import (
+from stlight.runs import output_backup
+from stlight.runs.record import (
     Heartbeat,
     RunRecord,
     finite,
@@ -40,12 +38,14 @@ from stlight.records import (
     source_version,
     write_record,
 )
-from stlight.training import finished
+from stlight.runtime import run_lock
+from stlight.runtime.atomic_files import remove_partials, write_atomically
+from stlight.runtime.signals import Interrupted, Interruption
 from stlight.training.checkpoint import Checkpoints, State, remove_checkpoints
 from stlight.training.devices import choose_device, choose_kernels, configure, describe_device, serving_kernels
 from stlight.training.evaluation import evaluate, trivial_predictors
 from stlight.training.loop import Row, Training, predictor, train
-from stlight.training.memory import out_of_memory
+from stlight.training.out_of_memory import out_of_memory
 from stlight.training.progress import Progress
 
 # Test clips whose predictions are kept to be shown: the first ones, the same for every run.
@@ -91,14 +91,14 @@ def train_run(
                     lpips_network(chosen)
                 dataset, data_facts = open_dataset(config.data, data_root, seed=config.seed, device=chosen)
                 identity = _identity(config, data_facts)
-                record = finished.put_back(folder, identity, newer_than)
+                record = output_backup.put_back(folder, identity, newer_than)
                 if not record:
                     checkpoints = Checkpoints(folder, identity, every_seconds=checkpoint_every)
                     session = _Session(name, config, folder, dataset, data_facts, gpus, checkpoints, heartbeat, interruption)
                     record = session.run(examples)
                     run_lock.check_held(folder)
                     write_record(folder / "record.json", record)
-                    finished.keep(folder, identity)
+                    output_backup.keep(folder, identity)
         # Also for a run whose process ended just after its record was written.
         heartbeat.end()
         remove_checkpoints(folder)
@@ -303,7 +303,7 @@ def _record(name: str, config: RunConfig, model: nn.Module, dataset: Clips, resu
             for name_of, predict in trivial_predictors(shape.horizon_frames).items()
         },
         num_params=count_parameters(model)["total"],
-        flops=count_flops(model, shape),
+        prediction_flops=count_flops(model, shape),
         seconds={
             "training": sum(row["train_seconds"] for row in result.history),
             "evaluation": sum(row["evaluation_seconds"] for row in result.history),

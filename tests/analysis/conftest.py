@@ -1,6 +1,6 @@
 import pytest
 
-from ..tiny_runs import record_untrained
+from tests.tiny_runs import record_untrained
 
 
 @pytest.fixture

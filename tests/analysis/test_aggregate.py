@@ -15,7 +15,7 @@ from stlight.analysis.aggregate import (
     missing_runs,
     missing_speeds,
 )
-from stlight.records import Heartbeat
+from stlight.runs.record import Heartbeat
 
 
 def variant(experiment, name):
@@ -206,16 +206,18 @@ def test_times_of_another_configuration_and_damaged_ones_are_none(timed, tmp_pat
 
 
 def test_every_counted_metric_is_read_by_its_name(demo, tmp_path):
-    experiment = dataclasses.replace(demo.experiment("table2_openstl"), metrics={"mmnist": ["rollout_flops", "flops", "mse"]})
+    experiment = dataclasses.replace(
+        demo.experiment("table2_openstl"), metrics={"mmnist": ["prediction_flops", "benchmark_flops", "mse"]}
+    )
     (tmp_path / "complexity").mkdir()
     path = tmp_path / "complexity" / "table2_openstl.json"
     names = [f"{v.dataset}/{v.name}" for v in experiment.variants]
-    older = {"parameters": {"total": 1}, "flops": 2}
+    older = {"parameters": {"total": 1}, "benchmark_flops": 2}
     path.write_text(json.dumps(dict.fromkeys(names, older)))
     # Counted before there was this metric: to be counted again.
-    assert cell(aggregate(experiment, tmp_path), model="STLight-L", metric="rollout_flops")["status"] == "waiting"
-    path.write_text(json.dumps(dict.fromkeys(names, older | {"rollout_flops": 3})))
-    row = cell(aggregate(experiment, tmp_path), model="STLight-L", metric="rollout_flops")
+    assert cell(aggregate(experiment, tmp_path), model="STLight-L", metric="prediction_flops")["status"] == "waiting"
+    path.write_text(json.dumps(dict.fromkeys(names, older | {"prediction_flops": 3})))
+    row = cell(aggregate(experiment, tmp_path), model="STLight-L", metric="prediction_flops")
     assert (row["measured"], row["status"]) == (3, "counted")
 
 

@@ -15,18 +15,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stlight import STLight
-from stlight.analysis.claims import ledger
 from stlight.analysis.errata import Printed, as_markdown, different_results, errata, stated
-from stlight.claims import cells_of
-from stlight.config import BASELINES, DATASETS, DEFAULTS, OURS, ClipShape, ModelConfig
-from stlight.experiment_files import ExperimentError
+from stlight.analysis.verdicts.ledger import ledger
+from stlight.config import DEFAULTS, ModelConfig
 from stlight.experiments import Plan
+from stlight.experiments.claims import cells_of
+from stlight.experiments.yaml_files import ExperimentError
 from stlight.model import Moment, build_model
 from stlight.model.complexity import complexity
 from stlight.model.stlight import patch_encoder
-
-from ..conftest import WORKFLOW
-from ..test_published import FULL_TEXT, quoted_tables
+from stlight.registry.dataset_specs import DATASETS, ClipShape
+from stlight.registry.model_specs import BASELINES, OURS
+from tests.conftest import WORKFLOW
+from tests.experiments.test_published import FULL_TEXT, quoted_tables
 
 TEXT = " ".join(Path(FULL_TEXT).read_text().split()) if FULL_TEXT else ""
 with_text = pytest.mark.skipif(not FULL_TEXT, reason="no text of the supplement: STLIGHT_SUPPLEMENT names none")
@@ -315,7 +316,7 @@ def test_a_depthwise_convolution_has_groups_of_one_channel():
 
 @shows("few_frames")
 def test_frames_times_channels_reach_ten_on_two_of_three_data_sets():
-    datasets = {name: shape for name, shape in DATASETS.items() if name != "mfmnist"}
+    datasets = {name: spec.shape for name, spec in DATASETS.items() if name != "mfmnist"}
     products = {n: (s.context_frames * s.channels, s.horizon_frames * s.channels) for n, s in datasets.items()}
     assert products == {"mmnist": (10, 10), "taxibj": (8, 8), "kth": (10, 20)}
     assert [name for name, both in products.items() if max(both) < 10] == ["taxibj"]
@@ -382,20 +383,20 @@ def test_rounding_is_never_reported_and_one_last_digit_more_is(value, digits, un
 def test_flops_cannot_be_as_few_as_parameters(paper, found):
     (erratum,) = [e for e in found.values() if e.id.startswith("flops_are_parameters")]
     for overlap, number in ((1, "33.5G"), (2, "33.7G")):
-        counts = complexity(ModelConfig(overlap=overlap), DATASETS["mmnist"])
+        counts = complexity(ModelConfig(overlap=overlap), DATASETS["mmnist"].shape)
         assert f"{counts['flops'] / 1e9:.1f}G" == number
         assert number in erratum.should
-        assert counts["flops"] > 1000 * counts["parameters"]["total"]
-    right = printing(paper, "table2_openstl", with_value(OURS, "flops", "33.5G"))
+        assert counts["benchmark_flops"] > 1000 * counts["parameters"]["total"]
+    right = printing(paper, "table2_openstl", with_value(OURS, "benchmark_flops", "33.5G"))
     assert not ids_of(right, "flops_are_parameters")
 
 
 @shows("prednet_flops_of_colour_frames")
 def test_prednets_flops_are_those_of_colour_frames():
-    mmnist = DATASETS["mmnist"]
+    mmnist = DATASETS["mmnist"].shape
     counts = {c: complexity(ModelConfig(model="PredNet"), mmnist._replace(channels=c)) for c in (1, 3)}
     assert [f"{counts[c]['flops'] / 1e9:.1f}G" for c in (1, 3)] == ["8.4G", "8.6G"]
-    assert f"{counts[1]['rollout_flops'] / 1e9:.1f}G" == "16.8G"
+    assert f"{counts[1]['prediction_flops'] / 1e9:.1f}G" == "16.8G"
     assert f"{counts[3]['parameters']['total'] / 1e6:.1f}M" == "12.5M"
 
 
@@ -411,7 +412,7 @@ def test_some_parameters_of_table_2_are_used_by_nothing_and_three_are_not_rounde
         idle = {key for key, parameter in small.named_parameters() if parameter.grad is None or not parameter.grad.any()}
         assert all("unused" in key or "of_memory" in key for key in idle)
         with torch.device("meta"):
-            whole = dict(build_model(ModelConfig(model=name), DATASETS["mmnist"]).named_parameters())
+            whole = dict(build_model(ModelConfig(model=name), DATASETS["mmnist"].shape).named_parameters())
         counted[name] = sum(p.numel() for p in whole.values()) / 1e6
         used[name] = sum(p.numel() for key, p in whole.items() if key not in idle) / 1e6
     spare = {name: round(counted[name] - used[name], 4) for name in used if counted[name] != used[name]}
@@ -453,13 +454,13 @@ def test_exactly_these_quoted_numbers_are_not_their_sources(paper, found):
 
 def test_every_quoted_cell_of_table_2_is_compared(paper):
     def wrong(entries):
-        metrics = ("num_params", "flops", "mse", "mae", "ssim")
+        metrics = ("num_params", "benchmark_flops", "mse", "mae", "ssim")
         return [e | {m: f"9{e[m]}" for m in metrics} if e.get("model", OURS) != OURS else e for e in entries]
 
     cells = {
         f"quoted_table2_openstl_{row[0]}_{metric}"
         for row in quoted_tables()["Table 2"][1:-1]
-        for metric in ("num_params", "flops", "mse", "mae", "ssim")
+        for metric in ("num_params", "benchmark_flops", "mse", "mae", "ssim")
     }
     assert len(cells) == 55
     assert set(ids_of(printing(paper, "table2_openstl", wrong), "quoted_table2")) == cells

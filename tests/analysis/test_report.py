@@ -15,10 +15,9 @@ from selenium.webdriver.common.by import By
 
 from stlight.analysis.report import write_report
 from stlight.experiments import load_plan
-from stlight.records import read_record, write_record
-
-from ..conftest import WORKFLOW
-from ..tiny_runs import record_untrained, write_experiment
+from stlight.runs.record import read_record, write_record
+from tests.conftest import WORKFLOW
+from tests.tiny_runs import record_untrained, write_experiment
 
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 LEFT_OUT, DIVERGED = "mmnist/k1=11+k2=11/seed0", "mmnist/init=kaiming_normal/seed4"
@@ -43,7 +42,7 @@ def record_all(plan, folder, skip=(LEFT_OUT,)):
             count = {
                 "parameters": components | {"total": 111},
                 "closed_forms": components,
-                "flops": 10**9,
+                "benchmark_flops": 10**9,
                 "flops_fvcore": 10**9,
             }
             counts = {f"{v.dataset}/{v.name}": count for v in experiment.variants}

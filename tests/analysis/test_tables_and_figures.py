@@ -8,7 +8,7 @@ import pytest
 from stlight.analysis.aggregate import aggregate
 from stlight.analysis.figures import write_figures
 from stlight.analysis.tables import write_tables
-from stlight.analysis.words import number
+from stlight.analysis.text import number
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def make(demo, record_run, tmp_path):
                 np.savez(tmp_path / "runs" / variant.run_name(seed) / "examples.npz", **arrays)
         if experiment.counts:
             counts = {
-                f"{v.dataset}/{v.name}": {"parameters": {"total": 33_047_710}, "flops": 33_686_732_800}
+                f"{v.dataset}/{v.name}": {"parameters": {"total": 33_047_710}, "benchmark_flops": 33_686_732_800}
                 for v in experiment.variants
             }
             (tmp_path / "complexity").mkdir(exist_ok=True)
@@ -201,7 +201,7 @@ def test_trivial_predictors_are_given_for_each_data_set_and_metric(make):
         (3 * 2**29, "peak_memory", "1.50 GiB"),
         (0.0123456, "epoch_seconds", "0.0123"),
         (1234.5, "clips_per_second", "1234"),
-        (33_686_732_800, "flops", "33.7G"),
+        (33_686_732_800, "benchmark_flops", "33.7G"),
         (float("nan"), "peak_memory", "–"),
     ],
 )

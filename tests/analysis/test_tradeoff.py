@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from stlight.analysis import figures
 from stlight.analysis.aggregate import aggregate
 from stlight.analysis.figures import pareto_front
-from stlight.experiment_files import quantity
-from stlight.records import read_record, write_record
+from stlight.experiments.yaml_files import quantity
+from stlight.runs.record import read_record, write_record
 
 # Few values, so that there are ties, and all that is no number.
 AMOUNTS = st.sampled_from([0.0, 1.0, 2.0, 3.0, 2.5, math.inf, -math.inf, math.nan])
@@ -49,7 +49,7 @@ def models(demo, record_run, tmp_path):
         dataclasses.replace(variant, axes={"model": entry["model"]})
         for variant, entry in zip(grid, published[:-2], strict=False)
     ]
-    metrics = {"mmnist": ["num_params", "flops", "mse"]}
+    metrics = {"mmnist": ["num_params", "benchmark_flops", "mse"]}
     figure = {"kind": "tradeoff", "y": "mse"}
     experiment = dataclasses.replace(
         base,
@@ -64,7 +64,7 @@ def models(demo, record_run, tmp_path):
     for number, (variant, entry) in enumerate(zip(variants, published, strict=False)):
         counts[f"mmnist/{variant.name}"] = {
             "parameters": {"total": quantity(entry["num_params"])},
-            "flops": quantity(entry["flops"]),
+            "benchmark_flops": quantity(entry["benchmark_flops"]),
         }
         record_run(experiment, variant, mse=4 * quantity(entry["mse"]))
         path = tmp_path / "runs" / variant.run_name(0) / "record.json"
@@ -83,7 +83,9 @@ def draw(models, tmp_path):
     def panels(experiment=models):
         figure = figures.KINDS["tradeoff"](experiment, aggregate(experiment, tmp_path), tmp_path)
         figure.canvas.draw()
-        places = [(source, cost) for source in ("published", "measured") for cost in ("num_params", "flops", "seconds")]
+        places = [
+            (source, cost) for source in ("published", "measured") for cost in ("num_params", "benchmark_flops", "seconds")
+        ]
         shown = {place: ax for place, ax in zip(places, figure.axes, strict=True) if ax.get_visible()}
         figures.plt.close(figure)
         return shown
@@ -98,13 +100,13 @@ def points(ax):
 def test_each_panel_has_every_model_with_both_numbers(models, draw):
     shown = draw()
     # The paper prints no training time.
-    assert set(shown) == {(s, c) for s in ("published", "measured") for c in ("num_params", "flops", "seconds")} - {
+    assert set(shown) == {(s, c) for s in ("published", "measured") for c in ("num_params", "benchmark_flops", "seconds")} - {
         ("published", "seconds")
     }
     assert points(shown["published", "num_params"])["TAU"][0] == (44.7e6, 15.69)
     # The FLOPs printed for STLight-L are its parameters.
-    assert len(points(shown["published", "flops"])) == 11
-    assert len(points(shown["measured", "flops"])) == 10
+    assert len(points(shown["published", "benchmark_flops"])) == 11
+    assert len(points(shown["measured", "benchmark_flops"])) == 10
     assert points(shown["measured", "seconds"])["ConvLSTM-S"][0] == (11.0, pytest.approx(4 * 22.41))
     assert all(ax.get_xscale() == "log" for ax in shown.values())
 

@@ -1,6 +1,6 @@
 import pytest
 
-from .web import serving
+from tests.data.fetching.web import serving
 
 
 @pytest.fixture

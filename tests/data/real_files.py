@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from stlight.config import BENCHMARK_FILES, KTH_ACTIONS
+from stlight.registry.dataset_specs import DATASETS, KTH_ACTIONS
 
 
 def idx(images, magic=0x803, count=None, size=(28, 28)):
@@ -21,7 +21,7 @@ def idx(images, magic=0x803, count=None, size=(28, 28)):
 
 
 def write_moving_mnist(root, rng, dataset="mmnist", clips=6):
-    images_name, sequence_name = BENCHMARK_FILES[dataset]
+    images_name, sequence_name = DATASETS[dataset].files
     images = rng.integers(0, 256, (5010, 28, 28), dtype=np.uint8)
     sequence = rng.integers(0, 256, (20, clips, 64, 64), dtype=np.uint8)
     (root / images_name).parent.mkdir(parents=True)
@@ -86,7 +86,7 @@ def publish(site, there, workflow, rng):
     sources = yaml.safe_load(path.read_text())
     for dataset, number in (("mmnist", [5010, 6]), ("mfmnist", [5010, 6]), ("taxibj", [30, 6]), ("kth", [18, 6])):
         sources[dataset]["counts"] = number
-    for dataset, entry in ((name, entry) for name in BENCHMARK_FILES for entry in sources[name]["files"]):
+    for dataset, entry in ((name, entry) for name in DATASETS for entry in sources[name]["files"]):
         place = there / entry["path"]
         name = entry.get("archive", place.name)
         if name.endswith(".zip"):

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage.transform import resize
 
-from stlight.config import KTH_ACTIONS, DataConfig
+from stlight.config import DataConfig
 from stlight.data import DataError, open_dataset
 from stlight.data.kth import Recording, find_recordings, read_frames, windows
 from stlight.data.prepare import prepare
-
-from .real_files import write_kth, write_recording
+from stlight.registry.dataset_specs import KTH_ACTIONS
+from tests.data.real_files import write_kth, write_recording
 
 
 def recording(numbers, action="walking", person=1):

@@ -4,10 +4,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stlight.config import ClipShape, ConfigError, DataConfig, RunConfig
+from stlight.config import ConfigError, DataConfig, RunConfig
 from stlight.data import DataError, open_dataset
 from stlight.data.arrays import open_array
 from stlight.data.prepare import prepare
+from stlight.registry.dataset_specs import ClipShape
 
 SHAPE = ClipShape(3, 2, 1, 8, 8)
 

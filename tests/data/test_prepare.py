@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from stlight.config import BENCHMARK_FILES, DataConfig
+from stlight.config import DataConfig
 from stlight.data import DataError, open_dataset
 from stlight.data.moving_mnist_files import read_idx_images, read_test_sequence
 from stlight.data.prepare import open_prepared, prepare
-
-from .real_files import idx, write_moving_mnist
+from stlight.registry.dataset_specs import DATASETS
+from tests.data.real_files import idx, write_moving_mnist
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_official_files_are_prepared_and_opened(official):
 def test_a_test_sequence_that_is_taken_away_is_to_be_fetched(official):
     root, _, _ = official
     prepare("mmnist", "files", root)
-    (root / BENCHMARK_FILES["mmnist"][1]).unlink()
+    (root / DATASETS["mmnist"].files[1]).unlink()
     with pytest.raises(DataError, match="mnist_test_seq.npy is missing: python -m stlight fetch mmnist"):
         open_dataset(DataConfig(source="files", test_clips=6), root)
 

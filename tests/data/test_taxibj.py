@@ -11,8 +11,7 @@ from stlight.config import DataConfig
 from stlight.data import DataError, open_dataset
 from stlight.data.prepare import prepare
 from stlight.data.taxibj import count_clips, read_clips
-
-from .real_files import taxibj_arrays, write_taxibj
+from tests.data.real_files import taxibj_arrays, write_taxibj
 
 CONFIG = DataConfig(dataset="taxibj", source="files", clips_per_epoch=24, validation_clips=6, test_clips=6)
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.transform import resize
 
-from stlight.config import ClipShape
 from stlight.data.windows import Frames, Windows
+from stlight.registry.dataset_specs import ClipShape
 
 SHAPE = ClipShape(2, 1, 1, 4, 4)
 
@@ -108,7 +108,7 @@ def test_no_more_is_in_memory_than_what_is_read(tmp_path):
 import resource, sys
 import numpy as np, torch
 from pathlib import Path
-from stlight.config import ClipShape
+from stlight.registry.dataset_specs import ClipShape
 from stlight.data.windows import Frames, Windows
 
 windows = Windows({"train": Frames(Path(sys.argv[1]), np.arange(3000) * 4)}, ClipShape(2, 2, 1, 128, 128))

@@ -10,8 +10,9 @@ import math
 import numpy as np
 import torch
 
-from stlight.config import ClipShape, ModelConfig
+from stlight.config import ModelConfig
 from stlight.model.baselines import build_baseline
+from stlight.registry.dataset_specs import ClipShape
 
 SHAPE = ClipShape(4, 3, 1, 16, 32)
 # Little enough for quick tests.

@@ -2,31 +2,33 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stlight.config import DATASETS, ModelConfig
+from stlight.config import ModelConfig
 from stlight.kernels import using
 from stlight.model import build_model
 from stlight.model.complexity import closed_forms, complexity, count_flops, count_parameters
+from stlight.registry.dataset_specs import DATASETS
 
 
 @pytest.mark.parametrize(
-    ("overlap", "flops", "with_batch_norm"), [(1, 33_514_700_800, 33_609_318_400), (2, 33_686_732_800, 33_781_350_400)]
+    ("overlap", "flops", "with_batch_norm"),
+    [(1, 33_514_700_800, 33_609_318_400), (2, 33_686_732_800, 33_781_350_400)],
 )
 def test_stlight_l_costs_what_two_counters_say(overlap, flops, with_batch_norm):
-    counts = complexity(ModelConfig(overlap=overlap), DATASETS["mmnist"])
-    assert counts["flops"] == flops
+    counts = complexity(ModelConfig(overlap=overlap), DATASETS["mmnist"].shape)
+    assert counts["benchmark_flops"] == flops
     assert counts["flops_fvcore"] == with_batch_norm
 
 
 def test_depthwise_convolutions_are_not_counted_as_free():
     # fvcore counts padding="same" as zero: the count would then not depend on the kernel sizes.
-    small, large = (complexity(ModelConfig(hidden_dim=8, depth=2, k1=k), DATASETS["mmnist"]) for k in (3, 11))
-    assert large["flops"] - small["flops"] == 2 * 8 * (121 - 9) * 32 * 32
+    small, large = (complexity(ModelConfig(hidden_dim=8, depth=2, k1=k), DATASETS["mmnist"].shape) for k in (3, 11))
+    assert large["benchmark_flops"] - small["benchmark_flops"] == 2 * 8 * (121 - 9) * 32 * 32
 
 
 @pytest.mark.parametrize("fields", [{}, {"decoder": "reassemble_shuffle"}, {"patch_size": 4}, {"prediction": "rollout"}])
 @pytest.mark.parametrize("dataset", ["taxibj", "kth"])
 def test_scaling_up_from_one_patch_is_exact(fields, dataset):
-    shape = DATASETS[dataset]._replace(height=16, width=24)
+    shape = DATASETS[dataset].shape._replace(height=16, width=24)
     model = build_model(ModelConfig(hidden_dim=16, depth=2, **fields), shape).eval()
     with FlopCounterMode(display=False) as counter, using("plain"), torch.no_grad():
         model(torch.zeros(1, shape.context_frames, shape.channels, 16, 24))
@@ -35,7 +37,7 @@ def test_scaling_up_from_one_patch_is_exact(fields, dataset):
 
 @pytest.mark.parametrize("decoder", ["shuffle_reassemble", "reassemble_shuffle"])
 def test_closed_forms_leave_out_only_biases_and_batch_norm(decoder):
-    config, shape = ModelConfig(hidden_dim=20, depth=3, k1=5, k2=9, decoder=decoder), DATASETS["mmnist"]
+    config, shape = ModelConfig(hidden_dim=20, depth=3, k1=5, k2=9, decoder=decoder), DATASETS["mmnist"].shape
     counted, formula = count_parameters(build_model(config, shape)), closed_forms(config, shape)
     outputs = 10 if decoder == "shuffle_reassemble" else 40
     assert counted["patch_encoder"] - formula["patch_encoder"] == 20 + 2 * 20

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from stlight import STLight
-from stlight.config import DATASETS, ModelConfig
+from stlight.config import ModelConfig
 from stlight.model import Rollout, build_model
+from stlight.registry.dataset_specs import DATASETS
 
 
 class ListingSTLight(nn.Module):
@@ -161,7 +162,7 @@ def test_reassemble_shuffle_takes_widths_that_patches_do_not_divide():
 
 
 def test_weights_come_from_the_seed_alone():
-    config, shape = ModelConfig(hidden_dim=8, depth=2), DATASETS["mmnist"]
+    config, shape = ModelConfig(hidden_dim=8, depth=2), DATASETS["mmnist"].shape
     torch.manual_seed(0)
     before = torch.get_rng_state()
     first = build_model(config, shape, seed=5).state_dict()
@@ -173,7 +174,7 @@ def test_weights_come_from_the_seed_alone():
 
 
 def test_rollout_feeds_predictions_back():
-    shape = DATASETS["kth"]._replace(height=8, width=8)
+    shape = DATASETS["kth"].shape._replace(height=8, width=8)
     model = build_model(ModelConfig(hidden_dim=8, depth=1, prediction="rollout"), shape).eval()
     assert isinstance(model, Rollout)
     clip = torch.rand(2, 10, 1, 8, 8)

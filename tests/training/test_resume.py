@@ -12,17 +12,16 @@ import torch
 
 from stlight.data import TaxiBJStandIn
 from stlight.data.clips import Clips
-from stlight.interruption import Interrupted, Interruption
 from stlight.kernels import using
 from stlight.model import build_model
-from stlight.records import read_state
+from stlight.runs.output_backup import OUTPUTS
+from stlight.runs.record import read_state
+from stlight.runtime.signals import Interrupted, Interruption
 from stlight.training import Training, train, train_run
 from stlight.training.checkpoint import pack, unpack
-from stlight.training.finished import OUTPUTS
 from stlight.training.loop import take_step
-
-from ..tiny_runs import outputs, tiny
-from .test_training import ExplodingClips
+from tests.tiny_runs import outputs, tiny
+from tests.training.test_training import ExplodingClips
 
 CONFIG = tiny(num_epochs=3)
 EVALUATIONS = 2

@@ -10,20 +10,19 @@ import torch
 from safetensors import safe_open
 
 import stlight
-from stlight import run_lock
 from stlight.config import ConfigError, RunConfig, TrainingConfig
 from stlight.data import TaxiBJStandIn
 from stlight.data.clips import Clips
 from stlight.kernels import using
 from stlight.kernels.choice import COMPETITORS
 from stlight.model import build_model
-from stlight.records import Heartbeat, RecordError, read_history, read_record, read_state
+from stlight.runs.record import Heartbeat, RecordError, read_history, read_record, read_state
+from stlight.runtime import run_lock
 from stlight.training import loop, train, train_run
 from stlight.training.devices import choose_device
 from stlight.training.loop import Training, flatten_weights
 from stlight.training.schedule import build_schedule, one_cycle
-
-from ..tiny_runs import tiny, without_times
+from tests.tiny_runs import tiny, without_times
 
 
 def begin(config):

@@ -8,13 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-from stlight.config import BENCHMARK_FILES, ConfigError
-from stlight.experiment_files import ExperimentError
+from stlight.config import ConfigError
+from stlight.registry.dataset_specs import DATASETS
+from stlight.experiments.yaml_files import ExperimentError
 from stlight.experiments import load_plan
-from stlight.files import has_changed
-from stlight.records import recorded
-from stlight.run_lock import living_holder
-from stlight.speed import is_timed
+from stlight.runtime.atomic_files import has_changed
+from stlight.runs.record import recorded
+from stlight.runtime.run_lock import living_holder
+
 
 WORKFLOW = Path(workflow.basedir) / "workflow"
 
@@ -64,7 +65,7 @@ def ask_for_files():
     # them is a file that is written when they are no longer what was verified; Snakemake also compares the content of such
     # small ones, so it says when.
     sources = {(c.data.dataset, c.data.source) for c in PLAN.runs.values()}
-    for dataset in BENCHMARK_FILES:
+    for dataset in DATASETS:
         verified, asked = (
             Path(DATA) / "fetched" / f"{dataset}.{end}" for end in ("json", "asked")
         )
@@ -147,7 +148,7 @@ def files_asked_for(wildcards):
 def source_files(wildcards):
     if wildcards.source != "files":
         return []
-    if wildcards.dataset not in BENCHMARK_FILES:
+    if wildcards.dataset not in DATASETS:
         own = (f"{DATA}/{wildcards.dataset}/{split}.npy" for split in SPLITS)
         return [path for path in own if Path(path).exists()]
     # Also what was asked, for what verified it is gone when it was found wrong.
@@ -169,7 +170,7 @@ def experiment_inputs(wildcards):
         table.replace(f"{table}.set-aside")
     records = [f"{OUT}/runs/{name}/record.json" for name in experiment.run_names]
     counts = [f"{OUT}/complexity/{experiment.name}.json"] if experiment.counts else []
-    speeds = [f"{OUT}/speed/{experiment.name}.json"] if is_timed(experiment) else []
+    speeds = [f"{OUT}/speed/{experiment.name}.json"] if experiment.timed else []
     return records + counts + speeds
 
 

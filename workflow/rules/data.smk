@@ -12,7 +12,7 @@ rule fetch:
     log:
         f"{DATA}/fetched/{{dataset}}.log",
     wildcard_constraints:
-        dataset=any_of(BENCHMARK_FILES),
+        dataset=any_of(DATASETS),
     conda:
         "../envs/stlight.yaml"
     resources:

@@ -4,8 +4,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from stlight.config import ClipShape, ConfigError, check_frame_size
+from stlight.config import ConfigError, check_frame_size
 from stlight.model.forecaster import Forecaster
+from stlight.registry.dataset_specs import ClipShape
 
 
 class Baseline(Forecaster):

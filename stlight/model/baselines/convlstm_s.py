@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from stlight.config import ClipShape
 from stlight.model.baselines.cells import layer_inputs, zeros
 from stlight.model.baselines.recurrent import Recurrent, conv
+from stlight.registry.dataset_specs import ClipShape
 
 State = list[tuple[Tensor, Tensor]]
 

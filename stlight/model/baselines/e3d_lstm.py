@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stlight.config import ClipShape
 from stlight.model.baselines.cells import layer_inputs
 from stlight.model.baselines.recurrent import Recurrent
+from stlight.registry.dataset_specs import ClipShape
 
 WINDOW = 2
 """Frames that a convolution spans."""

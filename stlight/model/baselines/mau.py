@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stlight.config import ClipShape
 from stlight.model.baselines.cells import zeros
 from stlight.model.baselines.recurrent import Recurrent
+from stlight.registry.dataset_specs import ClipShape
 
 REMEMBERED = 5
 """Steps that the attention looks back (tau)."""

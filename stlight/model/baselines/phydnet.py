@@ -7,9 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from stlight.config import ClipShape
 from stlight.model.baselines.baseline import Baseline
 from stlight.model.forecaster import Moment
+from stlight.registry.dataset_specs import ClipShape
 
 ORDER = 7
 """Side of the filters whose moments are derivatives of orders below it in both directions."""

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stlight.config import ClipShape
 from stlight.model.baselines.baseline import Baseline
 from stlight.model.forecaster import Moment
+from stlight.registry.dataset_specs import ClipShape
 
 
 def conv(in_channels: int, out_channels: int) -> nn.Conv2d:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from stlight.config import ClipShape
 from stlight.model.baselines.cells import SpatioTemporalLSTMCell, layer_inputs, zeros
 from stlight.model.baselines.recurrent import Recurrent, conv
+from stlight.registry.dataset_specs import ClipShape
 
 
 @dataclass(frozen=True)

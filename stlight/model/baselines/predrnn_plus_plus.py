@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stlight.config import ClipShape
 from stlight.model.baselines.cells import layer_inputs, zeros
 from stlight.model.baselines.recurrent import Recurrent, conv
+from stlight.registry.dataset_specs import ClipShape
 
 
 class CausalLSTMCell(nn.Module):

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stlight.config import ClipShape
 from stlight.model.baselines.predrnn import PredRNN, State
 from stlight.model.baselines.recurrent import conv
 from stlight.model.forecaster import Moment
+from stlight.registry.dataset_specs import ClipShape
 
 
 class PredRNNV2(PredRNN):

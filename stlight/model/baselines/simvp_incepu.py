@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from stlight.config import ClipShape
 from stlight.model.baselines.baseline import Baseline
 from stlight.model.rollout import roll_out
+from stlight.registry.dataset_specs import ClipShape
 
 
 class ConvBlock(nn.Sequential):

@@ -1,0 +1,1 @@
+"""What runs cost: timed side by side, reckoned beforehand. Importing this room loads no torch."""

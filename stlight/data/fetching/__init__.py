@@ -1,0 +1,1 @@
+"""Downloading the benchmark's files, unpacking and verifying them."""

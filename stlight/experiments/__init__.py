@@ -1,0 +1,6 @@
+"""Experiments as their YAML files state them, and the runs that they need at a scale. Imports no torch."""
+
+from stlight.experiments.loading import Experiment, Plan, Scale, Variant, load_plan, load_scale
+from stlight.experiments.yaml_files import ExperimentError
+
+__all__ = ["Experiment", "ExperimentError", "Plan", "Scale", "Variant", "load_plan", "load_scale"]

@@ -1,0 +1,67 @@
+"""The benchmark's data sets: one entry each. The code that reads a data set's files is the module that its entry names."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+
+class ClipShape(NamedTuple):
+    """Number of context and horizon frames, and the size of one frame (C, H, W)."""
+
+    context_frames: int
+    horizon_frames: int
+    channels: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """One data set of the benchmark."""
+
+    shape: ClipShape
+    files: tuple[str, ...]
+    """Files or folders under the data root; the data set is complete if all of them exist."""
+    module: str
+    """Module under `stlight.data` that checks, converts and opens the files."""
+    fallback: Literal["embedded", "stand_in"] | None
+    """Source of clips that needs no files, or None."""
+    protocol: dict[str, Any] = field(default_factory=dict)
+    """Configuration fields for which the benchmark differs from the defaults of `stlight.config` on this data set."""
+    prepared_megabytes: int
+    """Approximate size of the converted arrays."""
+
+
+KTH_ACTIONS = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
+
+DATASETS: dict[str, DatasetSpec] = {
+    "mmnist": DatasetSpec(
+        shape=ClipShape(10, 10, 1, 64, 64),
+        files=("moving_mnist/train-images-idx3-ubyte.gz", "moving_mnist/mnist_test_seq.npy"),
+        module="moving_mnist",
+        fallback="embedded",
+        prepared_megabytes=50,
+    ),
+    "mfmnist": DatasetSpec(
+        shape=ClipShape(10, 10, 1, 64, 64),
+        files=("moving_fmnist/train-images-idx3-ubyte.gz", "moving_fmnist/fmnist_test_seq.npy"),
+        module="moving_mnist",
+        fallback=None,
+        prepared_megabytes=50,
+    ),
+    "taxibj": DatasetSpec(
+        shape=ClipShape(4, 4, 2, 32, 32),
+        files=("taxibj/dataset.npz",),
+        module="taxibj",
+        fallback="stand_in",
+        protocol={"max_lr": 5e-4, "num_epochs": 50, "schedule": "cosine", "warmup_epochs": 5},
+        prepared_megabytes=1400,
+    ),
+    "kth": DatasetSpec(
+        shape=ClipShape(10, 20, 1, 128, 128),
+        files=tuple(f"kth/{action}" for action in KTH_ACTIONS),
+        module="kth",
+        fallback="stand_in",
+        protocol={"num_epochs": 100},
+        prepared_megabytes=4000,
+    ),
+}

@@ -1,0 +1,30 @@
+"""The models that an experiment can train, by the name that the paper gives them."""
+
+from typing import NamedTuple
+
+OURS = "STLight-L"
+"""The model that the supplement is about, at whatever size its configuration says."""
+
+
+class BaselineSpec(NamedTuple):
+    """A model of another paper: one class in one file of `stlight/model/baselines`."""
+
+    module: str
+    class_name: str
+    frame_multiple: int = 4
+    """Height and width of a frame must be divisible by it."""
+
+
+BASELINES: dict[str, BaselineSpec] = {
+    "ConvLSTM-S": BaselineSpec("convlstm_s", "ConvLSTM"),
+    "PredNet": BaselineSpec("prednet", "PredNet", frame_multiple=16),
+    "PhyDNet": BaselineSpec("phydnet", "PhyDNet"),
+    "PredRNN": BaselineSpec("predrnn", "PredRNN"),
+    "PredRNN++": BaselineSpec("predrnn_plus_plus", "PredRNNPlusPlus"),
+    "MIM": BaselineSpec("mim", "MIM"),
+    "MAU": BaselineSpec("mau", "MAU"),
+    "E3D-LSTM": BaselineSpec("e3d_lstm", "E3DLSTM"),
+    "PredRNN.V2": BaselineSpec("predrnn_v2", "PredRNNV2"),
+    "SimVP+IncepU": BaselineSpec("simvp_incepu", "SimVP"),
+    "TAU": BaselineSpec("tau", "TAU"),
+}

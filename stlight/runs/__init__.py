@@ -1,0 +1,1 @@
+"""What a run leaves behind: its record, its state, and where its numbers come from."""

@@ -1,0 +1,1 @@
+"""The process and its files: atomic writes, locks, leases of GPUs, signals."""

@@ -1,0 +1,12 @@
+import subprocess
+import sys
+
+from tests.conftest import REPOSITORY
+
+
+def test_runs_survive_the_quick_form_of_every_fault():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.system.faults", "--quick"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("as they should") == 10
