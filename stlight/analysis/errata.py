@@ -15,7 +15,7 @@ from stlight.registry.metric_specs import METRICS
 from stlight.registry.model_specs import OURS
 
 if TYPE_CHECKING:
-    from stlight.analysis.verdicts.finding import Finding
+    from stlight.analysis.verdicts.findings import Finding
 
 FIELDS = ("id", "place", "says", "should", "here")
 

@@ -125,7 +125,7 @@ class Values:
         return list(dict.fromkeys([*(["model"] if self.experiment.quoted else []), *self.experiment.axes]))
 
     def _cell(self, variant: Variant, metric: str) -> dict[str, Any]:
-        experiment, evidence = self.experiment, self.evidence
+        experiment = self.experiment
         rows = self.seeds(variant, metric)
         values, printed = rows["value"].to_numpy(float), experiment.printed(variant, metric)
         low, high = interval(values)

@@ -1,5 +1,7 @@
 """A metric against what models cost, with the Pareto front."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -7,9 +9,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.transforms import Bbox
 
-from stlight.analysis.figures.point_names import name_points
 from stlight.analysis.figures.style import COLOURS
 from stlight.analysis.values import Values
 from stlight.experiments.figure_types import TradeoffFigure
@@ -49,7 +52,7 @@ def draw_tradeoff(options: TradeoffFigure, values: Values) -> Figure:
     figure.draw_without_rendering()
     for ax in axes.flat:
         if ax.lines:
-            name_points(ax)
+            _name_points(ax)
     return figure
 
 
@@ -110,7 +113,7 @@ def _measured(options: TradeoffFigure, values: Values, dataset: str) -> pd.DataF
 
 
 def _draw_panel(ax: Axes, x: "pd.Series[float]", y: "pd.Series[float]", names: "pd.Series[str]", front: np.ndarray) -> None:
-    """Draw markers on a logarithmic axis and the front as a line. Names stand on the points until `name_points` moves them."""
+    """Draw markers on a logarithmic axis and the front as a line. Names stand on the points until `_name_points` moves them."""
     ax.set_xscale("log")
     order = np.argsort(x[front].to_numpy(), kind="stable")
     steps = (x[front].to_numpy()[order], y[front].to_numpy()[order])
@@ -134,3 +137,41 @@ def _few_numbers(axis: Axis, values: "pd.Series[float]", metric: str) -> None:
     axis.set_major_locator(LogLocator(base=10, subs=steps, numticks=12))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(lambda value, _: f"{value:,.6g}" if metric == "seconds" else METRICS[metric].format(value))
+
+
+# Where a name may stand beside its point, the best first: offset in points, and how the text is aligned.
+_ASIDE = {1: "left", 0: "center", -1: "right"}
+_UP = {1: "bottom", 0: "center", -1: "top"}
+_BESIDE = [
+    ((radius * x, radius * y), _ASIDE[x], _UP[y])
+    for radius in (9, 16, 26, 38)
+    for x, y in ((1, 0), (0, 1), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
+]
+
+
+def _name_points(ax: Axes) -> None:
+    """Move each annotation to the first place beside its point where it covers no point, name or the panel's first line."""
+    texts = [text for text in ax.texts if isinstance(text, Annotation)]
+    points = ax.transData.transform([text.xy for text in texts])
+    # About half a marker's width in pixels.
+    taken = [Bbox.from_extents(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    # The steps of the line go right, then up or down. Three pixels to either side.
+    corners = ax.transData.transform(ax.lines[0].get_xydata())
+    for (x0, y0), (x1, y1) in itertools.pairwise(corners):
+        taken.append(Bbox.from_extents(x0, y0 - 3, x1, y0 + 3))
+        taken.append(Bbox.from_extents(x1 - 3, min(y0, y1), x1 + 3, max(y0, y1)))
+    inside = ax.get_window_extent()
+    for text in texts:
+        tries = []
+        for offset, aside, up in _BESIDE:
+            text.xyann = offset
+            text.set(ha=aside, va=up)
+            box = text.get_window_extent()
+            outside = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
+            tries.append((box.count_overlaps(taken) + 2 * outside, offset, aside, up, box))
+            if not tries[-1][0]:
+                break
+        # The first of those that cover least.
+        _, text.xyann, aside, up, box = min(tries, key=lambda tried: tried[0])
+        text.set(ha=aside, va=up)
+        taken.append(box)

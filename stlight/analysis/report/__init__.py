@@ -13,9 +13,9 @@ from stlight.analysis.errata import as_markdown, errata
 from stlight.analysis.evidence import all_records, code_versions
 from stlight.analysis.report.views import effect_text, item_view, run_view
 from stlight.analysis.values import Values
-from stlight.analysis.verdicts.finding import Finding, as_table
+from stlight.analysis.verdicts.findings import Finding, as_table
 from stlight.analysis.verdicts.judging import VERDICTS
-from stlight.analysis.verdicts.ledger import all_findings
+from stlight.analysis.verdicts.measured import all_findings
 from stlight.experiments import Plan
 from stlight.runtime.atomic_files import write_atomically
 

@@ -1,6 +1,8 @@
 """What the page shows of an item, a cell and a run, as text."""
 
 import base64
+import io
+import logging
 import math
 import shlex
 from collections.abc import Mapping
@@ -9,17 +11,33 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
-from stlight.analysis.evidence import Evidence
+from stlight.analysis.evidence import Evidence, Examples
 from stlight.analysis.notes import Note, table_notes
-from stlight.analysis.report.movies import Movie, movies
 from stlight.analysis.tables import Block, table_blocks
 from stlight.analysis.text import settings_text
 from stlight.analysis.values import Values
-from stlight.analysis.verdicts.finding import Finding
+from stlight.analysis.verdicts.findings import Finding
 from stlight.experiments import Experiment
 from stlight.registry.metric_specs import METRICS
-from stlight.runs.record import SELECTIONS, RunRecord
+from stlight.runs.record import SELECTIONS, RecordError, RunRecord
+
+_FRAME_MILLISECONDS = 220
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Movie:
+    """Clips as data URIs."""
+
+    caption: str
+    moving: str
+    still: str
+    """The last frame."""
+    width: int
+    """Width on the page in pixels."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +101,7 @@ def item_view(values: Values, audit: pd.DataFrame, findings: list[Finding]) -> I
         [note for note in table_notes(values) if note.kind != "missing"],
         {int(i): _cell_view(values, int(i), row, audit) for i, row in cells.iterrows()},  # type: ignore[call-overload]
         _figure(evidence),
-        movies(values) if experiment.train else [],
+        _movies(values) if experiment.train else [],
         _optimism(audit),
     )
 
@@ -176,3 +194,42 @@ def effect_text(finding: Finding) -> str:
     show = METRICS[metric].format if metric and abs(finding.effect) >= 0.005 else "{:.3g}".format
     interval = f" ({show(finding.low)} to {show(finding.high)})" if math.isfinite(finding.low) else ""
     return f"{show(finding.effect)}{interval}"
+
+
+def _movies(values: Values) -> list[Movie]:
+    """Return the predictions of the best run on each data set. A missing file is skipped, a damaged one is logged."""
+    shown = []
+    for dataset, variant in values.best_variants().items():
+        try:
+            clips = values.evidence.results.examples(variant.run_name(0))
+        except OSError:
+            continue
+        except RecordError as error:
+            logger.warning("%s: its predictions are left out of the report", error)
+            continue
+        stand_in = ", stand-in data" if variant.config.data.source == "stand_in" else ""
+        caption = f"{dataset}{stand_in}: {variant.name}, seed 0, the best cell; above the truth, below context and prediction"
+        frames = [_picture(clips, step) for step in range(clips.context.shape[1] + clips.truth.shape[1])]
+        # Small frames are stored small and shown large.
+        width = frames[0].width * max(1, 128 // clips.truth.shape[-1])
+        shown.append(Movie(caption, _gif(frames), _gif(frames[-1:]), width))
+    return shown
+
+
+def _picture(clips: Examples, step: int) -> Image.Image:
+    """Return the clips side by side at one time step; a grey bar under the lower row marks predictions."""
+    given = clips.context.shape[1]
+    above = clips.context[:, step] if step < given else clips.truth[:, step - given]
+    below = clips.context[:, step] if step < given else clips.prediction[:, step - given]
+    height = above.shape[-2]
+    gap = np.full((height, 3), 255, np.uint8)
+    rows = [np.concatenate([part for clip in row for part in (clip[0], gap)], 1)[:, :-3] for row in (above, below)]
+    bar = np.full((3, rows[0].shape[1]), 255 if step < given else 128, np.uint8)
+    picture = np.concatenate([rows[0], np.full_like(bar, 255), rows[1], bar])
+    return Image.fromarray(picture).quantize(16)
+
+
+def _gif(frames: list[Image.Image]) -> str:
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=_FRAME_MILLISECONDS, loop=0, optimize=True)
+    return f"data:image/gif;base64,{base64.b64encode(buffer.getvalue()).decode()}"

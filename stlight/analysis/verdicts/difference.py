@@ -3,6 +3,7 @@
 Values are losses, one per seed: lower is better, infinite for a diverged run.
 """
 
+import bisect
 import math
 import warnings
 from dataclasses import dataclass
@@ -10,9 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import special, stats
-
-from stlight.analysis.verdicts.power import noncentrality
+from scipy import optimize, special, stats
 
 if TYPE_CHECKING:
     from stlight.experiments.grid_cells import GridCell
@@ -20,6 +19,10 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 """Confidence level of every interval."""
 
+POWER = 0.8
+"""Chance of detecting a difference that a number of seeds is said to suffice for."""
+
+_MAX_SEEDS = 1000
 _MAX_EXACT = 9999
 
 
@@ -111,9 +114,8 @@ class Difference:
 
     def error(self) -> tuple[float, float]:
         """Return the standard error of the estimate and its degrees of freedom, for at least two seeds with some spread."""
-        df = float(self._t_test(0.0, "two-sided").df)
-        low, high = self.interval()
-        return (high - low) / 2 / special.stdtrit(df, (1 + CONFIDENCE) / 2), df
+        error = stats.sem(self.b - self.a) if self._paired else math.hypot(stats.sem(self.a), stats.sem(self.b))
+        return float(error), float(self._t_test(0.0, "two-sided").df)
 
     def detectable(self, level: float) -> float:
         """Return the smallest true difference that these seeds detect with a power of 80 %; NaN if a t test is impossible."""
@@ -143,3 +145,33 @@ def _rank_p(a: np.ndarray, b: np.ndarray) -> float:
         (first, second), lambda x, y, axis: y.mean(axis) - x.mean(axis), vectorized=True, alternative="greater"
     )
     return float(test.pvalue)
+
+
+def noncentrality(df: float, level: float) -> float:
+    """Return the noncentrality of the t distribution at which a two-sided test at `level` has the usual power."""
+    critical = special.stdtrit(df, 1 - level / 2)
+    return float(optimize.brentq(lambda shift: stats.nct.sf(critical, df, shift) - POWER, 0.0, 20 * critical + 20))
+
+
+def seeds_needed(effect: float, sd: float, level: float) -> int | None:
+    """Return the seeds per side that tell apart two cells that differ by `effect`; None if 1000 do not suffice."""
+    if not effect or not math.isfinite(effect) or not sd > 0:
+        return None
+
+    def enough(n: int) -> bool:
+        return abs(effect) / (sd * math.sqrt(2 / n)) >= _standard_errors(n, level)
+
+    # Power grows with the number of seeds, so bisection finds the smallest number.
+    n = bisect.bisect_left(range(2, _MAX_SEEDS + 1), True, key=enough) + 2
+    return n if n <= _MAX_SEEDS else None
+
+
+def seeds_for_order(level: float) -> int:
+    """Return the seeds per side from which a rank test can decide: when every value of one side precedes all of the other."""
+    return next(n for n in range(2, _MAX_SEEDS) if 2 / math.comb(2 * n, n) <= level)
+
+
+def _standard_errors(n: int, level: float) -> float:
+    """Return the effect, in standard errors, that n seeds per side detect. Large n use the normal approximation."""
+    df = 2 * (n - 1)
+    return noncentrality(df, level) if df <= 200 else float(special.ndtri(1 - level / 2) + special.ndtri(POWER))

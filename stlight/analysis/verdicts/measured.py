@@ -1,4 +1,4 @@
-"""Verdicts on the runs of one experiment, by the decision rule of docs/statistics.md."""
+"""Verdicts on runs, by the decision rule of docs/statistics.md, beside those on printed numbers."""
 
 import math
 from collections.abc import Mapping
@@ -6,21 +6,31 @@ from dataclasses import replace
 
 import numpy as np
 
+from stlight.analysis.evidence import Evidence
 from stlight.analysis.values import Values
-from stlight.analysis.verdicts.comparisons import Comparer, build_test, compared_cells
-from stlight.analysis.verdicts.counting import COUNT_KINDS, judge_counts
-from stlight.analysis.verdicts.difference import Difference
-from stlight.analysis.verdicts.finding import Finding, parts_of
+from stlight.analysis.verdicts.comparisons import COUNT_KINDS, Comparer, build_test, compared_cells
+from stlight.analysis.verdicts.difference import Difference, seeds_for_order, seeds_needed
+from stlight.analysis.verdicts.findings import Finding, Part, as_loss, label, parts_of, subject
 from stlight.analysis.verdicts.judging import Judgement, Test, arithmetic, judge
-from stlight.analysis.verdicts.power import seeds_for_order, seeds_needed
+from stlight.analysis.verdicts.published import on_published, printed_repeats
 from stlight.analysis.verdicts.ranking import seeds_move_together
-from stlight.analysis.verdicts.wording import as_loss, label, subject
+from stlight.experiments import Plan
 from stlight.experiments.claim_types import Claim, UntestedClaim
 from stlight.experiments.grid_cells import GridCell, cells_for, cells_of
 from stlight.registry.metric_specs import COUNTED_METRICS, METRICS
 
 Spread = Mapping[tuple[str, str], tuple[float, int]]
 """For a data set and metric: the standard deviation between seeds as a share of the mean, and how many cells gave it."""
+
+
+def all_findings(plan: Plan, values: Mapping[str, Values]) -> list[tuple[Finding, Finding]]:
+    """Return the published and the measured finding of every claim, in the order of the files."""
+    spread, repeats = seed_spread(values), printed_repeats(plan)
+    found = []
+    for name, experiment in plan.experiments.items():
+        measured = Measured(values[name], spread).findings()
+        found += [(on_published(experiment, claim, repeats), measured[claim.id]) for claim in experiment.claims]
+    return found
 
 
 def seed_spread(values: Mapping[str, Values]) -> dict[tuple[str, str], tuple[float, int]]:
@@ -58,7 +68,7 @@ class Measured:
             if isinstance(claim, UntestedClaim):
                 found[claim.id] = replace(blank, why=claim.untested)
             elif claim.kind in COUNT_KINDS:
-                found[claim.id] = judge_counts(blank, self.evidence)
+                found[claim.id] = _judge_counts(blank, self.evidence)
             else:
                 cells = cells_for(claim, cells_of(self.experiment))
                 compared[claim.id] = compared_cells(claim, cells)
@@ -69,7 +79,7 @@ class Measured:
                 if claim.statistical:
                     tests[claim.id] = test
                 else:
-                    found[claim.id] = _by_counts(blank, test)
+                    found[claim.id] = _compare_counts(blank, test)
         judgements = judge(tests, self.family)
         for claim in self.experiment.claims:
             if judgement := judgements.get(claim.id):
@@ -174,7 +184,7 @@ class Measured:
         return share * abs(float(deciding.b.mean())), f" (borrowed from {cells} cells with more seeds)"
 
 
-def _by_counts(blank: Finding, test: Test) -> Finding:
+def _compare_counts(blank: Finding, test: Test) -> Finding:
     """Return the verdict of a claim about counts between cells: exact, like arithmetic."""
     verdict = arithmetic(test)
     deciding, parts = test.deciding(verdict), parts_of(test)
@@ -183,3 +193,19 @@ def _by_counts(blank: Finding, test: Test) -> Finding:
     if verdict == "contradicted" and len(parts) > 1:
         words = f"counted here, exact: not so for {'; '.join(part.label for part in parts if not part.as_stated)}"
     return replace(blank, verdict=verdict, effect=effect, n=1, why=words, parts=parts)
+
+
+def _judge_counts(blank: Finding, evidence: Evidence) -> Finding:
+    """Return the verdict on a claim of Section B: the counts may deviate from it by as much as it allows."""
+    if not evidence.counts:
+        return replace(blank, why="waiting for the counts")
+    deviations, within, words = COUNT_KINDS[blank.claim.kind](blank.claim, evidence.experiment, evidence.counts)
+    most = max(deviations.values())
+    return replace(
+        blank,
+        verdict="reproduced" if most <= within else "contradicted",
+        effect=most,
+        n=1,
+        why=f"counted, exact: {words.format(most=most)}",
+        parts=[Part(label, deviation, deviation <= within, "") for label, deviation in deviations.items()],
+    )

@@ -6,12 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from stlight.analysis.errata import different_results
-from stlight.analysis.verdicts.comparisons import Comparer, build_test, compared_cells
-from stlight.analysis.verdicts.counting import COUNT_KINDS
+from stlight.analysis.verdicts.comparisons import COUNT_KINDS, Comparer, build_test, compared_cells
 from stlight.analysis.verdicts.difference import Difference
-from stlight.analysis.verdicts.finding import Finding, Part, parts_of
+from stlight.analysis.verdicts.findings import Finding, Part, as_loss, label, parts_of, subject
 from stlight.analysis.verdicts.judging import Verdict, arithmetic
-from stlight.analysis.verdicts.wording import as_loss, label, subject
 from stlight.experiments import Experiment, Plan
 from stlight.experiments.claim_types import Claim, SmallerSpreadClaim, UntestedClaim
 from stlight.experiments.grid_cells import GridCell, cells_for, cells_of
