@@ -3,7 +3,7 @@
 import json
 import math
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,18 +98,18 @@ class ResultsFolder:
                 raise RecordError(f"{path} is damaged: {error}") from error
         return self._examples[name]
 
-    def counts(self, experiment: Experiment) -> dict[str, Any]:
-        """Return parameters and FLOPs at the paper's size by `<dataset>/<variant>`. Raises `IncompleteError`."""
+    def counts(self, experiment: Experiment) -> tuple[dict[str, Any], str]:
+        """Return the counts of an experiment, and what to do if they are missing or damaged."""
         named = {metric for metrics in experiment.metrics.values() for metric in metrics}
         wanted = {"parameters", "benchmark_flops"} | named & COUNTED_METRICS - {"num_params"}
 
         def whole(counts: Any) -> bool:
             return all(wanted <= counts[key(variant)].keys() for variant in experiment.variants)
 
-        return self._read_json("complexity", "count", experiment.name, whole)
+        return self._read_json("complexity", experiment, "count", whole)
 
-    def timings(self, experiment: Experiment) -> dict[str, Any]:
-        """Return what was timed side by side: device, threads, rounds, and `variants` by name. Raises `IncompleteError`."""
+    def timings(self, experiment: Experiment) -> tuple[dict[str, Any], str]:
+        """Return the timings of an experiment, and what to do if they are missing or damaged."""
 
         def whole(timings: Any) -> bool:
             return {"device", "threads"} <= timings.keys() and all(
@@ -118,19 +118,18 @@ class ResultsFolder:
                 for variant in experiment.variants
             )
 
-        return self._read_json("speed", "measure", experiment.name, whole)
+        return self._read_json("speed", experiment, "measure", whole)
 
-    def _read_json(self, kind: str, verb: str, name: str, whole: Any) -> dict[str, Any]:
-        path, again = self.path / kind / f"{name}.json", f"python -m stlight {verb} {name}"
-        try:
-            content = json.loads(path.read_bytes())
-            if whole(content):
-                return dict(content)
-        except FileNotFoundError:
-            raise IncompleteError(f"{path} is missing: {again}") from None
-        except (ValueError, TypeError, KeyError, AttributeError):
-            pass
-        raise IncompleteError(f"{path} is damaged or of another grid: {again}")
+    def _read_json(
+        self, folder: str, experiment: Experiment, verb: str, whole: Callable[[Any], bool]
+    ) -> tuple[dict[str, Any], str]:
+        path, problem = self.path / folder / f"{experiment.name}.json", "is missing"
+        if path.is_file():
+            problem = "is damaged or of another grid"
+            with suppress(ValueError, TypeError, KeyError, AttributeError):
+                if whole(content := json.loads(path.read_bytes())):
+                    return content, ""
+        return {}, f"{path} {problem}: python -m stlight {verb} {experiment.name}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,18 +215,9 @@ def load_one(experiment: Experiment, scale: Scale, results: ResultsFolder) -> Ev
     """Load all that a scale's results hold about one experiment."""
     pairs = [(v, seed) for v in experiment.variants for seed in range(experiment.seeds)] if experiment.train else []
     runs = {v.run_name(seed): results.run(v.run_name(seed), v.run_config(seed).hash) for v, seed in pairs}
-    found: dict[str, dict[str, Any]] = {"counts": {}, "timings": {}}
-    problems = {"counts": "", "timings": ""}
-    for kind, needed, read in (
-        ("counts", experiment.counts, results.counts),
-        ("timings", experiment.timed, results.timings),
-    ):
-        if needed:
-            try:
-                found[kind] = read(experiment)
-            except IncompleteError as error:
-                problems[kind] = str(error)
-    return Evidence(experiment, scale, results, runs, **found, uncounted=problems["counts"], untimed=problems["timings"])
+    counts, uncounted = results.counts(experiment) if experiment.counts else ({}, "")
+    timings, untimed = results.timings(experiment) if experiment.timed else ({}, "")
+    return Evidence(experiment, scale, results, runs, counts, timings, uncounted, untimed)
 
 
 def all_records(evidence: Mapping[str, Evidence]) -> dict[str, RunRecord]:

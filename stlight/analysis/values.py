@@ -105,9 +105,8 @@ class Values:
         """
         experiment = self.experiment
         rows = [self._cell(v, metric) for v in experiment.variants for metric in experiment.metrics[v.dataset]]
-        datasets = list(experiment.metrics)
         for entry in experiment.quoted:
-            place = {"dataset": datasets[0], "variant": ""} | {"model": entry.model} | entry.coordinates
+            place = {"dataset": next(iter(experiment.metrics)), "variant": ""} | {"model": entry.model} | entry.coordinates
             for metric in dict.fromkeys(m for names in experiment.metrics.values() for m in names if m in entry.numbers):
                 number = entry.numbers[metric]
                 fixed = {"data": entry.source, "metric": metric, "printed": number.text, "published": number.value}

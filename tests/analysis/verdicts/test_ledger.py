@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from stlight.analysis.verdicts.ledger import as_table, ledger, on_published, printed_repeats
 
 from stlight.analysis.curves import dispersion, instability, onset
-from stlight.analysis.verdicts.ledger import as_table, ledger, on_published, printed_repeats
 from stlight.experiments import load_plan
 from tests.experiments.test_published import FULL_TEXT
 from tests.tiny_runs import record_untrained, write_experiment
