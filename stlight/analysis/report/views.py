@@ -138,11 +138,11 @@ def _optimism(audit: pd.DataFrame) -> list[str]:
     words = []
     for (dataset, metric), group in audit.groupby(["dataset", "metric"], sort=False):
         spec = METRICS[metric]
-        rise = (group["best_on_test"] - group["last"]).mean()
+        better, worse = ("best_on_test", "last") if spec.higher_is_better else ("last", "best_on_test")
         words.append(
             f"{dataset} {spec.label}: picking each run's best epoch on the test clips looks better by"
             f" {spec.format(group['optimism'].mean())} than picking it on validation clips, and by"
-            f" {spec.format(rise if spec.higher_is_better else -rise)} than taking the last; mean over {len(group)} cells."
+            f" {spec.format((group[better] - group[worse]).mean())} than taking the last; mean over {len(group)} cells."
         )
     return words
 

@@ -1,4 +1,4 @@
-"""Translate a claim into one-sided comparisons: what must exceed zero for it to hold, and what for it to fail."""
+"""Translate a claim into one-sided comparisons that must exceed zero for it to hold."""
 
 import itertools
 import math
@@ -66,13 +66,8 @@ class Comparer:
 def build_test(comparer: Comparer, cells: list[GridCell]) -> Test:
     """Return the differences that a claim comes to. It must hold in each of its groups and metrics."""
     claim = comparer.claim
-    holds: list[Either] = []
-    fails: Either = ()
-    for group, metric in itertools.product(groups(claim, cells), claim.metrics):
-        for_it, against = KINDS[claim.kind](claim, group, metric, comparer)
-        holds.append(for_it)
-        fails += against
-    return Test(tuple(holds), fails)
+    places = itertools.product(groups(claim, cells), claim.metrics)
+    return Test(tuple(KINDS[claim.kind](claim, group, metric, comparer) for group, metric in places))
 
 
 def compared_cells(claim: Claim, cells: list[GridCell]) -> list[GridCell]:
@@ -82,55 +77,40 @@ def compared_cells(claim: Claim, cells: list[GridCell]) -> list[GridCell]:
     return [cell for group in groups(claim, cells) for side in sides(claim, group) for cell in side]
 
 
-def _better(claim: BetterClaim, group: list[GridCell], metric: str, compare: Comparer) -> tuple[Either, Either]:
-    pairs = list(itertools.product(*sides(claim, group)))
-    return (tuple(compare(a, b, metric) for a, b in pairs),), tuple((compare(b, a, metric),) for a, b in pairs)
+def _better(claim: BetterClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
+    return (tuple(compare(a, b, metric) for a, b in itertools.product(*sides(claim, group))),)
 
 
-def _optimum_in(claim: OptimumInClaim, group: list[GridCell], metric: str, compare: Comparer) -> tuple[Either, Either]:
+def _optimum_in(claim: OptimumInClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
     inside, outside = sides(claim, group)
-    return (
-        tuple(tuple(compare(a, b, metric) for b in outside) for a in inside),
-        tuple(tuple(compare(b, a, metric) for a in inside) for b in outside),
-    )
+    return tuple(tuple(compare(a, b, metric) for b in outside) for a in inside)
 
 
-def _as_good_as_best(claim: AsGoodAsBestClaim, group: list[GridCell], metric: str, compare: Comparer) -> tuple[Either, Either]:
+def _as_good_as_best(claim: AsGoodAsBestClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
     inside, outside = sides(claim, group)
     pairs = [(a, b) for a in inside for b in [*inside, *outside] if a is not b]
-    margins = [compare.scaled(claim.as_good_as_best.margin, b, metric) for _, b in pairs]
-    return (
-        (tuple(compare(a, b, metric, -margin) for (a, b), margin in zip(pairs, margins, strict=True)),),
-        tuple((compare(b, a, metric, margin),) for (a, b), margin in zip(pairs, margins, strict=True)),
-    )
+    margin = claim.as_good_as_best.margin
+    return (tuple(compare(a, b, metric, -compare.scaled(margin, b, metric)) for a, b in pairs),)
 
 
-def _improves_along(claim: ImprovesAlongClaim, group: list[GridCell], metric: str, compare: Comparer) -> tuple[Either, Either]:
+def _improves_along(claim: ImprovesAlongClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
     ours = [cell for cell in group if not cell.quoted]
     line = sorted(ours, key=lambda cell: cell.coordinates[claim.improves_along])
-    steps = list(itertools.pairwise(line))
-    return (tuple(compare(b, a, metric) for a, b in steps),), tuple((compare(a, b, metric),) for a, b in steps)
+    return (tuple(compare(b, a, metric) for a, b in itertools.pairwise(line)),)
 
 
-def _gains(claim: GainsClaim, group: list[GridCell], metric: str, compare: Comparer) -> tuple[Either, Either]:
+def _gains(claim: GainsClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
     (this,), (over,) = sides(claim, group)
     by, margin = (compare.scaled(amount, over, metric) for amount in (claim.gains.by, claim.gains.margin))
-    return (
-        ((compare(this, over, metric, by - margin), compare(over, this, metric, -(by + margin))),),
-        ((compare(over, this, metric, margin - by),), (compare(this, over, metric, by + margin),)),
-    )
+    return ((compare(this, over, metric, by - margin), compare(over, this, metric, -(by + margin))),)
 
 
-def _smaller_spread(claim: SmallerSpreadClaim, group: list[GridCell], metric: str, compare: Comparer) -> tuple[Either, Either]:
+def _smaller_spread(claim: SmallerSpreadClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
     """Compare spreads by the distances from the median (Brown and Forsythe)."""
     (this,), (than,) = sides(claim, group)
-
-    def distances(better: GridCell, worse: GridCell) -> Difference:
-        values = compare(better, worse, metric)
-        about = replace(values.subject, seeds=(values.a, values.b))  # type: ignore[type-var]
-        return replace(values, a=_from_median(values.a), b=_from_median(values.b), paired=False, subject=about)
-
-    return ((distances(this, than),),), ((distances(than, this),),)
+    values = compare(this, than, metric)
+    about = replace(values.subject, seeds=(values.a, values.b))  # type: ignore[type-var]
+    return ((replace(values, a=_from_median(values.a), b=_from_median(values.b), paired=False, subject=about),),)
 
 
 def _from_median(values: np.ndarray) -> np.ndarray:
@@ -139,7 +119,7 @@ def _from_median(values: np.ndarray) -> np.ndarray:
     return np.where(finite, np.abs(values - (np.median(values[finite]) if finite.any() else 0.0)), math.inf)
 
 
-KINDS: dict[str, Callable[..., tuple[Either, Either]]] = {
+KINDS: dict[str, Callable[..., Either]] = {
     "better": _better,
     "optimum_in": _optimum_in,
     "as_good_as_best": _as_good_as_best,
@@ -147,7 +127,7 @@ KINDS: dict[str, Callable[..., tuple[Either, Either]]] = {
     "gains": _gains,
     "smaller_spread": _smaller_spread,
 }
-"""For each kind of claim about cells: claim, group, metric and comparer to what must hold and what would contradict it."""
+"""For each kind of claim about cells: claim, group, metric and comparer to groups of differences, one of which must hold."""
 
 
 Deviations = tuple[dict[str, float], float, str]

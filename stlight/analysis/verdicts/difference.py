@@ -6,9 +6,9 @@ Values are losses, one per seed: lower is better, infinite for a diverged run.
 import bisect
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -39,6 +39,11 @@ class Subject:
     """True if the printed numbers are compared."""
     seeds: tuple[np.ndarray, np.ndarray] | None = None
     """The losses of both cells, if their distances from the median are compared instead."""
+
+    def reversed(self) -> Self:
+        """Return the same with the cells exchanged."""
+        seeds = self.seeds and (self.seeds[1], self.seeds[0])
+        return replace(self, better=self.worse, worse=self.better, seeds=seeds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +80,11 @@ class Difference:
     def finite(self) -> bool:
         """True if no run of either side diverged."""
         return bool(np.isfinite(self.a).all() and np.isfinite(self.b).all())
+
+    def reversed(self) -> Self:
+        """Return the opposite difference, which claims that `a` is worse than `b` by more than minus the threshold."""
+        about = self.subject and self.subject.reversed()
+        return replace(self, a=self.b, b=self.a, threshold=-self.threshold, subject=about)
 
     @property
     def by_ranks(self) -> bool:

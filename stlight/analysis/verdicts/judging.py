@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 from stlight.analysis.verdicts.difference import Difference
@@ -23,12 +24,19 @@ Either = tuple[Group, ...]
 
 @dataclass(frozen=True, eq=False)
 class Test:
-    """A sentence as differences: it holds if each of `holds` has a group that does, and fails if one group of `fails` does."""
+    """A sentence as differences: it holds if each of its parts has a group that does."""
 
     __test__ = False  # Keeps pytest from collecting it.
 
     holds: tuple[Either, ...]
-    fails: Either
+
+    @cached_property
+    def fails(self) -> Either:
+        """The groups of which one contradicts the sentence.
+
+        A part is contradicted if one comparison of each of its alternatives is reversed, always by the same cell.
+        """
+        return tuple(tuple(d.reversed() for d in group) for groups in self.holds for group in zip(*groups, strict=True))
 
     def p_holds(self) -> float:
         """Return the p-value of the conjunction: the largest p (intersection–union test)."""
