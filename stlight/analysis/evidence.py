@@ -3,10 +3,9 @@
 import json
 import math
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,16 +34,22 @@ class Examples(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RunEvidence:
-    """The record and history of a run, or why it has none."""
+class Recorded:
+    """A run that has a valid record."""
 
-    record: RunRecord | None = None
-    history: pd.DataFrame | None = None
+    record: RunRecord
+    history: pd.DataFrame
     """One row per epoch; NaN for what could not be measured."""
-    state: str = ""
-    """waiting, starting, running, interrupted, failed or damaged, if there is no valid record."""
-    why: str = ""
-    """What stopped the run, if known."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A run that has no valid record."""
+
+    state: str
+    """waiting, starting, running, interrupted, failed or damaged."""
+    why: str
+    """What stopped the run; empty if unknown."""
 
 
 class ResultsFolder:
@@ -52,32 +57,30 @@ class ResultsFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._runs: dict[str, RunEvidence] = {}
+        self._runs: dict[str, Recorded | Missing] = {}
         self._examples: dict[str, Examples] = {}
 
-    def run(self, name: str, config_hash: str) -> RunEvidence:
-        """Return the record and history of a run if they are valid and of this configuration, and otherwise its state."""
+    def run(self, name: str, config_hash: str) -> Recorded | Missing:
+        """Return a run's record and history if they are valid and of this configuration, and otherwise its state."""
         if name not in self._runs:
             try:
                 self._runs[name] = self._read_run(name, config_hash)
             except RecordError as error:
-                self._runs[name] = RunEvidence(state="damaged", why=str(error))
+                self._runs[name] = Missing("damaged", str(error))
         return self._runs[name]
 
-    def _read_run(self, name: str, config_hash: str) -> RunEvidence:
-        folder, recorded = self.path / "runs" / name, False
+    def _read_run(self, name: str, config_hash: str) -> Recorded | Missing:
+        folder, otherwise = self.path / "runs" / name, ""
         with suppress(FileNotFoundError):
             record = read_record(folder / "record.json")
             if record.config_hash == config_hash:
                 rows = read_history(folder, record)
                 columns = {column: [float(row[column] or "nan") for row in rows] for column in (rows[0] if rows else ())}
-                return RunEvidence(record, pd.DataFrame(columns))
-            recorded = True
+                return Recorded(record, pd.DataFrame(columns))
+            otherwise = "its record is of another configuration"
         state = read_state(folder, config_hash)
-        why = state.get("error") or state.get("why")
-        if not why:
-            why = "its record is of another configuration" if recorded else self._last_log_line(name)
-        return RunEvidence(state=state["status"], why=str(why))
+        why = state.get("error") or state.get("why") or otherwise or self._last_log_line(name)
+        return Missing(state["status"], str(why))
 
     def _last_log_line(self, name: str) -> str:
         """Return the last line that a run without a state logged; empty if it has not been started."""
@@ -139,7 +142,10 @@ class Evidence:
     experiment: Experiment
     scale: Scale
     results: ResultsFolder
-    runs: dict[str, RunEvidence]
+    runs: dict[str, Recorded]
+    """The runs that have a valid record, by name."""
+    missing: dict[str, str]
+    """Why each other run has none, by name; "waiting" for one that has not been started."""
     counts: dict[str, Any]
     """Parameters and FLOPs at the paper's size by `<dataset>/<variant>`; empty if nothing is counted, or not yet."""
     timings: dict[str, Any]
@@ -149,33 +155,15 @@ class Evidence:
     untimed: str
     """What to do about timings that the experiment needs and that are missing or damaged; empty if none are."""
 
-    @cached_property
+    @property
     def records(self) -> dict[str, RunRecord]:
         """The valid records by run name."""
-        return {name: run.record for name, run in self.runs.items() if run.record}
+        return {name: run.record for name, run in self.runs.items()}
 
-    @cached_property
-    def missing(self) -> dict[str, str]:
-        """Why each run without a valid record has none, by run name; "waiting" for one that has not been started."""
-        waits_for = self.experiment.waits_for
-        reasons = {}
-        for name, run in self.runs.items():
-            if not run.record:
-                dataset = name.partition("/")[0]
-                why = run.why or (f"{dataset} waits for {waits_for[dataset]}" if dataset in waits_for else "")
-                reasons[name] = f"{run.state}: {why}" if why else run.state
-        return reasons
-
-    def recorded(self, variant: Variant) -> dict[int, str]:
+    def recorded(self, variant: Variant) -> dict[int, Recorded]:
         """Return the runs of a variant that have a valid record, by seed."""
         names = {seed: variant.run_name(seed) for seed in range(self.experiment.seeds)}
-        return {seed: name for seed, name in names.items() if name in self.records}
-
-    def history(self, name: str) -> pd.DataFrame:
-        """Return the history of a run that has a valid record: one row per epoch."""
-        history = self.runs[name].history
-        assert history is not None
-        return history
+        return {seed: self.runs[name] for seed, name in names.items() if name in self.runs}
 
     def check_complete(self) -> None:
         """Raise `IncompleteError` unless every run has a valid record and all counts and timings are there."""
@@ -214,15 +202,23 @@ def load_evidence(plan: Plan, folder: Path, names: Iterable[str] | None = None) 
 def load_one(experiment: Experiment, scale: Scale, results: ResultsFolder) -> Evidence:
     """Load all that a scale's results hold about one experiment."""
     pairs = [(v, seed) for v in experiment.variants for seed in range(experiment.seeds)] if experiment.train else []
-    runs = {v.run_name(seed): results.run(v.run_name(seed), v.run_config(seed).hash) for v, seed in pairs}
+    found = {v.run_name(seed): results.run(v.run_name(seed), v.run_config(seed).hash) for v, seed in pairs}
+    runs = {name: run for name, run in found.items() if isinstance(run, Recorded)}
+    missing = {}
+    for name, run in found.items():
+        if isinstance(run, Missing):
+            dataset = name.partition("/")[0]
+            waits_for = experiment.waits_for.get(dataset)
+            why = run.why or (f"{dataset} waits for {waits_for}" if waits_for else "")
+            missing[name] = f"{run.state}: {why}" if why else run.state
     counts, uncounted = results.counts(experiment) if experiment.counts else ({}, "")
     timings, untimed = results.timings(experiment) if experiment.timed else ({}, "")
-    return Evidence(experiment, scale, results, runs, counts, timings, uncounted, untimed)
+    return Evidence(experiment, scale, results, runs, missing, counts, timings, uncounted, untimed)
 
 
-def all_records(evidence: Mapping[str, Evidence]) -> dict[str, RunRecord]:
+def all_records(evidence: Iterable[Evidence]) -> dict[str, RunRecord]:
     """Return the valid records of several experiments by run name."""
-    return {name: record for one in evidence.values() for name, record in one.records.items()}
+    return {name: record for one in evidence for name, record in one.records.items()}
 
 
 def code_versions(records: Iterable[RunRecord]) -> dict[str, list[str]]:

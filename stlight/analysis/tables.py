@@ -54,7 +54,10 @@ def tidy_table(values: Values) -> pd.DataFrame:
     table = values.cells[[*values.coordinates, "data", *TIDY, "standing", "p_best"]].copy()
     table["runs"] = table["runs"].map(";".join)
     table["values"] = table["values"].map(lambda numbers: ";".join(f"{number:.10g}" for number in numbers))
-    return table if values.experiment.train else table.merge(_components(values), on=values.experiment.axes, how="left")
+    if values.experiment.train:
+        return table
+    # Counts are whole numbers.
+    return table.merge(_components(values), on=values.experiment.axes, how="left").astype({"measured": int})
 
 
 def table_blocks(values: Values) -> list[Block]:

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from stlight.analysis import curves
-from stlight.analysis.evidence import Evidence, RunEvidence, key
+from stlight.analysis.evidence import Evidence, Recorded, key
 from stlight.analysis.verdicts import ranking
 from stlight.analysis.verdicts.difference import CONFIDENCE
 from stlight.config import DataConfig
@@ -175,19 +175,15 @@ def _rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
         whole |= {m: found[m] for found in (count, timing) for m in COUNTED_METRICS | TIMED_METRICS if m in found}
         for metric, value in whole.items():
             yield place | {"seed": -1, "run": "", "metric": metric, "selection": "-", "value": value, "diverged": False}
-        for seed, name in evidence.recorded(variant).items():
-            run = evidence.runs[name]
-            diverged = evidence.records[name].status == "diverged"
+        for seed, run in evidence.recorded(variant).items():
+            fixed = place | {"seed": seed, "run": run.record.run, "diverged": run.record.status == "diverged"}
             for selection in SELECTIONS:
-                for metric, value in _recorded(run, selection).items():
-                    row = {"seed": seed, "run": name, "metric": metric, "selection": selection, "value": value}
-                    yield place | row | {"diverged": diverged}
+                for metric, value in _metrics(run, selection).items():
+                    yield fixed | {"metric": metric, "selection": selection, "value": value}
 
 
-def _recorded(run: RunEvidence, selection: str) -> dict[str, float]:
+def _metrics(run: Recorded, selection: str) -> dict[str, float]:
     """Return all metrics of a run at the epoch that a selection picks; NaN for those that are not finite."""
-    assert run.record is not None
-    assert run.history is not None
     found = {name: math.nan if value is None else value for name, value in run.record.metrics[selection].items()}  # type: ignore[index]
     values = {}
     for metric, spec in METRICS.items():

@@ -49,7 +49,7 @@ def test_every_file_is_opened_once_however_many_experiments_share_a_run(demo, re
     files = [path for name in ("record.json", "history.csv") for path in tmp_path.glob(f"runs/*/*/*/{name}")]
     files += [*tmp_path.glob("complexity/*.json"), *tmp_path.glob("speed/*.json")]
     assert {path: OPENED[str(path)] for path in files} == dict.fromkeys(files, 1)
-    assert sum(len(one.records) for one in evidence.values()) > len(all_records(evidence)) > 50
+    assert sum(len(one.records) for one in evidence.values()) > len(all_records(evidence.values())) > 50
 
 
 def test_a_damaged_record_is_missing_and_named(demo, record_run, evidence_of, tmp_path):
@@ -106,13 +106,14 @@ def test_mixed_versions_are_refused_and_named(demo, record_run, evidence_of):
 
     def made_by(name, source, torch):
         provenance = {"source": source, "code": "abc", "libraries": {"torch": torch}}
-        evidence.records[name] = evidence.records[name].model_copy(update={"provenance": provenance})
+        record = evidence.runs[name].record.model_copy(update={"provenance": provenance})
+        evidence.runs[name] = dataclasses.replace(evidence.runs[name], record=record)
 
     # Builds of one torch for different devices are one version.
-    for name, torch in zip(evidence.records, ("2.13.0+cpu", "2.13.0+cu130", "2.13.0"), strict=True):
+    for name, torch in zip(evidence.runs, ("2.13.0+cpu", "2.13.0+cu130", "2.13.0"), strict=True):
         made_by(name, "s1", torch)
     evidence.check_versions()
-    last = list(evidence.records)[-1]
+    last = list(evidence.runs)[-1]
     for source, torch in (("s2", "2.13.0"), ("s1", "2.14.0")):
         made_by(last, source, torch)
         with pytest.raises(MixedVersionsError, match=rf"2 versions of the code: 2 of .*; 1 of {source}.*{last}"):

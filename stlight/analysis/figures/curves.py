@@ -20,20 +20,19 @@ def draw_curves(options: CurvesFigure, values: Values) -> Figure:
     hue, metric, evidence = options.hue, options.y, values.evidence
     figure, ax = plt.subplots(figsize=(8, 4.8), constrained_layout=True)
     for i, variant in enumerate(values.experiment.variants):
-        names = list(evidence.recorded(variant).values())
-        if not names:
+        runs = evidence.recorded(variant)
+        if not runs:
             continue
-        histories = {name: evidence.history(name).set_index("epoch") for name in names}
-        curves = pd.DataFrame({name: history[f"test_{metric}"] for name, history in histories.items()})
+        curves = pd.DataFrame({seed: run.history.set_index("epoch")[f"test_{metric}"] for seed, run in runs.items()})
         style: dict[str, Any] = {"color": COLOURS[i % 4]}
         ax.plot(curves.index, curves, linewidth=0.7, alpha=0.45, **style)
         ax.fill_between(curves.index, curves.min(axis=1), curves.max(axis=1), alpha=0.15, **style)
-        diverged = [name for name in names if evidence.records[name].status == "diverged"]
-        for name in diverged:
+        diverged = [seed for seed, run in runs.items() if run.record.status == "diverged"]
+        for seed in diverged:
             # Its curve ends here; neither the mean nor the band contains it from there on.
-            ending = curves[name].dropna().tail(1)
+            ending = curves[seed].dropna().tail(1)
             ax.plot(ending.index, ending, "x", markersize=9, **style)
-        count = f"n = {len(names)}" + (f", {len(diverged)} diverged ×" if diverged else "")
+        count = f"n = {len(runs)}" + (f", {len(diverged)} diverged ×" if diverged else "")
         label = f"{axis_text(variant.axes[hue])} ({count})"
         ax.plot(curves.index, curves.mean(axis=1), LINES[i % 4], marker=MARKERS[i % 4], markevery=0.2, label=label, **style)
     spec = METRICS[metric]

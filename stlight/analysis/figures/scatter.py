@@ -20,7 +20,7 @@ def draw_scatter(options: ScatterFigure, values: Values) -> Figure:
     for variant in experiment.variants:
         place = {"hue": variant.axes[hue], "size": tuple(variant.axes[axis] for axis in others)}
         for _, row in values.seeds(variant, y).iterrows():
-            rows.append(place | {"num_params": values.evidence.records[row["run"]].num_params, "y": row["value"]})
+            rows.append(place | {"num_params": values.evidence.runs[row["run"]].record.num_params, "y": row["value"]})
     points = pd.DataFrame(rows, columns=["hue", "size", "num_params", "y"]).dropna()
     figure, ax = plt.subplots(figsize=(8, 4.8), constrained_layout=True)
     if points.empty:

@@ -99,7 +99,7 @@ def _measured(options: TradeoffFigure, values: Values, dataset: str) -> pd.DataF
     seconds = "epoch_seconds" if "epoch_seconds" in values.experiment.metrics[dataset] else "seconds"
     for variant in values.variants_of(dataset):
         # The size that ran, because at a smaller scale the metric is not of the paper's size.
-        records = [values.evidence.records[name] for name in values.evidence.recorded(variant).values()]
+        records = [run.record for run in values.evidence.recorded(variant).values()]
         rows.append(
             {
                 "model": variant.axes["model"],

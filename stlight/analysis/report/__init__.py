@@ -53,8 +53,8 @@ def _content(
 ) -> dict[str, Any]:
     """Return the variables of the page's template."""
     evidence = {name: one.evidence for name, one in values.items()}
-    records = all_records(evidence)
-    of_runs = {name: one for one in evidence.values() for name in one.records}
+    records = all_records(evidence.values())
+    of_runs = {name: one for one in evidence.values() for name in one.runs}
     measured = {name: [both[1] for both in findings if both[1].experiment == name] for name in values}
     items = [item_view(one, audits[name], measured[name]) for name, one in values.items()]
     counted = [both for both in findings if both[0].claim.section != "-"]

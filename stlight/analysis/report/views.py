@@ -149,8 +149,8 @@ def _optimism(audit: pd.DataFrame) -> list[str]:
 
 def run_view(name: str, evidence: Evidence, settings: list[str]) -> RunView:
     """Return one recorded run as the page shows it. `settings` are the options that repeat it, beyond its scale."""
-    record, curve, ends = evidence.records[name], "", ("", "")
-    values = evidence.history(name)["test_mse"].to_numpy(float)
+    run, curve, ends = evidence.runs[name], "", ("", "")
+    values = run.history["test_mse"].to_numpy(float)
     values = values[np.isfinite(values)]
     if len(values) > 1:
         low, high = values.min(), values.max()
@@ -159,7 +159,7 @@ def run_view(name: str, evidence: Evidence, settings: list[str]) -> RunView:
         curve = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
         ends = (METRICS["mse"].format(values[0]), METRICS["mse"].format(values[-1]))
     command = ["python", "-m", "stlight", "train", name, "--scale", evidence.scale.name, *settings]
-    return RunView(record, curve, ends, _facts(record), shlex.join(command))
+    return RunView(run.record, curve, ends, _facts(run.record), shlex.join(command))
 
 
 def _facts(record: RunRecord) -> dict[str, str]:

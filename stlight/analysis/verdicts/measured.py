@@ -134,7 +134,7 @@ class Measured:
             over = f" after Holm over {self.family} sentences" if self.family > 1 else ""
             by = "by ranks" if deciding.by_ranks else "paired by seed" if deciding.paired else "by Welch's test"
             words.append(f"p = {judgement.p:.2g}{over}, {by}")
-        diverged = [name for name in names if self.evidence.records[name].status == "diverged"]
+        diverged = [name for name in names if self.evidence.runs[name].record.status == "diverged"]
         words += [f"{len(diverged)} of {len(names)} runs diverged and count as the worst"] if diverged else []
         words += ["on stand-in data"] if any(c.variant and c.variant.config.data.source == "stand_in" for c in cells) else []
         return Finding(
