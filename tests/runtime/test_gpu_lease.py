@@ -56,7 +56,7 @@ def test_a_gpu_has_one_holder(holder):
     assert sorted(both) == ["leased 0.0", "leased 1.0"]
     third = holder()
     line = third.prints("waits")
-    assert "waits for a GPU: all 2 slots of 0, 1 are taken by pids" in line
+    assert "waits for a GPU: all slots of 0, 1 are taken by pids" in line
     assert all(str(one.process.pid) in line for one in (first, second))
     assert third.still_waits()
     second.ends()
@@ -172,18 +172,19 @@ def test_a_folder_that_others_could_write_is_refused(machine, monkeypatch):
     locks = machine / "locks"
     (machine / "elsewhere").mkdir(mode=0o700)
     locks.symlink_to(machine / "elsewhere")
-    refused("not a link")
+    refused("folder of this user")
     locks.unlink()
     locks.write_text("")
-    refused("File exists")
+    with pytest.raises(FileExistsError, match="locks"), leased():
+        pass
     locks.unlink()
     with leased():
         assert stat.S_IMODE(locks.stat().st_mode) == 0o700
     locks.chmod(0o777)
-    refused("nobody else")
+    refused("writable by nobody else")
     locks.chmod(0o700)
     monkeypatch.setattr(os, "getuid", lambda: locks.stat().st_uid + 1)
-    refused("belong to this user")
+    refused("folder of this user")
 
 
 @pytest.mark.parametrize("slots", [1, 2])
