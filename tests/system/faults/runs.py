@@ -15,11 +15,10 @@ from pathlib import Path
 import torch
 
 from stlight.config import RunConfig
-from stlight.runtime import atomic_files
+from stlight.runtime import atomic_files, start_up
 from stlight.runtime.signals import Interrupted, Interruption
 from stlight.training import run as training_run
 from stlight.training.checkpoint import Checkpoints
-from stlight.training.devices import leave_out_compiler
 from tests.tiny_runs import outputs, tiny
 
 DONE, FAILED, CRASHED, CLASHED, INTERRUPTED = 0, 1, 2, 3, 75
@@ -30,7 +29,7 @@ Operation = Callable[[int, str, tuple], None]
 
 def warm_up() -> None:
     """Load here what the forked processes would each load anew."""
-    leave_out_compiler()
+    start_up.leave_out_compiler()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         training_run.train_run("a/run/seed0", tiny(num_epochs=1, kernels="fused"), Path(folder), Path(folder))
