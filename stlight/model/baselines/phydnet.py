@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stlight.model.baselines.baseline import Baseline
-from stlight.model.forecaster import Moment
+from stlight.model.forecaster import TrainingStep
 from stlight.registry.dataset_specs import ClipShape
 
 ORDER = 7
@@ -114,14 +114,14 @@ class PhyDNet(Baseline):
         """(B, T, C, H, W) → (B, T', C, H, W)."""
         return self.unroll(context, self.shape.context_frames)[:, -self.shape.horizon_frames :]
 
-    def training_loss(self, context: Tensor, target: Tensor, moment: Moment) -> Tensor:
+    def training_loss(self, context: Tensor, target: Tensor, step: TrainingStep) -> Tensor:
         """The squared errors of all next frames, summed over time, and how far the filters' moments are from derivatives.
 
         With a probability that falls by 0.003 an epoch, of 625 steps, all true frames are given, else those of the context.
         """
         # The 50,000 steps of the benchmark's scheduled sampling are 80 of its epochs.
-        epoch = math.floor(80 * moment.step / moment.sampling_steps)
-        forced = float(torch.rand((), generator=moment.generator)) < 1 - 0.003 * epoch
+        epoch = math.floor(80 * step.index / step.sampling_steps)
+        forced = float(torch.rand((), generator=step.generator)) < 1 - 0.003 * epoch
         clip = torch.cat((context, target), 1)
         predicted = self.unroll(clip, clip.shape[1] - 1 if forced else context.shape[1]).to(clip.dtype)
         errors = ((predicted - clip[:, 1:]) ** 2).mean((0, 2, 3, 4))

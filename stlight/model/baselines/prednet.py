@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stlight.model.baselines.baseline import Baseline
-from stlight.model.forecaster import Moment
+from stlight.model.forecaster import TrainingStep
 from stlight.registry.dataset_specs import ClipShape
 
 
@@ -117,7 +117,7 @@ class PredNet(Baseline):
         foreseen, _ = self.unroll(context, self.shape.context_frames + self.shape.horizon_frames)
         return torch.stack(foreseen[self.shape.context_frames :], 1)
 
-    def training_loss(self, context: Tensor, target: Tensor, moment: Moment) -> Tensor:
+    def training_loss(self, context: Tensor, target: Tensor, step: TrainingStep) -> Tensor:
         """The mean of the lowest layer's errors (half the absolute error) of all frames but the first, each foreseen by one."""
         clip = torch.cat((context, target), 1)
         _, errors = self.unroll(clip, clip.shape[1])

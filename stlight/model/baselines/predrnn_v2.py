@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stlight.model.baselines.predrnn import PredRNN, State
 from stlight.model.baselines.recurrent import conv
-from stlight.model.forecaster import Moment
+from stlight.model.forecaster import TrainingStep
 from stlight.registry.dataset_specs import ClipShape
 
 
@@ -23,10 +23,10 @@ class PredRNNV2(PredRNN):
         super().__init__(shape, width=width, depth=depth)
         self.adapter = conv(self.hidden_dim, self.hidden_dim, 1)
 
-    def truth_probabilities(self, moment: Moment) -> tuple[float, float]:
+    def truth_probabilities(self, step: TrainingStep) -> tuple[float, float]:
         """Reverse scheduled sampling: half of the frames at first; from halfway on ever more of the context, less after it."""
-        half, decay = moment.sampling_steps / 2, moment.sampling_steps / 10
-        past = moment.step - half
+        half, decay = step.sampling_steps / 2, step.sampling_steps / 10
+        past = step.index - half
         if past < 0:
             return 0.5, 0.5
         if past >= half:

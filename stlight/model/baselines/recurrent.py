@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stlight.model.baselines.baseline import Baseline
-from stlight.model.forecaster import Moment
+from stlight.model.forecaster import TrainingStep
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
@@ -19,7 +19,7 @@ class Recurrent(Baseline):
     """A model that predicts the next frame from one frame and a state, on patches of 4 × 4 pixels as channels.
 
     It is trained on every next frame, those of the context too. Scheduled sampling (Bengio et al., 2015): after the context it
-    is given the true frame with a probability that falls from 1 to 0 over `Moment.sampling_steps`, else its own prediction.
+    is given the true frame with a probability that falls from 1 to 0 over `sampling_steps`, else its own prediction.
     """
 
     patch_size = 4
@@ -63,15 +63,15 @@ class Recurrent(Baseline):
         given = torch.arange(num_context + horizon - 1, device="cpu").lt(num_context)[:, None].expand(-1, len(context))
         return self.unroll(context, given)[0][:, -horizon:]
 
-    def truth_probabilities(self, moment: Moment) -> tuple[float, float]:
+    def truth_probabilities(self, step: TrainingStep) -> tuple[float, float]:
         """The probabilities that a step within the context, but for the first, and one after it is given the true frame."""
-        return 1.0, max(0.0, 1 - (moment.step + 1) / moment.sampling_steps)
+        return 1.0, max(0.0, 1 - (step.index + 1) / step.sampling_steps)
 
-    def training_loss(self, context: Tensor, target: Tensor, moment: Moment) -> Tensor:
+    def training_loss(self, context: Tensor, target: Tensor, step: TrainingStep) -> Tensor:
         """The error of all next frames, with scheduled sampling."""
-        within, after = self.truth_probabilities(moment)
+        within, after = self.truth_probabilities(step)
         probabilities = [1.0] + [within] * (context.shape[1] - 1) + [after] * (target.shape[1] - 1)
-        drawn = torch.rand((len(probabilities), len(context)), generator=moment.generator)
+        drawn = torch.rand((len(probabilities), len(context)), generator=step.generator)
         clip = torch.cat((context, target), 1)
         predicted, states = self.unroll(clip, drawn < torch.tensor(probabilities)[:, None])
         return self.error(predicted.to(clip.dtype), clip[:, 1:], states)

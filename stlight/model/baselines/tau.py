@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stlight.model.baselines.simvp_incepu import SimVP
-from stlight.model.forecaster import Moment
+from stlight.model.forecaster import TrainingStep
 
 
 def depthwise(dim: int, kernel_size: int, dilation: int = 1) -> nn.Conv2d:
@@ -72,7 +72,7 @@ class TAU(SimVP):
             layers += [TAUBlock(before), *([nn.Conv2d(before, after, 1)] if before != after else [])]
         return nn.Sequential(*layers)
 
-    def training_loss(self, context: Tensor, target: Tensor, moment: Moment) -> Tensor:
+    def training_loss(self, context: Tensor, target: Tensor, step: TrainingStep) -> Tensor:
         """The squared error and the difference divergence."""
         predicted = self(context).to(target.dtype)
         return F.mse_loss(predicted, target) + self.divergence * difference_divergence(predicted, target)
