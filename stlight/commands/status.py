@@ -1,12 +1,13 @@
 """Every run of a scale at a glance."""
 
+import argparse
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from stlight.experiments import Plan
+from stlight.experiments import Plan, load_plan
 from stlight.runs.record import RecordError, read_state
 
 
@@ -41,3 +42,13 @@ def _detail(state: dict[str, Any]) -> str:
         else:
             words.append(str(state["why"]))
     return ", ".join(filter(None, [*words, where]))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare no options."""
+
+
+def run(options: argparse.Namespace) -> int | None:
+    """Run the verb."""
+    print_status(load_plan(options.workflow, options.scale, options.data_root), options.results)
+    return None
