@@ -1,8 +1,6 @@
 """Train one run and record it."""
 
 import argparse
-import gc
-import os
 from typing import TYPE_CHECKING
 
 from stlight.commands.common import check_range, load, scale_folder, tell
@@ -34,8 +32,9 @@ def run(options: argparse.Namespace) -> int:
     """Train the run, or resume it from its checkpoint. Return 75 if a signal interrupted it after it saved its state."""
     for option, low in (("threads", 1), ("gpus", 0), ("slots_per_gpu", 1), ("checkpoint_every", 0)):
         check_range(options, option, low)
-    # Torch's libraries read it once, when torch is loaded.
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    from stlight.runtime import start_up
+
+    start_up.use_threads(options.threads)
     config = load(options).run(options.name)
     if options.config_hash not in (None, config.hash):
         raise ValueError(
@@ -55,25 +54,23 @@ def run(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace, config: "RunConfig", interruption: "Interruption") -> None:
     """Take the run's lock and lease its GPUs before loading torch, because torch sees only the GPUs of that moment."""
-    from stlight.runs.record import recorded
-    from stlight.runtime import gpu_lease, run_lock
+    from stlight.runs.record import load_valid_record
+    from stlight.runtime import gpu_lease, run_lock, start_up
 
     folder = scale_folder(options) / "runs" / options.name
     gpus = 0 if options.device == "cpu" else options.gpus
     with run_lock.hold(folder, tell):
         # While we waited for the lock, another process may have finished the run: then no GPU is needed.
-        gpus = 0 if recorded(folder, config.hash) else gpus
+        gpus = 0 if load_valid_record(folder, config.hash) else gpus
         with gpu_lease.leased(gpus, options.slots_per_gpu, tell) as lease:
             import torch
 
             from stlight.training import train_run
-            from stlight.training.devices import leave_out_compiler
 
             recipe = config.training
             if recipe.kernels != "compiled" and not recipe.deterministic and not torch.cuda.is_available():
-                leave_out_compiler()
-            gc.freeze()
-            gc.enable()
+                start_up.leave_out_compiler()
+            start_up.resume_garbage_collection()
             torch.set_num_threads(options.threads)
             record = train_run(
                 options.name,
