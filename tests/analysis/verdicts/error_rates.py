@@ -11,11 +11,11 @@ from types import SimpleNamespace
 
 import numpy as np
 from scipy import stats
+from stlight.analysis.aggregate import interval
+from stlight.analysis.verdicts.statistics import LEVEL, judge, seeds_move_together
 from tabulate import tabulate
 
-from stlight.analysis.aggregate import interval
 from stlight.analysis.verdicts.comparisons import build_test
-from stlight.analysis.verdicts.statistics import LEVEL, judge, seeds_move_together
 from stlight.experiments.claims import Cell, Claim
 
 EFFECTS = (0.0, 0.5, 1.0, 2.0, 4.0)

@@ -10,17 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from stlight.analysis.verdicts.statistics import (
-    Difference,
-    Test,
-    arithmetic,
-    fit_noise,
-    holm,
-    judge,
-    rank,
-    seeds_move_together,
-    seeds_needed,
-)
+from stlight.analysis.verdicts.difference import Difference, seeds_needed
+from stlight.analysis.verdicts.judging import Test, arithmetic, holm, judge
+from stlight.analysis.verdicts.ranking import fit_noise, rank, seeds_move_together
 from tests.analysis.verdicts.error_rates import measure
 
 A = np.array([10.1, 10.4, 9.8])
