@@ -240,7 +240,7 @@ class RunConfig(_Section):
             check_frame_size(shape.height, shape.width, self.model.patch_size)
         else:
             needed = BASELINES[self.model.model].frame_multiple
-            check_frame_size(shape.height, shape.width, needed, f"what {self.model.model} needs,")
+            check_frame_size(shape.height, shape.width, needed, f"the frame multiple of {self.model.model},")
             if self.training.cuda_graphs or self.training.kernels not in ("auto", "plain"):
                 raise ConfigError(f"kernels and cuda_graphs are of {OURS} only, must be auto and false for {self.model.model}")
         if self.training.batch_size > self.data.clips_per_epoch:

@@ -1,5 +1,6 @@
 """What data is there, whether it is right, and what waits for what is not: told without changing anything."""
 
+import argparse
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,3 +89,12 @@ def _needs(workflow: Path, scale: str, data_root: Path) -> dict[str, _Need]:
         users = [e.name for e in plan.experiments.values() if e.train and any(v.dataset == dataset for v in e.variants)]
         needs[dataset] = _Need(len(configs), users, max(c.data.test_clips for c in configs))
     return needs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare no options."""
+
+
+def run(options: argparse.Namespace) -> int | None:
+    """Run the verb."""
+    return print_findings(options.workflow, options.data_root, options.scale)
