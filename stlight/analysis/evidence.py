@@ -14,7 +14,8 @@ import pandas as pd
 
 from stlight.experiments import Experiment, Plan, Scale, Variant
 from stlight.registry.metric_specs import COUNTED_METRICS, TIMED_METRICS
-from stlight.runs.record import RecordError, RunRecord, read_history, read_record, read_state
+from stlight.runs.record import RecordError, RunRecord, read_history, read_record
+from stlight.runs.state import unfinished_state
 
 
 class MixedVersionsError(ValueError):
@@ -78,7 +79,7 @@ class ResultsFolder:
                 columns = {column: [float(row[column] or "nan") for row in rows] for column in (rows[0] if rows else ())}
                 return Recorded(record, pd.DataFrame(columns))
             otherwise = "its record is of another configuration"
-        state = read_state(folder, config_hash)
+        state = unfinished_state(folder, config_hash)
         why = state.get("error") or state.get("why") or otherwise or self._last_log_line(name)
         return Missing(state["status"], str(why))
 

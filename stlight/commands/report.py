@@ -7,27 +7,6 @@ from stlight.commands.common import load, scale_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-<<<<<<< HEAD
-    """Declare the options."""
-
-
-def run(options: argparse.Namespace) -> int | None:
-    """Run the verb."""
-    from stlight.analysis.report import write_report
-
-    # What repeats a run: the settings that differ from the defaults.
-    settings = [
-        text
-        for name, value, default in (
-            ("--results", options.results, Path("results")),
-            ("--data-root", options.data_root, Path("data")),
-        )
-        if value != default
-        for text in (name, str(value))
-    ]
-    write_report(load(options), options.workflow, scale_folder(options), settings)
-    return None
-=======
     """Declare no options beyond the common ones."""
 
 
@@ -46,4 +25,3 @@ def repeated_options(options: argparse.Namespace) -> list[str]:
     """Return the options that differ from their defaults and are needed to repeat a run."""
     chosen = (("--results", options.results, "results"), ("--data-root", options.data_root, "data"))
     return [text for name, value, default in chosen if value != Path(default) for text in (name, str(value))]
->>>>>>> analysis

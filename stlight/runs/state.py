@@ -39,6 +39,11 @@ def read_state(folder: Path, config_hash: str) -> dict[str, Any]:
     path = folder / "record.json"
     if path.is_file() and (record := read_record(path)).config_hash == config_hash:
         return {"status": record.status, "device": record.device}
+    return unfinished_state(folder, config_hash)
+
+
+def unfinished_state(folder: Path, config_hash: str) -> dict[str, Any]:
+    """Return the status of a run that is known to have no record of this configuration, as `read_state` does."""
     state = _progress(folder, config_hash)
     if holder := living_holder(folder):
         # Until the holder has written its own state, the file is that of an earlier process.

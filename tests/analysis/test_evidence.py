@@ -15,7 +15,7 @@ from stlight.analysis.evidence import (
     load_evidence,
     load_one,
 )
-from stlight.runs.record import Heartbeat
+from stlight.runs.state import Heartbeat
 from tests.analysis.conftest import write_counts, write_timings
 
 
