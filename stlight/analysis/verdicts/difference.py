@@ -97,14 +97,15 @@ class Difference:
     def _paired(self) -> bool:
         return self.paired and len(self.a) == len(self.b)
 
-    def _t_test(self, threshold: float, alternative: str) -> Any:
-        """Run SciPy's paired t test or Welch's test of the difference against a threshold."""
+    @cached_property
+    def _t_test(self) -> Any:
+        """SciPy's paired t test, or Welch's, of the difference."""
+        if self._paired:
+            return stats.ttest_rel(self.b, self.a)
         with warnings.catch_warnings():
             # SciPy warns about a side whose values are all equal, which Welch's test allows.
             warnings.simplefilter("ignore", RuntimeWarning)
-            if self._paired:
-                return stats.ttest_rel(self.b, self.a + threshold, alternative=alternative)
-            return stats.ttest_ind(self.b, self.a + threshold, equal_var=False, alternative=alternative)
+            return stats.ttest_ind(self.b, self.a, equal_var=False)
 
     @cached_property
     def p_above(self) -> float:
@@ -113,19 +114,20 @@ class Difference:
             return 1.0
         if self.by_ranks:
             return _rank_p(self.a + self.threshold, self.b)
-        return float(self._t_test(self.threshold, "greater").pvalue)
+        error, df = self.error()
+        return float(special.stdtr(df, -self.margin / error))
 
     def interval(self) -> tuple[float, float]:
         """Return the t interval of the difference; NaN if a t test is impossible."""
         if self.n < 2 or self.by_ranks:
             return math.nan, math.nan
-        interval = self._t_test(0.0, "two-sided").confidence_interval(CONFIDENCE)
+        interval = self._t_test.confidence_interval(CONFIDENCE)
         return float(interval.low), float(interval.high)
 
     def error(self) -> tuple[float, float]:
         """Return the standard error of the estimate and its degrees of freedom, for at least two seeds with some spread."""
         error = stats.sem(self.b - self.a) if self._paired else math.hypot(stats.sem(self.a), stats.sem(self.b))
-        return float(error), float(self._t_test(0.0, "two-sided").df)
+        return float(error), float(self._t_test.df)
 
     def detectable(self, level: float) -> float:
         """Return the smallest true difference that these seeds detect with a power of 80 %; NaN if a t test is impossible."""
