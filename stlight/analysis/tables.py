@@ -1,7 +1,6 @@
 """Tables of an experiment: tidy CSV for machines, Markdown and LaTeX for readers, published beside measured."""
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,18 +179,20 @@ def _complexity(values: Values) -> Block:
 def _markdown(experiment: Experiment, blocks: list[Block], notes: list[Note]) -> str:
     parts = [f"# {experiment.item}: {experiment.title}", experiment.summary]
     for block in blocks:
-        cells = _render(
-            block.rows, lambda cell: f"**{cell.text}**" if cell.best else f"{cell.text} ≈" if cell.tie else cell.text
-        )
+        cells = [[_markdown_cell(cell) for cell in row] for row in block.rows]
         parts += [f"## {block.heading}"] if block.heading else []
         parts.append(tabulate(cells, block.header, tablefmt="github", disable_numparse=True))
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
 
 
+def _markdown_cell(cell: TableCell) -> str:
+    return f"**{cell.text}**" if cell.best else f"{cell.text} ≈" if cell.tie else cell.text
+
+
 def _latex(experiment: Experiment, blocks: list[Block], notes: list[Note]) -> str:
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{_escape(experiment.title)} ({_escape(experiment.item)}).}}"]
     for block in blocks:
-        cells = _render(block.rows, _latex_cell)
+        cells = [[_latex_cell(cell) for cell in row] for row in block.rows]
         header = [_escape(text) for text in block.header]
         lines += [rf"\medskip {_escape(block.heading)}\\"] if block.heading else []
         lines.append(tabulate(cells, header, tablefmt="latex_raw", disable_numparse=True))
@@ -202,10 +203,6 @@ def _latex(experiment: Experiment, blocks: list[Block], notes: list[Note]) -> st
 def _latex_cell(cell: TableCell) -> str:
     text = _escape(cell.text)
     return rf"\textbf{{{text}}}" if cell.best else rf"{text} $\approx$" if cell.tie else text
-
-
-def _render(rows: Iterable[list[TableCell]], text: Callable[[TableCell], str]) -> list[list[str]]:
-    return [[text(cell) for cell in row] for row in rows]
 
 
 def _escape(text: str) -> str:

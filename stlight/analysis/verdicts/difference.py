@@ -28,7 +28,7 @@ _MAX_EXACT = 9999
 
 @dataclass(frozen=True)
 class Subject:
-    """What a difference compares, as typed parts. `wording.label` turns it into text."""
+    """What a difference compares, as typed parts. `findings.label` turns it into text."""
 
     metric: str
     better: "GridCell"

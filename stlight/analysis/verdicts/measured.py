@@ -11,8 +11,8 @@ from stlight.analysis.values import Values
 from stlight.analysis.verdicts.comparisons import COUNT_KINDS, Comparer, build_test, compared_cells
 from stlight.analysis.verdicts.difference import Difference, seeds_for_order, seeds_needed
 from stlight.analysis.verdicts.findings import Finding, Part, as_loss, label, parts_of, subject
-from stlight.analysis.verdicts.judging import Judgement, Test, arithmetic, judge
-from stlight.analysis.verdicts.published import on_published, printed_repeats
+from stlight.analysis.verdicts.judging import Judgement, Test, judge
+from stlight.analysis.verdicts.published import by_arithmetic, on_published, printed_repeats
 from stlight.analysis.verdicts.ranking import seeds_move_together
 from stlight.experiments import Plan
 from stlight.experiments.claim_types import Claim, UntestedClaim
@@ -61,8 +61,7 @@ class Measured:
     def findings(self) -> dict[str, Finding]:
         """Return one finding per claim by its id. The item's sentences are corrected together (Holm)."""
         found: dict[str, Finding] = {}
-        tests: dict[str, Test] = {}
-        compared: dict[str, list[GridCell]] = {}
+        tests: dict[str, tuple[Claim, Test, list[GridCell]]] = {}
         for claim in self.experiment.claims:
             blank = Finding(claim, self.experiment.name, "measured")
             if isinstance(claim, UntestedClaim):
@@ -71,20 +70,17 @@ class Measured:
                 found[claim.id] = _judge_counts(blank, self.evidence)
             else:
                 cells = cells_for(claim, cells_of(self.experiment))
-                compared[claim.id] = compared_cells(claim, cells)
-                if why := self._cannot(claim, compared[claim.id]):
+                compared = compared_cells(claim, cells)
+                if why := self._cannot(claim, compared):
                     found[claim.id] = replace(blank, why=why)
                     continue
                 test = build_test(Comparer(self.experiment, claim, self._losses, self._paired), cells)
                 if claim.statistical:
-                    tests[claim.id] = test
+                    tests[claim.id] = claim, test, compared
                 else:
-                    found[claim.id] = _compare_counts(blank, test)
-        judgements = judge(tests, self.family)
-        for claim in self.experiment.claims:
-            if judgement := judgements.get(claim.id):
-                found[claim.id] = self._judged(claim, tests[claim.id], judgement, compared[claim.id])
-        return found
+                    found[claim.id] = by_arithmetic(blank, test, {})
+        judgements = judge({name: test for name, (_, test, _) in tests.items()}, self.family)
+        return found | {name: self._judged(*tests[name], judgement) for name, judgement in judgements.items()}
 
     def _cannot(self, claim: Claim, cells: list[GridCell]) -> str:
         """Return why the runs say nothing about a claim; empty if they do."""
@@ -125,7 +121,7 @@ class Measured:
             self._pairs[place] = seeds_move_together(grid)
         return self._pairs[place]
 
-    def _judged(self, claim: Claim, test: Test, judgement: Judgement, cells: list[GridCell]) -> Finding:
+    def _judged(self, claim: Claim, test: Test, cells: list[GridCell], judgement: Judgement) -> Finding:
         deciding, names = judgement.deciding, self._runs(cells)
         words = [label(deciding)]
         if judgement.verdict == "undecided":
@@ -182,17 +178,6 @@ class Measured:
         dataset = about.better.variant.dataset if about.better.variant else ""
         share, cells = self.spread.get((dataset, about.metric), (math.nan, 0))
         return share * abs(float(deciding.b.mean())), f" (borrowed from {cells} cells with more seeds)"
-
-
-def _compare_counts(blank: Finding, test: Test) -> Finding:
-    """Return the verdict of a claim about counts between cells: exact, like arithmetic."""
-    verdict = arithmetic(test)
-    deciding, parts = test.deciding(verdict), parts_of(test)
-    effect = -deciding.estimate if verdict == "contradicted" else deciding.estimate
-    words = f"counted here, exact: {label(deciding)}"
-    if verdict == "contradicted" and len(parts) > 1:
-        words = f"counted here, exact: not so for {'; '.join(part.label for part in parts if not part.as_stated)}"
-    return replace(blank, verdict=verdict, effect=effect, n=1, why=words, parts=parts)
 
 
 def _judge_counts(blank: Finding, evidence: Evidence) -> Finding:

@@ -9,7 +9,7 @@ from stlight.analysis.errata import different_results
 from stlight.analysis.verdicts.comparisons import COUNT_KINDS, Comparer, build_test, compared_cells
 from stlight.analysis.verdicts.difference import Difference
 from stlight.analysis.verdicts.findings import Finding, Part, as_loss, label, parts_of, subject
-from stlight.analysis.verdicts.judging import Verdict, arithmetic
+from stlight.analysis.verdicts.judging import Test, Verdict, arithmetic
 from stlight.experiments import Experiment, Plan
 from stlight.experiments.claim_types import Claim, SmallerSpreadClaim, UntestedClaim
 from stlight.experiments.grid_cells import GridCell, cells_for, cells_of
@@ -34,7 +34,11 @@ def on_published(experiment: Experiment, claim: Claim, repeats: Mapping[str, flo
     def losses(cell: GridCell, metric: str) -> np.ndarray:
         return as_loss(cell.printed[metric].value, metric)
 
-    test = build_test(Comparer(experiment, claim, losses, published=True), cells)
+    return by_arithmetic(blank, build_test(Comparer(experiment, claim, losses, published=True), cells), repeats)
+
+
+def by_arithmetic(blank: Finding, test: Test, repeats: Mapping[str, float]) -> Finding:
+    """Return the verdict on exact numbers: printed ones, or counts of our own."""
     verdict = arithmetic(test)
     deciding, parts = test.deciding(verdict), parts_of(test)
     effect = -deciding.estimate if verdict == "contradicted" else deciding.estimate
@@ -61,12 +65,13 @@ def _cannot(claim: Claim, cells: list[GridCell]) -> str:
 
 
 def _words(verdict: Verdict, deciding: Difference, parts: list[Part]) -> str:
-    if verdict == "undecided":
-        alike = "printed alike" if not deciding.estimate else "no more apart than the printed digits are rounded"
-        return f"{alike}: {label(deciding)}"
-    against = [part for part in parts if not part.as_stated]
-    if verdict == "reproduced" or not against:
-        return f"arithmetic on printed numbers: {label(deciding)}"
+    published = subject(deciding).published
+    how = "arithmetic on printed numbers" if published else "counted here, exact"
+    if verdict == "undecided" and published:
+        how = "printed alike" if not deciding.estimate else "no more apart than the printed digits are rounded"
+    against = [part.label for part in parts if not part.as_stated]
+    if verdict != "contradicted" or not against:
+        return f"{how}: {label(deciding)}"
     more = f"; as stated for {len(parts) - len(against)} of {len(parts)}" if len(parts) > 1 else ""
-    shown = "; ".join(part.label for part in against[:4]) + (f"; and {len(against) - 4} more" if len(against) > 4 else "")
-    return f"arithmetic on printed numbers: not so for {shown}{more}"
+    shown = "; ".join(against[:4]) + (f"; and {len(against) - 4} more" if len(against) > 4 else "")
+    return f"{how}: not so for {shown}{more}"
