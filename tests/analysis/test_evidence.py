@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-import sys
-from collections import Counter
 
 import pytest
 
@@ -11,8 +9,6 @@ from stlight.analysis.evidence import (
     IncompleteError,
     MixedVersionsError,
     ResultsFolder,
-    all_records,
-    load_evidence,
     load_one,
 )
 from stlight.runs.state import Heartbeat
@@ -22,34 +18,6 @@ from tests.analysis.conftest import write_counts, write_timings
 @pytest.fixture
 def evidence_of(demo, tmp_path):
     return lambda experiment: load_one(experiment, demo.scale, ResultsFolder(tmp_path))
-
-
-OPENED = Counter()
-COUNTING = []
-
-
-def _count_opens(event, arguments):
-    if COUNTING and event == "open" and str(arguments[0]).startswith(COUNTING[0]):
-        OPENED[str(arguments[0])] += 1
-
-
-def test_every_file_is_opened_once_however_many_experiments_share_a_run(demo, record_run, tmp_path):
-    for experiment in demo.experiments.values():
-        for variant in experiment.variants if experiment.train else ():
-            record_run(experiment, variant)
-        if experiment.counts:
-            write_counts(experiment, tmp_path, prediction_flops=1)
-        if experiment.timed:
-            write_timings(experiment, tmp_path)
-    # An audit hook sees every way of opening a file. It cannot be removed, only told to count no more.
-    sys.addaudithook(_count_opens)
-    COUNTING.append(str(tmp_path))
-    evidence = load_evidence(demo, tmp_path)
-    COUNTING.clear()
-    files = [path for name in ("record.json", "history.csv") for path in tmp_path.glob(f"runs/*/*/*/{name}")]
-    files += [*tmp_path.glob("complexity/*.json"), *tmp_path.glob("speed/*.json")]
-    assert {path: OPENED[str(path)] for path in files} == dict.fromkeys(files, 1)
-    assert sum(len(one.records) for one in evidence.values()) > len(all_records(evidence.values())) > 50
 
 
 def test_a_damaged_record_is_missing_and_named(demo, record_run, evidence_of, tmp_path):
