@@ -16,12 +16,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from stlight.data.arrays import one_line
-from stlight.data.clips import SPLITS, DataError, Split, StandIn
-from stlight.data.prepared_files import Prepared, frame_facts, frames_path, write_frames
+from stlight.data.clips import DataError, Split, StandIn
+from stlight.data.prepared_files import Prepared, write_frames
 from stlight.data.windows import open_windows
 from stlight.registry.dataset_specs import DATASETS, KTH_ACTIONS
 
@@ -46,13 +46,11 @@ def convert(dataset: str, data_root: Path) -> Prepared:
     Raises `DataError` for an image that cannot be read or differs in size, or a split without clips.
     """
     recordings = find_recordings(data_root / dataset)
-    starts = clip_starts(recordings)
-    blocks = read_frames(recordings)
+    starts, blocks = clip_starts(recordings), read_frames(recordings)
     first = next(blocks)
-    frames = frames_path(data_root, dataset)
     num_frames = sum(len(recording.images) for recording in recordings)
-    write_frames(frames, chain([first], blocks), (num_frames, *first.shape[1:]), np.dtype(np.uint8))
-    return Prepared(starts, frame_facts(data_root, dict.fromkeys(SPLITS, frames)))
+    shape = (num_frames, *first.shape[1:])
+    return Prepared(starts, write_frames(data_root, dataset, chain([first], blocks), shape, np.dtype(np.uint8)))
 
 
 class Recording(NamedTuple):
@@ -115,7 +113,9 @@ def clip_starts(recordings: list[Recording]) -> dict[Split, np.ndarray]:
     for split, found in starts.items():
         if not found:
             folder = recordings[0].folder.parent.parent
-            raise DataError(f"{folder} holds no {split} clip: expected {_NUM_FRAMES} frames in a row of persons {persons[split]}")
+            raise DataError(
+                f"{folder} holds no {split} clip: expected {_NUM_FRAMES} frames in a row of persons {persons[split]}"
+            )
     return {split: np.array(found, np.int64) for split, found in starts.items()}
 
 
@@ -149,7 +149,7 @@ def _read_image(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path} cannot be read as an image ({one_line(error)}): expected a complete JPEG") from error
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
         raise DataError(f"{path} holds {pixels.dtype} {pixels.shape}, expected 8-bit grey or colour")

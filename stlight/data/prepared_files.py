@@ -1,8 +1,4 @@
-"""The files under `prepared/` that `prepare` writes and runs open.
-
-`<dataset>-<source>.npz` holds, for each split, its digits or the positions where its clips start, and facts about them.
-`<dataset>-files.npy` beside it holds the frames of a data set that had to be converted.
-"""
+"""The files under `prepared/`: `<dataset>-<source>.npz`, and beside it `<dataset>-files.npy` if frames were converted."""
 
 import hashlib
 import io
@@ -18,8 +14,7 @@ from tqdm import tqdm
 from stlight.data.arrays import open_array
 from stlight.data.clips import SPLITS, DataError, Split
 from stlight.registry.dataset_specs import DATASETS
-from stlight.runtime.atomic_files import replacing as atomic_writer
-from stlight.runtime.atomic_files import write_atomically
+from stlight.runtime.atomic_files import atomic_writer, write_atomically
 
 
 class Prepared(NamedTuple):
@@ -58,8 +53,6 @@ def open_prepared(data_root: Path, dataset: str, source: str) -> Prepared:
             arrays: dict[Split, np.ndarray] = {split: stored[split] for split in SPLITS if split in stored.files}
         if facts["sha256"] != _sha256(arrays, facts):
             raise ValueError("its content does not match its checksum")
-        if facts["count"] != {split: len(array) for split, array in arrays.items()}:
-            raise ValueError("it lacks a split")
     except FileNotFoundError:
         raise DataError(f"{path} is missing: python -m stlight prepare {dataset} {source}") from None
     except (OSError, ValueError, KeyError, EOFError) as error:
@@ -82,25 +75,24 @@ def _sha256(arrays: dict[Split, np.ndarray], facts: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def frames_path(data_root: Path, dataset: str) -> Path:
-    """Return the path of the converted frames of a data set."""
-    return prepared_path(data_root, dataset, "files").with_suffix(".npy")
-
-
-def write_frames(path: Path, blocks: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Stream blocks of frames into one .npy array of the given shape, so that memory holds one block at a time."""
+def write_frames(
+    data_root: Path, dataset: str, blocks: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype
+) -> dict[str, Any]:
+    """Stream blocks of frames into one array of the given shape beside the prepared file, and return its facts."""
+    path = prepared_path(data_root, dataset, "files").with_suffix(".npy")
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": shape})
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     quiet = not sys.stderr.isatty()
     with (
         atomic_writer(path, size) as write,
-        tqdm(total=shape[0], desc=f"reading {path.stem}", unit=" frames", unit_scale=True, disable=quiet) as bar,
+        tqdm(total=shape[0], desc=f"reading {dataset}", unit=" frames", unit_scale=True, disable=quiet) as bar,
     ):
         write(header.getvalue())
         for block in blocks:
             write(np.ascontiguousarray(block, dtype).data)
             bar.update(len(block))
+    return frame_facts(data_root, dict.fromkeys(SPLITS, path))
 
 
 def frame_facts(data_root: Path, files: dict[Split, Path]) -> dict[str, Any]:
