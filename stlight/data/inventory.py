@@ -22,16 +22,6 @@ class _Need(NamedTuple):
     test_clips: int
 
 
-class _Inspection(NamedTuple):
-    """The state of one data set's files."""
-
-    rows: list[list[str]]
-    """Name, state and detail of each item."""
-    problem: str
-    """The problem to solve first, or ""."""
-    megabytes_to_fetch: int
-
-
 def print_inventory(workflow: Path, data_root: Path, scale: str) -> int:
     """Print the state of each file, then each problem with the runs that it stops at each scale, then the disk space needed.
 
@@ -39,19 +29,31 @@ def print_inventory(workflow: Path, data_root: Path, scale: str) -> int:
     """
     store = DatasetStore(workflow, data_root)
     scales = [path.stem for path in sorted((workflow / "scales").glob("*.yaml"))]
-    # An unknown scale is an error that names the known ones.
+    # Add the given scale, because loading an unknown one raises the error that lists the known ones.
     needs = {name: _needs(workflow, name, data_root) for name in dict.fromkeys([*scales, scale])}
-    custom = {dataset for of_scale in needs.values() for dataset in of_scale if dataset not in DATASETS}
+    custom = sorted({dataset for of_scale in needs.values() for dataset in of_scale} - set(DATASETS))
     rows: list[list[str]] = []
     problems: dict[str, str] = {}
     to_fetch = to_prepare = 0
-    for dataset in (*DATASETS, *sorted(custom)):
-        need = needs[scale].get(dataset)
-        inspection = _inspect(store, dataset, need.test_clips if need else 0)
-        rows += [[dataset, *row] for row in inspection.rows]
-        to_fetch += inspection.megabytes_to_fetch
-        if inspection.problem:
-            problems[dataset] = inspection.problem
+    for dataset in (*DATASETS, *custom):
+        for source in store.sources(dataset) if dataset in DATASETS else ():
+            path, (state, detail, _) = data_root / source.path, store.verify(source)
+            rows.append([dataset, source.path, state, detail])
+            if state == "wrong":
+                problems[dataset] = f"{path} is wrong: {detail}"
+            elif state == "missing":
+                problems.setdefault(dataset, f"{path} is missing: python -m stlight fetch {dataset}")
+                to_fetch += source.megabytes
+        if dataset not in problems:
+            counts, problem = _count(store, dataset)
+            need = needs[scale].get(dataset)
+            if not problem and need and need.test_clips > counts[1]:
+                problem = (
+                    f"{data_root / dataset}: {dataset} has {counts[1]} test clips, scale {scale} asks for {need.test_clips}"
+                )
+            detail = f"{counts[0]} for training, {counts[1]} test clips" if counts else ""
+            rows.append([dataset, "content", "wrong" if problem else "counted", detail])
+            problems |= {dataset: problem} if problem else {}
         try:
             open_prepared(data_root, dataset, "files")
             rows.append([dataset, "prepared", "yes", "all values were checked"])
@@ -73,32 +75,14 @@ def print_inventory(workflow: Path, data_root: Path, scale: str) -> int:
     return int(any(dataset in needs[scale] for dataset in problems))
 
 
-def _inspect(store: DatasetStore, dataset: str, test_clips: int) -> _Inspection:
-    """Verify a data set's files and count its clips, of which `test_clips` test clips are needed."""
-    rows: list[list[str]] = []
-    problems: list[str] = []
-    to_fetch = 0
-    for source in store.sources(dataset) if dataset in DATASETS else ():
-        path, (state, detail, _) = store.data_root / source.path, store.verify(source)
-        rows.append([source.path, state, detail])
-        if state == "wrong":
-            problems.insert(0, f"{path} is wrong: {detail}")
-        elif state == "missing":
-            problems.append(f"{path} is missing: python -m stlight fetch {dataset}")
-            to_fetch += source.megabytes
-    if problems:
-        return _Inspection(rows, problems[0], to_fetch)
+def _count(store: DatasetStore, dataset: str) -> tuple[list[int], str]:
+    """Return the numbers of training and test clips, none if the files cannot be read, and the problem or ""."""
     try:
         if dataset in DATASETS:
-            (train, test), problem = store.check_counts(dataset)
-        else:
-            (train, test), problem = list(module_of(dataset).count(dataset, store.data_root)), ""
+            return store.check_counts(dataset)
+        return list(module_of(dataset).count(dataset, store.data_root)), ""
     except (DataError, OSError) as error:
-        return _Inspection([*rows, ["content", "wrong", ""]], str(error), 0)
-    if not problem and test_clips > test:
-        problem = f"{store.data_root / dataset}: {dataset} has {test} test clips, the scale asks for {test_clips}"
-    rows.append(["content", "wrong" if problem else "counted", f"{train} for training, {test} test clips"])
-    return _Inspection(rows, problem, 0)
+        return [], str(error)
 
 
 def _needs(workflow: Path, scale: str, data_root: Path) -> dict[str, _Need]:

@@ -17,7 +17,7 @@ from stlight.data.clips import DataError
 from stlight.data.fetching.download import download
 from stlight.data.fetching.unpack import unpack
 from stlight.data.prepare import module_of
-from stlight.experiments.yaml_files import ExperimentError, read_yaml
+from stlight.experiments.yaml_files import ExperimentError, nearest, read_yaml
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runtime import run_lock
 from stlight.runtime.atomic_files import StorageError, fingerprint, write_atomically
@@ -72,7 +72,10 @@ class DatasetStore:
     """The data sets under a data root: their sources and checksums."""
 
     def __init__(self, workflow: Path, data_root: Path) -> None:
-        content = read_yaml(workflow / "data_sources.yaml", workflow / "schemas" / "data_sources.schema.json")
+        path = workflow / "data_sources.yaml"
+        content = read_yaml(path, workflow / "schemas" / "data_sources.schema.json")
+        if unknown := [dataset for dataset in content if dataset not in DATASETS]:
+            raise ExperimentError(f"{path}: unknown data set {unknown[0]!r}{nearest(unknown[0], DATASETS)}")
         self._sources = {dataset: [Source(**entry) for entry in content[dataset]["files"]] for dataset in content}
         self._published_counts = {dataset: content[dataset]["counts"] for dataset in content}
         self.data_root = data_root
