@@ -9,8 +9,7 @@ from stlight.config import DataConfig
 from stlight.data.clips import Clips, DataError, Split
 from stlight.data.kth import KTHStandIn
 from stlight.data.moving_mnist import MovingMNIST
-from stlight.data.prepare import module_of
-from stlight.data.prepared_files import open_prepared
+from stlight.data.prepare import module_of, open_prepared
 from stlight.data.taxibj import TaxiBJStandIn
 from stlight.data.windows import Windows
 from stlight.registry.dataset_specs import DATASETS

@@ -11,7 +11,7 @@ import torch
 
 from stlight.data.arrays import open_array
 from stlight.data.clips import Clips, DataError, Split
-from stlight.data.prepared_files import Prepared, frame_facts
+from stlight.data.prepare import Prepared, frame_facts
 from stlight.data.windows import open_windows
 from stlight.registry.dataset_specs import ClipShape
 

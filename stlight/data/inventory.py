@@ -8,8 +8,7 @@ from tabulate import tabulate
 
 from stlight.data.clips import DataError
 from stlight.data.fetching.store import DatasetStore
-from stlight.data.prepare import module_of
-from stlight.data.prepared_files import open_prepared
+from stlight.data.prepare import module_of, open_prepared
 from stlight.experiments import load_plan
 from stlight.registry.dataset_specs import DATASETS
 

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from stlight.data.arrays import one_line
 from stlight.data.clips import DataError, Split, StandIn
-from stlight.data.prepared_files import Prepared, write_frames
+from stlight.data.prepare import Prepared, write_frames
 from stlight.data.windows import open_windows
 from stlight.registry.dataset_specs import DATASETS, KTH_ACTIONS
 
-_LAST_TRAINING_PERSON, _VALIDATION_PERSON, _LAST_PERSON = 16, 16, 25
+_VALIDATION_PERSON, _LAST_PERSON = 16, 25
 _NUM_FRAMES = DATASETS["kth"].shape.context_frames + DATASETS["kth"].shape.horizon_frames
 _STRIDES = {"jogging": 3, "running": 3}
 _RECORDING = re.compile(r"person(\d\d)_.*")
@@ -41,10 +41,7 @@ def count(dataset: str, data_root: Path) -> tuple[int, int]:
 
 
 def convert(dataset: str, data_root: Path) -> Prepared:
-    """Convert all images to one array of frames in their original size and find the clips of each split.
-
-    Raises `DataError` for an image that cannot be read or differs in size, or a split without clips.
-    """
+    """Convert all images to one array of frames in their original size and find the clips. Raises `DataError`."""
     recordings = find_recordings(data_root / dataset)
     starts, blocks = clip_starts(recordings), read_frames(recordings)
     first = next(blocks)
@@ -65,13 +62,13 @@ class Recording(NamedTuple):
     @property
     def split(self) -> Split:
         """The split that its clips belong to."""
-        if self.person > _LAST_TRAINING_PERSON:
+        if self.person > _VALIDATION_PERSON:
             return "test"
         return "validation" if self.person == _VALIDATION_PERSON else "train"
 
     def starts(self) -> list[int]:
         """Return the positions among the frames where clips start, ascending."""
-        numbers = [int(_number(name)) for name in self.images]
+        numbers = [int(_IMAGE.sub(r"\1", name)) for name in self.images]
         stride, starts = _STRIDES.get(self.action, _NUM_FRAMES), []
         last = len(numbers) - 1
         while last >= _NUM_FRAMES - 1:
@@ -112,10 +109,8 @@ def clip_starts(recordings: list[Recording]) -> dict[Split, np.ndarray]:
     persons = {"train": "1 to 15", "validation": "16", "test": "17 to 25"}
     for split, found in starts.items():
         if not found:
-            folder = recordings[0].folder.parent.parent
-            raise DataError(
-                f"{folder} holds no {split} clip: expected {_NUM_FRAMES} frames in a row of persons {persons[split]}"
-            )
+            root = recordings[0].folder.parents[1]
+            raise DataError(f"{root} holds no {split} clip: expected {_NUM_FRAMES} frames in a row of persons {persons[split]}")
     return {split: np.array(found, np.int64) for split, found in starts.items()}
 
 
@@ -136,12 +131,6 @@ def read_frames(recordings: list[Recording]) -> Iterator[np.ndarray]:
                 )
             frames.append(frame)
         yield np.stack(frames)[:, None]
-
-
-def _number(name: str) -> str:
-    match = _IMAGE.fullmatch(name)
-    assert match
-    return match[1]
 
 
 def _read_image(path: Path) -> np.ndarray:

@@ -19,7 +19,7 @@ from torch import Tensor
 from stlight.data.arrays import open_array
 from stlight.data.clips import Clips, DataError, Split
 from stlight.data.counter import integers, random_bits, uniform, unit_circle
-from stlight.data.prepared_files import Prepared, frame_facts
+from stlight.data.prepare import Prepared, frame_facts
 from stlight.kernels.frames import paste
 from stlight.registry.dataset_specs import DATASETS, ClipShape
 
@@ -79,11 +79,9 @@ def open_clips(prepared: Prepared, shape: ClipShape, data_root: Path, *, seed: i
 
 
 def read_idx_images(path: Path) -> np.ndarray:
-    """Read the images of an IDX file, plain or gzipped: uint8 (N, 28, 28). Raises `DataError` for any other content."""
+    """Read the images of a gzipped IDX file: uint8 (N, 28, 28). Raises `DataError` for any other content."""
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
+        content = gzip.decompress(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
     except (OSError, EOFError, zlib.error) as error:

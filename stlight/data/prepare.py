@@ -1,13 +1,36 @@
-"""Read, check and split a data set once, before any run uses it."""
+"""Read, check and split a data set once, before any run uses it.
 
+`prepare` writes `prepared/<dataset>-<source>.npz` under the data root, and beside it `<dataset>-files.npy` if it had to convert
+frames.
+"""
+
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
 
 from stlight.config import CUSTOM_NAME
-from stlight.data.clips import DataError
-from stlight.data.prepared_files import write_prepared
+from stlight.data.arrays import open_array
+from stlight.data.clips import SPLITS, DataError, Split
 from stlight.registry.dataset_specs import DATASETS
+from stlight.runtime.atomic_files import atomic_writer, write_atomically
+
+
+class Prepared(NamedTuple):
+    """The content of a prepared file."""
+
+    arrays: dict[Split, np.ndarray]
+    """For each split its digits, or the int64 positions among the frames where its clips start."""
+    facts: dict[str, Any]
+    """Origin, sizes and checksums. A run's record repeats them."""
 
 
 def module_of(dataset: str) -> ModuleType:
@@ -34,7 +57,83 @@ def prepare(dataset: str, source: str, data_root: Path) -> Path:
         )
     else:
         for name in spec.files if spec else ():
-            if not (path := data_root / name).exists():
-                raise DataError(f"{path} is missing: python -m stlight fetch {dataset}, or put the published file there")
+            if not (data_root / name).exists():
+                raise DataError(
+                    f"{data_root / name} is missing: python -m stlight fetch {dataset}, or put the published file there"
+                )
         prepared = module_of(dataset).convert(dataset, data_root)
-    return write_prepared(prepared, data_root, dataset, source)
+    arrays = prepared.arrays
+    counts = {split: len(array) for split, array in arrays.items()}
+    facts = prepared.facts | {"dataset": dataset, "source": source, "count": counts}
+    facts["sha256"] = _sha256(arrays, facts)
+    file = io.BytesIO()
+    np.savez(file, facts=np.array(json.dumps(facts)), **arrays)  # type: ignore[arg-type]
+    path = _prepared_path(data_root, dataset, source)
+    write_atomically(path, file.getvalue())
+    return path
+
+
+def open_prepared(data_root: Path, dataset: str, source: str) -> Prepared:
+    """Read a prepared file. Raises `DataError` if it is missing or damaged, or if its file of frames has changed."""
+    path = _prepared_path(data_root, dataset, source)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            facts = json.loads(str(stored["facts"]))
+            arrays: dict[Split, np.ndarray] = {split: stored[split] for split in SPLITS if split in stored.files}
+        if facts["sha256"] != _sha256(arrays, facts):
+            raise ValueError("its content does not match its checksum")
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: python -m stlight prepare {dataset} {source}") from None
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise DataError(f"{path} is not a prepared data set ({error}): delete it and prepare again") from error
+    published = DATASETS[dataset].files if dataset in DATASETS else ()
+    for frames in facts.get("frames", {}).values():
+        file = data_root / frames["file"]
+        size = file.stat().st_size if file.is_file() else None
+        if size != frames["bytes"]:
+            problem = "is missing" if size is None else f"holds {size} bytes, {frames['bytes']} when it was prepared"
+            command = f"fetch {dataset}" if frames["file"] in published else f"prepare {dataset} files"
+            raise DataError(f"{file} {problem}: python -m stlight {command}")
+    return Prepared(arrays, facts)
+
+
+def _sha256(arrays: dict[Split, np.ndarray], facts: dict[str, Any]) -> str:
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(arrays[s]).tobytes() for s in SPLITS if s in arrays))
+    for frames in facts.get("frames", {}).values():
+        digest.update(frames["sha256"].encode())
+    return digest.hexdigest()
+
+
+def write_frames(
+    data_root: Path, dataset: str, blocks: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype
+) -> dict[str, Any]:
+    """Stream blocks of frames into one array of the given shape beside the prepared file, and return its facts."""
+    path = _prepared_path(data_root, dataset, "files").with_suffix(".npy")
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    quiet = not sys.stderr.isatty()
+    with (
+        atomic_writer(path, size) as write,
+        tqdm(total=shape[0], desc=f"reading {dataset}", unit=" frames", unit_scale=True, disable=quiet) as bar,
+    ):
+        write(header.getvalue())
+        for block in blocks:
+            write(np.ascontiguousarray(block, dtype).data)
+            bar.update(len(block))
+    return frame_facts(data_root, dict.fromkeys(SPLITS, path))
+
+
+def frame_facts(data_root: Path, files: dict[Split, Path]) -> dict[str, Any]:
+    """Return name, size, shape and SHA-256 of the file that holds the frames of each split."""
+    facts: dict[Path, dict[str, Any]] = {}
+    for path in set(files.values()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        name, size, shape = path.relative_to(data_root).as_posix(), path.stat().st_size, list(open_array(path).shape)
+        facts[path] = {"file": name, "bytes": size, "shape": shape, "sha256": digest}
+    return {"frames": {split: facts[path] for split, path in files.items()}}
+
+
+def _prepared_path(data_root: Path, dataset: str, source: str) -> Path:
+    return data_root / "prepared" / f"{dataset}-{source}.npz"

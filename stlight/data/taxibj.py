@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stlight.data.arrays import read_header
 from stlight.data.clips import SPLITS, DataError, StandIn
-from stlight.data.prepared_files import Prepared, write_frames
+from stlight.data.prepare import Prepared, write_frames
 from stlight.data.windows import open_windows
 from stlight.registry.dataset_specs import DATASETS
 

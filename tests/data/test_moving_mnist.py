@@ -12,7 +12,7 @@ from stlight.config import DataConfig
 from stlight.data import KTHStandIn, MovingMNIST, TaxiBJStandIn, open_dataset
 from stlight.data.counter import random_bits, uniform, unit_circle
 from stlight.data.moving_mnist import positions, render
-from stlight.data.prepared_files import open_prepared
+from stlight.data.prepare import open_prepared
 from stlight.training.evaluation import evaluate, trivial_predictors
 
 

@@ -8,8 +8,7 @@ import torch
 from stlight.config import DataConfig
 from stlight.data import DataError, open_dataset
 from stlight.data.moving_mnist import read_idx_images, read_test_sequence
-from stlight.data.prepare import prepare
-from stlight.data.prepared_files import open_prepared
+from stlight.data.prepare import open_prepared, prepare
 from stlight.registry.dataset_specs import DATASETS
 from tests.data.real_files import idx, write_moving_mnist
 
@@ -65,8 +64,8 @@ def test_a_missing_test_sequence_must_be_fetched(official):
     ],
 )
 def test_errors_name_the_wrong_idx_file(tmp_path, content, words):
-    path = tmp_path / "images-idx3-ubyte"
-    path.write_bytes(content)
+    path = tmp_path / "images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(content))
     with pytest.raises(DataError, match=f"{path.name}.*{words}"):
         read_idx_images(path)
 
