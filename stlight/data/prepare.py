@@ -56,18 +56,15 @@ def prepare(dataset: str, source: str, data_root: Path) -> Path:
             " custom data sets can from files; a stand_in needs no preparation"
         )
     else:
-        for name in spec.files if spec else ():
-            if not (data_root / name).exists():
-                raise DataError(
-                    f"{data_root / name} is missing: python -m stlight fetch {dataset}, or put the published file there"
-                )
+        if missing := [data_root / name for name in (spec.files if spec else ()) if not (data_root / name).exists()]:
+            raise DataError(f"{missing[0]} is missing: python -m stlight fetch {dataset}, or put the published file there")
         prepared = module_of(dataset).convert(dataset, data_root)
     arrays = prepared.arrays
     counts = {split: len(array) for split, array in arrays.items()}
     facts = prepared.facts | {"dataset": dataset, "source": source, "count": counts}
     facts["sha256"] = _sha256(arrays, facts)
     file = io.BytesIO()
-    np.savez(file, facts=np.array(json.dumps(facts)), **arrays)  # type: ignore[arg-type]
+    np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
     path = _prepared_path(data_root, dataset, source)
     write_atomically(path, file.getvalue())
     return path

@@ -9,9 +9,10 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
 
 from stlight.data.clips import DataError
 from stlight.data.fetching.download import download
@@ -26,10 +27,10 @@ logger = logging.getLogger(__name__)
 
 # A download or an archive may be so many times as large as data_sources.yaml says, which is approximate.
 _SLACK = 3
+_LOCK = TypeAdapter(dict[str, dict[str, Any]])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Source:
+class Source(NamedTuple):
     """A file or folder of a data set and where to download it."""
 
     path: str
@@ -48,11 +49,6 @@ class Source:
     def download_path(self) -> str:
         """Path under the data root of what the addresses give: the archive, or the file itself."""
         return str(Path(self.path).parent / self.archive) if self.archive else self.path
-
-    @property
-    def max_bytes(self) -> int:
-        """Size that neither a download nor the unpacked files may exceed."""
-        return _SLACK * self.megabytes * 10**6
 
     def exists(self, data_root: Path) -> bool:
         """True if all of it lies under the data root, right or wrong."""
@@ -187,7 +183,7 @@ class DatasetStore:
         origin = str(downloaded) if by_hand else self._download(source, downloaded, accept)
         new[source.download_path] = _file_facts(downloaded)
         try:
-            unpack(downloaded, path, source.members or [], source.max_bytes)
+            unpack(downloaded, path, source.members or [], _SLACK * source.megabytes * 10**6)
         except DataError:
             if not by_hand:
                 downloaded.unlink()
@@ -203,7 +199,7 @@ class DatasetStore:
                 target,
                 check=lambda part: self._check(source, part, accept),
                 resumable=bool(source.md5 or source.download_path in self._read_lock()),
-                max_bytes=source.max_bytes,
+                max_bytes=_SLACK * source.megabytes * 10**6,
                 unreachable=self._unreachable,
             )
         except DataError as error:
@@ -219,14 +215,13 @@ class DatasetStore:
 
     def _read_lock(self) -> dict[str, dict[str, Any]]:
         try:
-            content = json.loads(self._lock_path.read_text())
+            return _LOCK.validate_json(self._lock_path.read_bytes())
         except FileNotFoundError:
             return {}
-        except ValueError as error:
-            raise ExperimentError(f"{self._lock_path}: not valid JSON: {error}") from error
-        if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
-            raise ExperimentError(f"{self._lock_path}: expected bytes and sha256 for each path, as `fetch` writes them")
-        return content
+        except ValidationError as error:
+            raise ExperimentError(
+                f"{self._lock_path}: expected bytes and sha256 for each path, as `fetch` writes them"
+            ) from error
 
     def _record(self, new: dict[str, Any]) -> None:
         """Add entries to the lock file, which users commit. If it cannot be written, a warning shows them."""
@@ -251,10 +246,8 @@ def _file_facts(path: Path) -> dict[str, Any]:
 
 def _folder_facts(folder: Path, members: list[str]) -> dict[str, Any]:
     """Return size, number of files, and the SHA-256 of the names and SHA-256 of all files."""
-    files = sorted(path for name in members for path in (folder / name).rglob("*") if path.is_file())
-    digest, size = hashlib.sha256(), 0
-    for path in files:
-        content = path.read_bytes()
-        size += len(content)
-        digest.update(f"{path.relative_to(folder).as_posix()} {hashlib.sha256(content).hexdigest()}\n".encode())
-    return {"bytes": size, "files": len(files), "sha256": digest.hexdigest()}
+    paths = sorted(path for name in members for path in (folder / name).rglob("*") if path.is_file())
+    files = {path.relative_to(folder).as_posix(): _file_facts(path) for path in paths}
+    lines = "".join(f"{name} {facts['sha256']}\n" for name, facts in files.items())
+    size = sum(facts["bytes"] for facts in files.values())
+    return {"bytes": size, "files": len(files), "sha256": hashlib.sha256(lines.encode()).hexdigest()}

@@ -155,7 +155,7 @@ def test_another_version_of_a_download_can_be_accepted(store, site, tmp_path, rn
 @pytest.mark.parametrize("content", ["{", "5", '{"taxibj/dataset.npz": 3}'])
 def test_a_damaged_lock_file_is_named(published, tmp_path, content):
     (published / "data.lock.json").write_text(content)
-    with pytest.raises(ExperimentError, match=r"data\.lock\.json: (not valid JSON|expected bytes and sha256)"):
+    with pytest.raises(ExperimentError, match=r"data\.lock\.json: expected bytes and sha256"):
         DatasetStore(published, tmp_path / "data")
 
 
