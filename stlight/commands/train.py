@@ -1,6 +1,7 @@
 """Train one run and record it."""
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 from stlight.commands.common import check_range, load, scale_folder, tell
@@ -32,9 +33,8 @@ def run(options: argparse.Namespace) -> int:
     """Train the run, or resume it from its checkpoint. Return 75 if a signal interrupted it after it saved its state."""
     for option, low in (("threads", 1), ("gpus", 0), ("slots_per_gpu", 1), ("checkpoint_every", 0)):
         check_range(options, option, low)
-    from stlight.runtime import start_up
-
-    start_up.use_threads(options.threads)
+    # Torch's libraries read it once, when torch is loaded.
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
     config = load(options).run(options.name)
     if options.config_hash not in (None, config.hash):
         raise ValueError(

@@ -31,17 +31,10 @@ class Heartbeat:
 
 
 def read_state(folder: Path, config_hash: str) -> dict[str, Any]:
-    """Return the state of a run: its status and, depending on it, epoch, device, process or reason.
+    """Return a run's status and, depending on it, epoch, device, process or reason. Raises `RecordError` if damaged.
 
-    The status is one of:
-        waiting: not begun, or recorded with another configuration.
-        starting: a process holds it, and waits for a GPU or loads.
-        running
-        interrupted: stopped by a signal, or its process is gone; it will resume from its checkpoint.
-        failed, done, diverged
-
-    Raises:
-        RecordError: the record is damaged.
+    The status is waiting (not begun, or recorded with another configuration), starting (a process waits for a GPU or loads),
+    running, interrupted (by a signal, or its process is gone; it can resume), failed, done or diverged.
     """
     path = folder / "record.json"
     if path.is_file() and (record := read_record(path)).config_hash == config_hash:

@@ -1,7 +1,7 @@
 """Lease one GPU to each process, among the processes of one user on one host.
 
 Each GPU has slots, and each slot a lock file that `filelock` locks with flock. The kernel frees the lock when its process ends,
-also by SIGKILL, and `filelock` (from version 4) closes it in forked children. Do not delete the files: two processes would then
+also by SIGKILL, and `filelock` (4.2 or later) closes it in forked children. Do not delete the files: two processes would then
 lock different files for one slot. All processes that share GPUs must state the same number of slots.
 
 No two processes hold one slot, and a waiting process takes a free slot within about a second. Processes that wait are not
@@ -91,7 +91,8 @@ def _wait_for_slot(names: dict[str, str], slots: int, on_wait: Callable[[str], N
         if free[emptiest]:
             break
         if not waits:
-            on_wait(f"waits for a GPU: all slots of {', '.join(names)} are taken by pids {', '.join(_holders(locks))}")
+            pids = (Path(lock.lock_file).read_text() for of_gpu in locks.values() for lock in of_gpu)
+            on_wait(f"waits for a GPU: all slots of {', '.join(names)} are taken by pids {', '.join(pids)}")
         waits = True
         time.sleep(_POLL)
     slot = free[emptiest][0]
@@ -110,12 +111,8 @@ def _lock(lock: FileLock) -> bool:
     return True
 
 
-def _holders(locks: dict[str, list[FileLock]]) -> list[str]:
-    return [Path(lock.lock_file).read_text() for of_gpu in locks.values() for lock in of_gpu]
-
-
 def _lock_folder(names: Iterable[str]) -> Path:
-    """Return this user's folder of locks on this host, or the scheduler's job's if its GPUs may be numbered anew."""
+    """Return this user's folder of locks on this host, or that of a scheduler's job whose GPUs have no UUID."""
     base = _LOCAL if os.access(_LOCAL, os.W_OK) else Path(tempfile.gettempdir())
     folder = Path(os.environ.get("STLIGHT_GPU_LOCKS") or base / f"stlight-gpus-{os.getuid()}")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
