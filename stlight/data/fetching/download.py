@@ -125,7 +125,8 @@ def _request(session: requests.Session, url: str, part: Path, *, resumable: bool
             size = 0
         elif not received.get("Content-Range", "").startswith(f"bytes {size}-"):
             raise _UnusableAnswer(f"answers with another range than requested: {received.get('Content-Range')}")
-        total = size + int(received["Content-Length"]) if "Content-Length" in received else None
+        length = received.get("Content-Length", "")
+        total = size + int(length) if length.isdigit() else None
         if (total or 0) > max_bytes:
             raise _UnusableAnswer(f"offers {total} bytes, expected at most {max_bytes}")
         free = shutil.disk_usage(part.parent).free

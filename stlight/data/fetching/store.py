@@ -211,7 +211,7 @@ class DatasetStore:
         """Raise `DataError` if a download is wrong and not to be accepted."""
         found = self._compare(_file_facts(path), source.download_path, source.md5)
         if found.state == "wrong" and not accept:
-            raise DataError(f"gives {found.facts['bytes']} bytes with {found.detail}")
+            raise DataError(f"{path} has {found.facts['bytes']} bytes with {found.detail}")
 
     def _read_lock(self) -> dict[str, dict[str, Any]]:
         try:
