@@ -9,6 +9,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the inventory of all data. Returns 1 if the chosen scale lacks something, otherwise 0."""
-    from stlight.data.inventory import print_inventory
+    from stlight.data.fetching.inventory import print_inventory
 
     return print_inventory(options.workflow, options.data_root, options.scale)

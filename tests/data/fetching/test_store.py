@@ -12,25 +12,7 @@ from stlight.data.fetching.store import DatasetStore
 from stlight.experiments.yaml_files import ExperimentError
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runtime.atomic_files import has_changed
-from tests.conftest import WORKFLOW
-from tests.data.real_files import make_downloads, serve_downloads, write_taxibj, zip_of
-
-
-@pytest.fixture(scope="module")
-def there(tmp_path_factory):
-    return tmp_path_factory.mktemp("there")
-
-
-@pytest.fixture(scope="module")
-def downloads(there):
-    return make_downloads(there, WORKFLOW, np.random.default_rng(0))
-
-
-@pytest.fixture
-def published(site, downloads, workflow):
-    """Change a workflow so that it fetches small data sets from a web site."""
-    serve_downloads(site, downloads, workflow)
-    return workflow
+from tests.data.real_files import write_taxibj, zip_of
 
 
 @pytest.fixture

@@ -5,15 +5,11 @@ import pytest
 
 from stlight.cli import main
 from stlight.registry.dataset_specs import DATASETS
-from tests.conftest import WORKFLOW
-from tests.data.real_files import make_downloads, serve_downloads
 
 
 @pytest.fixture
-def options(site, tmp_path, rng, workflow):
-    """Command-line options of a workflow that fetches small data sets from a web site."""
-    serve_downloads(site, make_downloads(tmp_path / "there", WORKFLOW, rng), workflow)
-    return ["--workflow", str(workflow), "--data-root", str(tmp_path / "data")]
+def options(published, tmp_path):
+    return ["--workflow", str(published), "--data-root", str(tmp_path / "data")]
 
 
 def test_missing_files_are_listed_with_the_runs_that_wait(options, capsys):
