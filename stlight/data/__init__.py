@@ -6,11 +6,10 @@ from typing import Any
 import torch
 
 from stlight.config import DataConfig
-from stlight.data.clips import Clips, DataError
+from stlight.data.clips import Clips, DataError, Split
 from stlight.data.kth import KTHStandIn
 from stlight.data.moving_mnist import MovingMNIST
-from stlight.data.prepare import module_of
-from stlight.data.prepared_files import open_prepared
+from stlight.data.prepare import module_of, open_prepared
 from stlight.data.taxibj import TaxiBJStandIn
 from stlight.data.windows import Windows
 from stlight.registry.dataset_specs import DATASETS
@@ -27,12 +26,12 @@ def open_dataset(
     """
     module = module_of(config.dataset)
     if config.source == "stand_in":
-        clips = module.stand_in(seed=seed, device=device)  # type: ignore[attr-defined]
-        return clips, {"dataset": config.dataset, "source": "stand_in"}
+        return module.stand_in(seed=seed, device=device), {"dataset": config.dataset, "source": "stand_in"}
     prepared = open_prepared(data_root, config.dataset, config.source)
     shape = config.own_shape or DATASETS[config.dataset].shape
     clips = module.open_clips(prepared, shape, data_root, seed=seed, device=device)
-    for split, asked in (("validation", config.validation_clips), ("test", config.test_clips)):
+    held_out: dict[Split, int] = {"validation": config.validation_clips, "test": config.test_clips}
+    for split, asked in held_out.items():
         available = clips.available(split)
         if available is not None and asked > available:
             file = data_root / prepared.facts["frames"][split]["file"]

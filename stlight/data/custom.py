@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from stlight.data.arrays import open_array
-from stlight.data.clips import Clips, DataError, Split
-from stlight.data.prepared_files import Prepared, frame_facts
+from stlight.data.clips import SPLITS, Clips, DataError, Split
+from stlight.data.prepare import Prepared, frame_facts
 from stlight.data.windows import open_windows
 from stlight.registry.dataset_specs import ClipShape
 
@@ -25,10 +25,7 @@ def count(dataset: str, data_root: Path) -> tuple[int, int]:
 
 
 def convert(dataset: str, data_root: Path) -> Prepared:
-    """Check every value and return where the clips of each split start.
-
-    Raises `DataError` for a file that is missing, no array, or of wrong shape, type or range.
-    """
+    """Check every value and return where the clips of each split start. Raises `DataError` naming a wrong file."""
     found = _read_folder(data_root / dataset)
     starts = {split: starts for split, (_, starts) in found.items()}
     return Prepared(starts, frame_facts(data_root, {split: path for split, (path, _) in found.items()}))
@@ -48,20 +45,23 @@ def _read_folder(folder: Path) -> dict[Split, tuple[Path, np.ndarray]]:
     """Return the file of each split and the int64 positions where its clips start among the file's frames."""
     if not folder.is_dir():
         raise DataError(f"{folder} is missing: expected a folder with train.npy and test.npy, each (N, T, C, H, W)")
-    train, test, validation = (folder / f"{split}.npy" for split in ("train", "test", "validation"))
-    found = {path: _check(path) for path in ((train, test, validation) if validation.exists() else (train, test))}
+    files: dict[Split, Path] = {split: folder / f"{split}.npy" for split in SPLITS}
+    if not files["validation"].exists():
+        del files["validation"]
+    found = {split: _check(path) for split, path in files.items()}
     if len({shape for _, shape in found.values()}) > 1:
-        shapes = ", ".join(f"{path.name} {shape}" for path, (_, shape) in found.items())
+        shapes = ", ".join(f"{split}.npy {shape}" for split, (_, shape) in found.items())
         raise DataError(f"{folder} holds clips of several shapes, expected one (T, C, H, W): {shapes}")
-    num_frames = found[train][1][0]
-    starts = {path: np.arange(count, dtype=np.int64) * num_frames for path, (count, _) in found.items()}
-    if validation in starts:
-        return {"train": (train, starts[train]), "validation": (validation, starts[validation]), "test": (test, starts[test])}
-    held_out = max(1, len(starts[train]) // 10)
-    if len(starts[train]) <= held_out:
-        raise DataError(f"{train} holds a single clip: expected two or more, or a validation.npy beside it")
-    kept, last = starts[train][:-held_out], starts[train][-held_out:]
-    return {"train": (train, kept), "validation": (train, last), "test": (test, starts[test])}
+    num_frames = found["train"][1][0]
+    starts = {split: np.arange(count, dtype=np.int64) * num_frames for split, (count, _) in found.items()}
+    if "validation" not in files:
+        train = starts["train"]
+        if len(train) < 2:
+            raise DataError(f"{files['train']} holds a single clip: expected two or more, or a validation.npy beside it")
+        held_out = max(1, len(train) // 10)
+        files["validation"] = files["train"]
+        starts |= {"train": train[:-held_out], "validation": train[-held_out:]}
+    return {split: (files[split], starts[split]) for split in SPLITS}
 
 
 def _check(path: Path) -> tuple[int, tuple[int, ...]]:

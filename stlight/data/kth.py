@@ -16,16 +16,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from stlight.data.arrays import one_line
-from stlight.data.clips import SPLITS, DataError, Split, StandIn
-from stlight.data.prepared_files import Prepared, frame_facts, frames_path, write_frames
+from stlight.data.clips import DataError, Split, StandIn
+from stlight.data.prepare import Prepared, write_frames
 from stlight.data.windows import open_windows
 from stlight.registry.dataset_specs import DATASETS, KTH_ACTIONS
 
-_LAST_TRAINING_PERSON, _VALIDATION_PERSON, _LAST_PERSON = 16, 16, 25
+_VALIDATION_PERSON, _LAST_PERSON = 16, 25
 _NUM_FRAMES = DATASETS["kth"].shape.context_frames + DATASETS["kth"].shape.horizon_frames
 _STRIDES = {"jogging": 3, "running": 3}
 _RECORDING = re.compile(r"person(\d\d)_.*")
@@ -41,18 +41,13 @@ def count(dataset: str, data_root: Path) -> tuple[int, int]:
 
 
 def convert(dataset: str, data_root: Path) -> Prepared:
-    """Convert all images to one array of frames in their original size and find the clips of each split.
-
-    Raises `DataError` for an image that cannot be read or differs in size, or a split without clips.
-    """
+    """Convert all images to one array of frames in their original size and find the clips. Raises `DataError`."""
     recordings = find_recordings(data_root / dataset)
-    starts = clip_starts(recordings)
-    blocks = read_frames(recordings)
+    starts, blocks = clip_starts(recordings), read_frames(recordings)
     first = next(blocks)
-    frames = frames_path(data_root, dataset)
     num_frames = sum(len(recording.images) for recording in recordings)
-    write_frames(frames, chain([first], blocks), (num_frames, *first.shape[1:]), np.dtype(np.uint8))
-    return Prepared(starts, frame_facts(data_root, dict.fromkeys(SPLITS, frames)))
+    shape = (num_frames, *first.shape[1:])
+    return Prepared(starts, write_frames(data_root, dataset, chain([first], blocks), shape, np.dtype(np.uint8)))
 
 
 class Recording(NamedTuple):
@@ -67,13 +62,13 @@ class Recording(NamedTuple):
     @property
     def split(self) -> Split:
         """The split that its clips belong to."""
-        if self.person > _LAST_TRAINING_PERSON:
+        if self.person > _VALIDATION_PERSON:
             return "test"
         return "validation" if self.person == _VALIDATION_PERSON else "train"
 
     def starts(self) -> list[int]:
         """Return the positions among the frames where clips start, ascending."""
-        numbers = [int(_number(name)) for name in self.images]
+        numbers = [int(_IMAGE.sub(r"\1", name)) for name in self.images]
         stride, starts = _STRIDES.get(self.action, _NUM_FRAMES), []
         last = len(numbers) - 1
         while last >= _NUM_FRAMES - 1:
@@ -114,8 +109,8 @@ def clip_starts(recordings: list[Recording]) -> dict[Split, np.ndarray]:
     persons = {"train": "1 to 15", "validation": "16", "test": "17 to 25"}
     for split, found in starts.items():
         if not found:
-            folder = recordings[0].folder.parent.parent
-            raise DataError(f"{folder} holds no {split} clip: expected {_NUM_FRAMES} frames in a row of persons {persons[split]}")
+            root = recordings[0].folder.parents[1]
+            raise DataError(f"{root} holds no {split} clip: expected {_NUM_FRAMES} frames in a row of persons {persons[split]}")
     return {split: np.array(found, np.int64) for split, found in starts.items()}
 
 
@@ -138,18 +133,12 @@ def read_frames(recordings: list[Recording]) -> Iterator[np.ndarray]:
         yield np.stack(frames)[:, None]
 
 
-def _number(name: str) -> str:
-    match = _IMAGE.fullmatch(name)
-    assert match
-    return match[1]
-
-
 def _read_image(path: Path) -> np.ndarray:
     """Read an image as grey: uint8 (H, W). Of a colour image we take the first channel, like the benchmark."""
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path} cannot be read as an image ({one_line(error)}): expected a complete JPEG") from error
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
         raise DataError(f"{path} holds {pixels.dtype} {pixels.shape}, expected 8-bit grey or colour")

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from stlight.data.arrays import read_header
-from stlight.data.clips import SPLITS, DataError, Split, StandIn
-from stlight.data.prepared_files import Prepared, frame_facts, frames_path, write_frames
+from stlight.data.clips import SPLITS, DataError, StandIn
+from stlight.data.prepare import Prepared, write_frames
 from stlight.data.windows import open_windows
 from stlight.registry.dataset_specs import DATASETS
 
@@ -42,36 +42,24 @@ class _Member(NamedTuple):
 
 
 def count(dataset: str, data_root: Path) -> tuple[int, int]:
-    """Return the numbers of training and test clips that the headers state. Raises `DataError` for unexpected arrays."""
-    (name,) = DATASETS[dataset].files
-    return count_clips(data_root / name)
+    """Return the numbers of training and test clips that the file's headers state. Raises `DataError`."""
+    with ExitStack() as stack:
+        members = _open(data_root / DATASETS[dataset].files[0], stack)
+        return members["X_train"].shape[0], members["X_test"].shape[0]
 
 
 def convert(dataset: str, data_root: Path) -> Prepared:
-    """Convert the file to one array of frames in [0, 1] and split its clips.
-
-    Raises `DataError` for content that is truncated, not a number, out of range or too small.
-    """
-    (name,) = DATASETS[dataset].files
-    path = data_root / name
-    num_train, num_test = count_clips(path)
+    """Convert the file to one array of frames in [0, 1] and split its clips. Raises `DataError` for wrong content."""
+    path = data_root / DATASETS[dataset].files[0]
+    num_train, num_test = count(dataset, data_root)
     held_out = min(_VALIDATION_CLIPS, num_train // 5)
     if not held_out:
         raise DataError(f"{path} holds {num_train} training clips, at least 5 are needed (the published file has 20461)")
-    blocks = (clips.reshape(-1, *_FRAME) for clips in read_clips(path))
-    frames = frames_path(data_root, dataset)
-    write_frames(frames, blocks, ((num_train + num_test) * _NUM_FRAMES, *_FRAME), np.dtype("<f4"))
     starts = np.arange(num_train + num_test, dtype=np.int64) * _NUM_FRAMES
-    train, validation, test = np.split(starts, [num_train - held_out, num_train])
-    arrays: dict[Split, np.ndarray] = {"train": train, "validation": validation, "test": test}
-    return Prepared(arrays, frame_facts(data_root, dict.fromkeys(SPLITS, frames)))
-
-
-def count_clips(path: Path) -> tuple[int, int]:
-    """Return the numbers of training and test clips that the headers of a file state. Raises `DataError`."""
-    with ExitStack() as stack:
-        members = _open(path, stack)
-        return members["X_train"].shape[0], members["X_test"].shape[0]
+    blocks = (clips.reshape(-1, *_FRAME) for clips in read_clips(path))
+    facts = write_frames(data_root, dataset, blocks, (len(starts) * _NUM_FRAMES, *_FRAME), np.dtype("<f4"))
+    splits = np.split(starts, [num_train - held_out, num_train])
+    return Prepared(dict(zip(SPLITS, splits, strict=True)), facts)
 
 
 def read_clips(path: Path) -> Iterator[np.ndarray]:
@@ -108,7 +96,9 @@ def _open(path: Path, stack: ExitStack) -> dict[str, _Member]:
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
     except _DAMAGE as error:
-        raise DataError(f"{path} is not a complete .npz file ({error}): expected X_train, Y_train, X_test and Y_test") from error
+        raise DataError(
+            f"{path} is not a complete .npz file ({error}): expected X_train, Y_train, X_test and Y_test"
+        ) from error
     for name, member in members.items():
         frames = _SHAPE.context_frames if name.startswith("X") else _SHAPE.horizon_frames
         wanted = (members[f"X{name[1:]}"].shape[0], frames, *_FRAME)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stlight.data.clips import HELD_OUT_SEED, SPLITS, Clips, Split
 from stlight.data.counter import random_bits
-from stlight.data.prepared_files import Prepared
+from stlight.data.prepare import Prepared
 from stlight.registry.dataset_specs import ClipShape
 
 
