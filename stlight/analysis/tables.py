@@ -115,25 +115,26 @@ def _long(values: Values) -> Block:
     if by_dataset and "model" in places:
         # One row per model and one column per data set, as in the paper.
         places = ["model"]
-    kinds = {}
-    for kind, of_kind in cells.groupby(["dataset", "metric"] if by_dataset else ["metric"], sort=False):
-        spec = METRICS[kind[-1]]
-        best = is_best(of_kind["published"], kind[-1]) & (not spec.cost)
+    columns = {}
+    for (dataset, metric), of_kind in cells.groupby(["dataset", "metric"], sort=False):
+        spec = METRICS[str(metric)]
+        name = f"{dataset} {spec.arrow_label}" if by_dataset else spec.arrow_label
+        best = is_best(of_kind["published"], str(metric)) & (not spec.cost)
         # No empty column if the paper prints nothing.
-        kinds[kind] = (" ".join([*kind[:-1], spec.arrow_label]), bool(of_kind["printed"].any()), dict(best))
+        columns[dataset, metric] = name, bool(of_kind["printed"].any()), set(best.index[best])
     header = [field_label(place) for place in places]
-    for name, printed, _ in kinds.values():
+    for name, printed, _ in columns.values():
         header += [f"{name} published"] * printed + [f"{name} measured"]
     rows = []
     for _, group in cells.groupby(places, sort=False, dropna=False):
         row = [TableCell(axis_text(group.iloc[0][place])) for place in places]
-        for kind, (_, printed, best) in kinds.items():
-            of_kind = group[(group["metric"] == kind[-1]) & (group["dataset"].isin(kind[:-1]) if by_dataset else True)]
-            if of_kind.empty:
+        of_row = {(cell["dataset"], cell["metric"]): (i, cell) for i, cell in group.iterrows()}
+        for kind, (_, printed, best) in columns.items():
+            if kind in of_row:
+                i, cell = of_row[kind]
+                row += [TableCell(cell["printed"] or "–", i in best)] * printed + [_measured_cell(i, cell)]
+            else:
                 row += [TableCell("")] * (1 + printed)
-                continue
-            i, cell = of_kind.index[0], of_kind.iloc[0]
-            row += [TableCell(cell["printed"] or "–", bool(best[i]))] * printed + [_measured_cell(i, cell)]
         rows.append(row)
     return Block("", header, rows)
 

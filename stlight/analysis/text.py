@@ -23,7 +23,7 @@ def field_label(name: str) -> str:
     return _FIELD_LABELS.get(name, name.replace("_", " "))
 
 
-def settings_text(coordinates: Mapping[str, Any], axes: Iterable[str], equals: str = " = ") -> str:
+def settings_text(coordinates: "Mapping[str, Any] | pd.Series[Any]", axes: Iterable[str], equals: str = " = ") -> str:
     """Return the values of some axes as a list, without the empty ones: "depth = 16, LR = 0.001"."""
     texts = {axis: axis_text(coordinates[axis]) for axis in axes}
     return ", ".join(f"{field_label(axis)}{equals}{text}" for axis, text in texts.items() if text)

@@ -23,13 +23,13 @@ def draw_dots(_: DotsFigure, values: Values) -> Figure:
         constrained_layout=True,
         squeeze=False,
     )
-    cells = values.cells.set_index(["dataset", "variant", "metric"])
+    cells = {(cell["dataset"], cell["variant"], cell["metric"]): cell for _, cell in values.cells.iterrows()}
     for row, (dataset, metrics) in enumerate(measured.items()):
         stand_in = ", stand-in" if variants[dataset][0].config.data.source == "stand_in" else ""
         for column, metric in enumerate(metrics):
             ax = axes[row, column]
             for place, variant in enumerate(variants[dataset]):
-                cell = cells.loc[dataset, variant.name, metric]
+                cell = cells[dataset, variant.name, metric]
                 ax.plot(cell["values"], [place + 0.18] * cell["n"], "|", color=COLOURS[0], alpha=0.6, markersize=7)
                 ax.plot(cell["measured"], place, MARKERS[0], color=COLOURS[0])
                 ax.hlines(place, cell["low"], cell["high"], color=COLOURS[0], linewidth=1.5)

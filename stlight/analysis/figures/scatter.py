@@ -1,5 +1,7 @@
 """A metric against the number of parameters (Figure 2)."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -33,7 +35,7 @@ def draw_scatter(options: ScatterFigure, values: Values) -> Figure:
         text = " × ".join(map(axis_text, size))
         ax.annotate(text, pair.iloc[0], xytext=(4, 6), textcoords="offset points", fontsize="x-small")
     for i, value in enumerate(points["hue"].unique()):
-        look = {"color": COLOURS[i % 4], "marker": MARKERS[i % 4]}
+        look: dict[str, Any] = {"color": COLOURS[i % 4], "marker": MARKERS[i % 4]}
         of_hue, of_means = points[points["hue"] == value], means.xs(value, level="hue")
         ax.scatter(of_hue["num_params"], of_hue["y"], s=14, alpha=0.4, **look)
         ax.scatter(of_means["num_params"], of_means["y"], s=70, label=value, zorder=2, **look)

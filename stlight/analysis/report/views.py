@@ -137,7 +137,7 @@ def _optimism(audit: pd.DataFrame) -> list[str]:
     """Return what the choice of the epoch adds on average, in a sentence per data set and metric."""
     words = []
     for (dataset, metric), group in audit.groupby(["dataset", "metric"], sort=False):
-        spec = METRICS[metric]
+        spec = METRICS[str(metric)]
         better, worse = ("best_on_test", "last") if spec.higher_is_better else ("last", "best_on_test")
         words.append(
             f"{dataset} {spec.label}: picking each run's best epoch on the test clips looks better by"
