@@ -123,16 +123,16 @@ def _long(values: Values) -> Block:
         # No empty column if the paper prints nothing.
         columns[dataset, metric] = name, bool(of_kind["printed"].any()), set(best.index[best])
     header = [field_label(place) for place in places]
-    for name, printed, _ in columns.values():
+    for name, printed, *_ in columns.values():
         header += [f"{name} published"] * printed + [f"{name} measured"]
     rows = []
     for _, group in cells.groupby(places, sort=False, dropna=False):
         row = [TableCell(axis_text(group.iloc[0][place])) for place in places]
         of_row = {(cell["dataset"], cell["metric"]): (i, cell) for i, cell in group.iterrows()}
-        for kind, (_, printed, best) in columns.items():
+        for kind, (_, printed, best_rows) in columns.items():
             if kind in of_row:
                 i, cell = of_row[kind]
-                row += [TableCell(cell["printed"] or "–", i in best)] * printed + [_measured_cell(i, cell)]
+                row += [TableCell(cell["printed"] or "–", i in best_rows)] * printed + [_measured_cell(i, cell)]
             else:
                 row += [TableCell("")] * (1 + printed)
         rows.append(row)

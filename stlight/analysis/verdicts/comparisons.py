@@ -17,7 +17,7 @@ from stlight.experiments import Experiment
 from stlight.experiments.claim_types import (
     AsGoodAsBestClaim,
     BetterClaim,
-    Claim,
+    ComparisonClaim,
     CountGrowsClaim,
     CountsEqualClaim,
     GainsClaim,
@@ -33,7 +33,7 @@ class Comparer:
     """Compares two cells for a claim."""
 
     experiment: Experiment
-    claim: Claim
+    claim: ComparisonClaim
     losses: Callable[[GridCell, str], np.ndarray]
     """The losses of a cell in a metric, one per seed."""
     paired: Callable[[GridCell, str], bool] = lambda cell, metric: False
@@ -70,7 +70,7 @@ def build_test(comparer: Comparer, cells: list[GridCell]) -> Test:
     return Test(tuple(KINDS[claim.kind](claim, group, metric, comparer) for group, metric in places))
 
 
-def compared_cells(claim: Claim, cells: list[GridCell]) -> list[GridCell]:
+def compared_cells(claim: ComparisonClaim, cells: list[GridCell]) -> list[GridCell]:
     """Return all cells that a claim compares; a cell once for each of its groups."""
     if isinstance(claim, ImprovesAlongClaim):
         return [cell for group in groups(claim, cells) for cell in group if not cell.quoted]

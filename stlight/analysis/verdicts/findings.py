@@ -11,7 +11,7 @@ import pandas as pd
 from stlight.analysis.text import settings_text
 from stlight.analysis.verdicts.difference import Difference, Subject
 from stlight.analysis.verdicts.judging import Test, Verdict
-from stlight.experiments.claim_types import Claim
+from stlight.experiments.claim_types import BaseClaim
 from stlight.experiments.grid_cells import GridCell
 from stlight.registry.metric_specs import METRICS
 
@@ -34,7 +34,7 @@ class Part:
 class Finding:
     """A claim's verdict on one source, with all that explains it."""
 
-    claim: Claim
+    claim: BaseClaim
     experiment: str
     source: Source
     verdict: Verdict = "untested"

@@ -15,7 +15,7 @@ from stlight.analysis.verdicts.judging import Judgement, Test, judge
 from stlight.analysis.verdicts.published import by_arithmetic, on_published, printed_repeats
 from stlight.analysis.verdicts.ranking import seeds_move_together
 from stlight.experiments import Plan
-from stlight.experiments.claim_types import Claim, UntestedClaim
+from stlight.experiments.claim_types import ComparisonClaim, CountClaim, UntestedClaim
 from stlight.experiments.grid_cells import GridCell, cells_for, cells_of
 from stlight.registry.metric_specs import COUNTED_METRICS, METRICS
 
@@ -61,12 +61,12 @@ class Measured:
     def findings(self) -> dict[str, Finding]:
         """Return one finding per claim by its id. The item's sentences are corrected together (Holm)."""
         found: dict[str, Finding] = {}
-        tests: dict[str, tuple[Claim, Test, list[GridCell]]] = {}
+        tests: dict[str, tuple[ComparisonClaim, Test, list[GridCell]]] = {}
         for claim in self.experiment.claims:
             blank = Finding(claim, self.experiment.name, "measured")
             if isinstance(claim, UntestedClaim):
                 found[claim.id] = replace(blank, why=claim.untested)
-            elif claim.kind in COUNT_KINDS:
+            elif isinstance(claim, CountClaim):
                 found[claim.id] = _judge_counts(blank, self.evidence)
             else:
                 cells = cells_for(claim, cells_of(self.experiment))
@@ -82,7 +82,7 @@ class Measured:
         judgements = judge({name: test for name, (_, test, _) in tests.items()}, self.family)
         return found | {name: self._judged(*tests[name], judgement) for name, judgement in judgements.items()}
 
-    def _cannot(self, claim: Claim, cells: list[GridCell]) -> str:
+    def _cannot(self, claim: ComparisonClaim, cells: list[GridCell]) -> str:
         """Return why the runs say nothing about a claim; empty if they do."""
         if set(claim.metrics) <= COUNTED_METRICS:
             if not self.evidence.counts:
@@ -121,7 +121,7 @@ class Measured:
             self._pairs[place] = seeds_move_together(grid)
         return self._pairs[place]
 
-    def _judged(self, claim: Claim, test: Test, cells: list[GridCell], judgement: Judgement) -> Finding:
+    def _judged(self, claim: ComparisonClaim, test: Test, cells: list[GridCell], judgement: Judgement) -> Finding:
         deciding, names = judgement.deciding, self._runs(cells)
         words = [label(deciding)]
         if judgement.verdict == "undecided":

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 
 from stlight.analysis.errata import different_results
-from stlight.analysis.verdicts.comparisons import COUNT_KINDS, Comparer, build_test, compared_cells
+from stlight.analysis.verdicts.comparisons import Comparer, build_test, compared_cells
 from stlight.analysis.verdicts.difference import Difference
 from stlight.analysis.verdicts.findings import Finding, Part, as_loss, label, parts_of, subject
 from stlight.analysis.verdicts.judging import Test, Verdict, arithmetic
 from stlight.experiments import Experiment, Plan
-from stlight.experiments.claim_types import Claim, SmallerSpreadClaim, UntestedClaim
+from stlight.experiments.claim_types import BaseClaim, ComparisonClaim, SmallerSpreadClaim, UntestedClaim
 from stlight.experiments.grid_cells import GridCell, cells_for, cells_of
 from stlight.registry.metric_specs import METRICS
 
@@ -24,11 +24,12 @@ def printed_repeats(plan: Plan) -> dict[str, float]:
     return most
 
 
-def on_published(experiment: Experiment, claim: Claim, repeats: Mapping[str, float]) -> Finding:
+def on_published(experiment: Experiment, claim: BaseClaim, repeats: Mapping[str, float]) -> Finding:
     """Return the verdict on the printed numbers. `repeats` is the result of `printed_repeats`."""
     blank = Finding(claim, experiment.name, "published")
     cells = cells_for(claim, cells_of(experiment))
-    if why := _cannot(claim, cells):
+    why = _cannot(claim, cells)
+    if why or not isinstance(claim, ComparisonClaim):
         return replace(blank, why=why)
 
     def losses(cell: GridCell, metric: str) -> np.ndarray:
@@ -49,13 +50,13 @@ def by_arithmetic(blank: Finding, test: Test, repeats: Mapping[str, float]) -> F
     return replace(blank, verdict=verdict, effect=effect, n=1, why="; ".join(words), parts=parts)
 
 
-def _cannot(claim: Claim, cells: list[GridCell]) -> str:
+def _cannot(claim: BaseClaim, cells: list[GridCell]) -> str:
     """Return why printed numbers say nothing about a claim; empty if they do."""
     if isinstance(claim, UntestedClaim):
         return claim.untested
     if claim.not_on_published:
         return claim.not_on_published
-    if claim.kind in COUNT_KINDS:
+    if not isinstance(claim, ComparisonClaim):
         return "a formula, of which the supplement prints no value"
     if isinstance(claim, SmallerSpreadClaim):
         return "the supplement prints no results of single seeds"
