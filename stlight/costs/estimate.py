@@ -17,7 +17,7 @@ from tqdm import tqdm
 from stlight.config import ModelConfig, RunConfig
 from stlight.experiments import Experiment, Plan
 from stlight.kernels import using
-from stlight.model import Moment, build_model
+from stlight.model import TrainingStep, build_model
 from stlight.model.complexity import count_flops
 from stlight.registry.dataset_specs import ClipShape
 from stlight.registry.model_specs import OURS
@@ -204,8 +204,8 @@ def _saved_by_a_clip(config: ModelConfig, shape: ClipShape) -> int:
     with torch.device("meta"):
         model = build_model(config, shape).train()
         context, target = (torch.zeros((1, n, *frames)) for n in (shape.context_frames, shape.horizon_frames))
-    moment = Moment.at(step=1, sampling_steps=1, seed=0)
-    return _saved_bytes(lambda: model.training_loss(context, target, moment))
+    step = TrainingStep.at(index=1, sampling_steps=1, seed=0)
+    return _saved_bytes(lambda: model.training_loss(context, target, step))
 
 
 def _saved_bytes(step: Callable[[], object]) -> int:

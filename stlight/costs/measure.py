@@ -14,7 +14,7 @@ from stlight.costs.step_memory import growth, resident_bytes
 from stlight.experiments import Experiment
 from stlight.kernels import using
 from stlight.model import build_model
-from stlight.runs.record import provenance
+from stlight.runs.provenance import provenance
 from stlight.training.devices import choose_device, choose_kernels, configure, describe_device
 from stlight.training.loop import flatten_weights, predictor, take_step
 from stlight.training.out_of_memory import out_of_memory

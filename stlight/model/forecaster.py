@@ -1,4 +1,4 @@
-"""The face that the training knows of every model: what it predicts, and what it is trained on."""
+"""Interface between the training loop and every model: a forward pass and a training loss."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,30 +9,36 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Moment:
-    """Where in a training a step is, for models whose training changes on the way."""
+class TrainingStep:
+    """Position of one step in a training run, for models whose loss or input changes during training."""
 
-    step: int
-    """Steps done before it, from 0."""
+    index: int
+    """Number of steps done before this one."""
     sampling_steps: int
-    """Steps until a recurrent model is trained on nothing but its own predictions."""
+    """Number of steps over which scheduled sampling moves from true frames to the model's own predictions."""
     generator: torch.Generator
-    """Of this step alone: a training that goes on from a checkpoint draws the same."""
+    """Random numbers for this step only, so that a resumed training run draws the same ones."""
 
     @classmethod
-    def at(cls, step: int, sampling_steps: int, seed: int) -> "Moment":
-        """The moment before a step, of a training with this seed."""
-        # Of a seed torch's generator takes no more than 32 bits.
-        digest = hashlib.blake2b(f"{seed} {step}".encode(), digest_size=4).digest()
-        return cls(step, sampling_steps, torch.Generator().manual_seed(int.from_bytes(digest)))
+    def at(cls, index: int, sampling_steps: int, seed: int) -> "TrainingStep":
+        """Return the step with this index in a run with this seed."""
+        # torch.Generator uses only 32 bits of its seed.
+        digest = hashlib.blake2b(f"{seed} {index}".encode(), digest_size=4).digest()
+        return cls(index, sampling_steps, torch.Generator().manual_seed(int.from_bytes(digest)))
+
+
+Moment = TrainingStep  # Alias until all callers use the new name.
 
 
 class Forecaster(nn.Module):
     """A model that predicts frames: context (B, T, C, H, W) → prediction (B, T', C, H, W)."""
 
-    def training_loss(self, context: Tensor, target: Tensor, moment: Moment) -> Tensor:
-        """What a training step minimizes, of context (B, T, C, H, W) and target (B, T', C, H, W): the squared error.
+    def training_loss(self, context: Tensor, target: Tensor, step: TrainingStep) -> Tensor:
+        """Return the scalar that a training step minimizes: by default the mean squared error of the prediction.
 
-        A model whose training adds to the loss or to its input says so here.
+        Args:
+            context: Frames (B, T, C, H, W).
+            target: The frames that follow, (B, T', C, H, W).
+            step: Position in the training run; a model with scheduled sampling overrides this method and uses it.
         """
         return F.mse_loss(self(context).to(target.dtype), target)

@@ -99,7 +99,7 @@ class STLight(Forecaster):
             self.patch_reassemble = nn.Conv2d(hidden_dim // patch_size**2, horizon_frames * channels, 1)
         else:
             self.patch_reassemble = nn.Conv2d(hidden_dim, horizon_frames * channels * patch_size**2, 1)
-        initialize(self, initialization)
+        initialize(self.patch_encoder, self.mixers, self.patch_reassemble, initialization)
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:
         """Context frames (B, T, C, H, W) → predicted frames (B, T', C, H, W); H and W divisible by `patch_size`."""

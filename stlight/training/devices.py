@@ -4,8 +4,6 @@ import contextlib
 import ctypes
 import os
 import platform
-import sys
-import types
 from typing import Any
 
 import torch
@@ -95,19 +93,6 @@ def _stlight_and_clip(model: nn.Module, config: RunConfig, device: torch.device)
     shape = config.clip_shape
     clip = (config.training.batch_size, shape.context_frames, shape.channels, shape.height, shape.width)
     return stlight, torch.zeros(clip, device=device)
-
-
-def leave_out_compiler() -> None:
-    """Keep torch's optimizers from loading its compiler (1.6 s of a process's start) only to exclude themselves from it.
-
-    For a process that trains one run and compiles nothing. An optimizer asks two things of the module, and both mean
-    "do not compile this".
-    """
-    if "torch._dynamo" not in sys.modules:
-        stand_in = types.ModuleType("torch._dynamo")
-        stand_in.disable = lambda function, *_, **__: function  # type: ignore[attr-defined]
-        stand_in.graph_break = lambda: None  # type: ignore[attr-defined]
-        sys.modules["torch._dynamo"] = torch._dynamo = stand_in
 
 
 def autocast(device: torch.device, config: TrainingConfig) -> contextlib.AbstractContextManager[Any]:

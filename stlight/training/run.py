@@ -28,16 +28,9 @@ from stlight.metrics import lpips_network
 from stlight.model import build_model
 from stlight.model.complexity import count_flops, count_parameters
 from stlight.runs import output_backup
-from stlight.runs.record import (
-    Heartbeat,
-    RunRecord,
-    finite,
-    history_digest,
-    provenance,
-    recorded,
-    source_version,
-    write_record,
-)
+from stlight.runs.provenance import provenance, source_version
+from stlight.runs.record import RunRecord, finite, history_digest, load_valid_record, write_record
+from stlight.runs.state import Heartbeat
 from stlight.runtime import run_lock
 from stlight.runtime.atomic_files import remove_partials, write_atomically
 from stlight.runtime.signals import Interrupted, Interruption
@@ -80,7 +73,7 @@ def train_run(
     with run_lock.hold(folder, logger.warning):
         remove_partials(folder)
         heartbeat = Heartbeat(folder, config_hash=config.hash, num_epochs=config.training.num_epochs, gpus=gpus)
-        record = recorded(folder, config.hash)
+        record = load_valid_record(folder, config.hash)
         if not record:
             (folder / "record.json").unlink(missing_ok=True)
             chosen = choose_device(device)
@@ -91,7 +84,7 @@ def train_run(
                     lpips_network(chosen)
                 dataset, data_facts = open_dataset(config.data, data_root, seed=config.seed, device=chosen)
                 identity = _identity(config, data_facts)
-                record = output_backup.put_back(folder, identity, newer_than)
+                record = output_backup.restore(folder, identity, newer_than)
                 if not record:
                     checkpoints = Checkpoints(folder, identity, every_seconds=checkpoint_every)
                     session = _Session(name, config, folder, dataset, data_facts, gpus, checkpoints, heartbeat, interruption)

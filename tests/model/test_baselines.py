@@ -15,7 +15,7 @@ import yaml
 from stlight.config import ConfigError, ModelConfig, RunConfig
 from stlight.data import TaxiBJStandIn
 from stlight.experiments.yaml_files import half_unit, quantity
-from stlight.model import Moment, build_model
+from stlight.model import TrainingStep, build_model
 from stlight.model.baselines import build_baseline
 from stlight.model.baselines.phydnet import moment_matrix
 from stlight.model.baselines.tau import difference_divergence
@@ -32,7 +32,7 @@ from tests.training.test_resume import assert_same, train_until
 NAMES = sorted(BASELINES)
 RECURRENT = ["ConvLSTM-S", "E3D-LSTM", "MAU", "MIM", "PredRNN", "PredRNN++", "PredRNN.V2"]
 SMALL = ClipShape(3, 2, 1, 16, 16)
-LATE = Moment.at(STEP, SAMPLING_STEPS, seed=0)
+LATE = TrainingStep.at(STEP, SAMPLING_STEPS, seed=0)
 
 each_model = pytest.mark.parametrize("name", NAMES)
 
@@ -137,7 +137,7 @@ def test_gradients_are_those_of_finite_differences(name):
 @pytest.mark.parametrize("clip", [torch.zeros(2, 5, 1, 16, 16), clip_of(SMALL)], ids=["zeros", "noise"])
 def test_loss_and_gradients_are_finite(name, clip):
     model = small(name).train()
-    loss = model.training_loss(*parts(clip), Moment.at(3, SAMPLING_STEPS, seed=1))
+    loss = model.training_loss(*parts(clip), TrainingStep.at(3, SAMPLING_STEPS, seed=1))
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
@@ -156,7 +156,7 @@ def test_learns(name):
     recipe = tiny().training
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    losses = [float(take_step(model.train(), optimizer, clip, 3, recipe, 1, Moment.at(i, 20, 0))) for i in range(60)]
+    losses = [float(take_step(model.train(), optimizer, clip, 3, recipe, 1, TrainingStep.at(i, 20, 0))) for i in range(60)]
     assert min(losses[-5:]) < 0.6 * losses[0]
 
 
@@ -183,8 +183,12 @@ def test_no_prediction_depends_on_later_frames(name):
 @each_model
 def test_the_same_seed_gives_the_same_and_another_does_not(name):
     context, target = parts(clip_of(SMALL))
-    moment = (SAMPLING_STEPS // 2, SAMPLING_STEPS)
-    losses = [small(name, seed=seed).training_loss(context, target, Moment.at(*moment, seed=seed)).item() for seed in (1, 1, 2)]
+
+    def loss(seed):
+        step = TrainingStep.at(SAMPLING_STEPS // 2, SAMPLING_STEPS, seed)
+        return small(name, seed=seed).training_loss(context, target, step).item()
+
+    losses = [loss(seed) for seed in (1, 1, 2)]
     assert losses[0] == losses[1] != losses[2]
     model = small(name).eval()
     with torch.no_grad():
@@ -214,7 +218,7 @@ def test_goes_on_from_a_checkpoint_to_the_bit(name, number):
 
 def test_scheduled_sampling_falls_as_the_benchmarks():
     model = small("PredRNN")
-    found = [model.truth_probabilities(Moment.at(step, 50_000, 0)) for step in (0, 24_999, 49_999, 50_000, 10**6)]
+    found = [model.truth_probabilities(TrainingStep.at(step, 50_000, 0)) for step in (0, 24_999, 49_999, 50_000, 10**6)]
     assert found == [(1.0, pytest.approx(p)) for p in (1 - 2e-5, 0.5, 0, 0, 0)]
 
 
@@ -229,7 +233,7 @@ def test_reverse_scheduled_sampling_rises_and_falls_as_the_benchmarks():
         50_000: (1.0, 0.0),
     }
     for step, probabilities in expected.items():
-        assert model.truth_probabilities(Moment.at(step, 50_000, 0)) == pytest.approx(probabilities)
+        assert model.truth_probabilities(TrainingStep.at(step, 50_000, 0)) == pytest.approx(probabilities)
 
 
 @pytest.mark.parametrize("name", RECURRENT)
@@ -245,7 +249,7 @@ def test_sampling_decides_what_a_step_is_given(name):
     model.unroll = watch
     model.error = lambda predicted, target, states: predicted.sum()
     for step in (0, 5_000, 20_000):
-        model.training_loss(*parts(clip), Moment.at(step, 10_000, seed=3))
+        model.training_loss(*parts(clip), TrainingStep.at(step, 10_000, seed=3))
     first, middle, last = given
     assert first.shape == (4, 64)
     assert all(drawn[0].all() for drawn in given)
@@ -268,7 +272,7 @@ def test_phydnets_teacher_is_there_less_and_less():
     for step in (0, 62_500, 250_000):
         given.clear()
         for seed in range(200):
-            model.training_loss(*parts(clip), Moment.at(step, 50_000, seed=seed))
+            model.training_loss(*parts(clip), TrainingStep.at(step, 50_000, seed=seed))
         counts.append(given.count(4))
         assert set(given) <= {3, 4}
     assert counts[0] == 200

@@ -1,41 +1,29 @@
-"""What all baselines have in common."""
-
-from typing import ClassVar
+"""Base class of all baselines."""
 
 from torch import Tensor
 
-from stlight.config import ConfigError, check_frame_size
 from stlight.model.forecaster import Forecaster
 from stlight.registry.dataset_specs import ClipShape
 
 
 class Baseline(Forecaster):
-    """A model of another paper, at its published size or reduced in width and depth.
+    """A model of another paper, at its published size or scaled down in width and depth.
 
-    A subclass builds its layers from `self.shape`, `self.wide` and `self.deep`, and predicts in `predict`.
+    A subclass builds its layers with `self.wide` and `self.deep` and implements `predict`.
     """
 
-    name: ClassVar[str]
-    """As Table 2 has it."""
-    frame_multiple: ClassVar[int] = 4
-    """Both sides of a frame must be divisible by it."""
-
     def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
-        """`width` and `depth` are shares of the published size, in (0, 1]. Raises `ConfigError`, naming what is wrong."""
-        for argument, share in (("width", width), ("depth", depth)):
-            if not 0 < share <= 1:
-                raise ConfigError(f"baseline_{argument} must be above 0 and at most 1, got {share!r}")
-        check_frame_size(shape.height, shape.width, self.frame_multiple, f"what {self.name} needs,")
+        """Build for clips of `shape`; `width` and `depth` are fractions of the published size, in (0, 1]."""
         super().__init__()
         self.shape = shape
         self._width, self._depth = width, depth
 
     def wide(self, published: int, multiple: int = 4) -> int:
-        """A number of channels at this model's size: a multiple of what its layers need, and no less than that."""
+        """Scale a published number of channels, rounded to a multiple of `multiple` and at least `multiple`."""
         return max(1, round(published * self._width / multiple)) * multiple
 
     def deep(self, published: int, least: int = 1) -> int:
-        """A number of layers at this model's size."""
+        """Scale a published number of layers; at least `least`."""
         return max(least, round(published * self._depth))
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:
@@ -51,5 +39,5 @@ class Baseline(Forecaster):
         raise NotImplementedError
 
     def counted_by_benchmark(self, context: Tensor) -> object:
-        """What the benchmark's count of FLOPs runs: the prediction, where a model does not say otherwise."""
+        """Run what the benchmark's FLOP counter runs: the prediction, unless a subclass overrides it."""
         return self(context)

@@ -3,47 +3,40 @@
 import torch
 from torch import Tensor, nn
 
-from stlight.model.baselines.cells import layer_inputs, zeros
-from stlight.model.baselines.recurrent import Recurrent, conv
+from stlight.model.baselines.recurrent import Recurrent, gate_conv
 from stlight.registry.dataset_specs import ClipShape
-
-State = list[tuple[Tensor, Tensor]]
 
 
 class ConvLSTMCell(nn.Module):
-    """One layer. The last two weights are in the benchmark's cell and its count of parameters, but in no computation."""
+    """One layer. The benchmark's cell also holds two unused weights, which its parameter count includes."""
 
-    def __init__(self, in_channels: int, hidden_dim: int, kernel_size: int = 5) -> None:
+    def __init__(self, in_channels: int, hidden_dim: int) -> None:
         super().__init__()
-        self.of_input = conv(in_channels, 4 * hidden_dim, kernel_size)
-        self.of_hidden = conv(hidden_dim, 4 * hidden_dim, kernel_size)
-        self.unused = nn.ModuleList([conv(2 * hidden_dim, hidden_dim, kernel_size), conv(2 * hidden_dim, hidden_dim, 1)])
+        self.of_input = gate_conv(in_channels, 4 * hidden_dim)
+        self.of_hidden = gate_conv(hidden_dim, 4 * hidden_dim)
+        self.unused = nn.ModuleList([gate_conv(2 * hidden_dim, hidden_dim), gate_conv(2 * hidden_dim, hidden_dim, 1)])
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Input and states (B, ·, H', W') → h and c."""
+        """Map the input and the states h, c, all (B, ·, H', W'), to the next h and c."""
         i, f, g, o = (self.of_input(x) + self.of_hidden(h)).chunk(4, 1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c
 
 
 class ConvLSTM(Recurrent):
-    """Four layers of 128 channels, filters of 5 × 5."""
-
-    name = "ConvLSTM-S"
+    """Four layers of 128 channels, 5 × 5 filters. The state holds h and c of each layer."""
 
     def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
         super().__init__(shape, width=width, depth=depth)
-        self.hidden_dim = self.wide(128)
-        inputs = layer_inputs(self.patch_channels, self.hidden_dim, self.deep(4))
-        self.cells = nn.ModuleList(ConvLSTMCell(channels, self.hidden_dim) for channels in inputs)
-        self.readout = conv(self.hidden_dim, self.patch_channels, 1)
+        self.cells = nn.ModuleList(ConvLSTMCell(channels, self.hidden_dim) for channels in self.layer_inputs(self.deep(4)))
+        self.readout = gate_conv(self.hidden_dim, self.patch_channels, 1)
 
-    def begin(self, frame: Tensor) -> State:
-        """Zeros."""
-        return [(zeros(frame, self.hidden_dim),) * 2 for _ in self.cells]
+    def begin(self, frame: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return zeros."""
+        return [(self.zeros(frame),) * 2 for _ in self.cells]
 
-    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
-        """Through all layers."""
+    def step(self, frame: Tensor, state: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Pass the frame upward through all layers."""
         x, after = frame, []
         for cell, (h, c) in zip(self.cells, state, strict=True):
             x, c = cell(x, h, c)

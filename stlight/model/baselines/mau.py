@@ -1,29 +1,27 @@
-"""MAU (Chang et al., 2021): a motion-aware unit, which attends to its last states by how alike the frames were."""
+"""MAU (Chang et al., 2021): a motion-aware unit attends to its last states by the similarity of their inputs."""
 
 import math
-from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from stlight.model.baselines.cells import zeros
 from stlight.model.baselines.recurrent import Recurrent
 from stlight.registry.dataset_specs import ClipShape
 
 REMEMBERED = 5
-"""Steps that the attention looks back (tau)."""
+"""Number of past steps that attention covers (tau)."""
 HALVINGS = 2
-"""Of the frame's sides by the encoder (spatial reduction 4)."""
+"""Number of times that the encoder halves the frame (spatial reduction 4)."""
 
 
-def normalized_conv(in_channels: int, out_channels: int, size: tuple[int, int], kernel_size: int = 5) -> nn.Sequential:
-    """Same-padded, then LayerNorm over the whole frame."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
-    return nn.Sequential(conv, nn.LayerNorm([out_channels, *size]))
+def normalized_conv(in_channels: int, out_channels: int, size: tuple[int, int]) -> nn.Sequential:
+    """Build a same-padded 5 × 5 convolution and a LayerNorm over the whole frame."""
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 5, padding=2), nn.LayerNorm([out_channels, *size]))
 
 
 class MAUCell(nn.Module):
-    """One layer: a temporal state T and a spatial state S, each fused into the other."""
+    """One layer: a temporal state and a spatial state, each fused into the other."""
 
     def __init__(self, hidden_dim: int, size: tuple[int, int]) -> None:
         super().__init__()
@@ -34,9 +32,9 @@ class MAUCell(nn.Module):
         self.query = normalized_conv(hidden_dim, hidden_dim, size)
 
     def forward(self, temporal: Tensor, spatial: Tensor, past_t: Tensor, past_s: Tensor) -> tuple[Tensor, Tensor]:
-        """States (B, ·, H', W') and those of the last steps (5, B, ·, H', W') → both states."""
-        alike = (past_s * self.query(spatial)).sum((2, 3, 4)) / self.scale
-        trend = (past_t * torch.softmax(alike, 0)[..., None, None, None]).sum(0)
+        """Map both states (B, C, H', W') and those of the last steps (5, B, C, H', W') to the next states."""
+        similarity = (past_s * self.query(spatial)).sum((2, 3, 4)) / self.scale
+        trend = (past_t * torch.softmax(similarity, 0)[..., None, None, None]).sum(0)
         gate = torch.sigmoid(self.of_temporal(temporal))
         g_t, t_t, s_t = self.of_fused(temporal * gate + (1 - gate) * trend).chunk(3, 1)
         g_s, t_s, s_s = self.of_spatial(spatial).chunk(3, 1)
@@ -44,48 +42,46 @@ class MAUCell(nn.Module):
         return gate_t * t_t + (1 - gate_t) * t_s, gate_s * s_s + (1 - gate_s) * s_t
 
 
-@dataclass(frozen=True)
-class State:
-    """For each layer its temporal state, and the last temporal states and inputs, the newest last."""
+class MAUState(NamedTuple):
+    """Temporal state of one layer, then its last temporal states and its last inputs, newest last."""
 
-    temporal: list[Tensor]
-    past_t: list[list[Tensor]]
-    past_s: list[list[Tensor]]
+    temporal: Tensor
+    past_t: list[Tensor]
+    past_s: list[Tensor]
 
 
 class MAU(Recurrent):
-    """Four layers of 64 channels, filters of 5 × 5, on frames that an encoder has halved twice."""
+    """Four layers of 64 channels, 5 × 5 filters, on frames that an encoder has halved twice."""
 
-    name = "MAU"
-    patch_size = 1
+    patch_size: ClassVar[int] = 1
+    published_dim: ClassVar[int] = 64
 
     def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
         super().__init__(shape, width=width, depth=depth)
-        self.hidden_dim = d = self.wide(64)
+        d, channels = self.hidden_dim, shape.channels
         size = shape.height // 2**HALVINGS, shape.width // 2**HALVINGS
         self.cells = nn.ModuleList(MAUCell(d, size) for _ in range(self.deep(4)))
-        halve = [layer for _ in range(HALVINGS) for layer in (nn.Conv2d(d, d, 3, 2, 1), nn.LeakyReLU(0.2))]
-        self.encoder = nn.Sequential(nn.Conv2d(self.patch_channels, d, 1), nn.LeakyReLU(0.2), *halve)
-        double = [
-            layer for _ in range(HALVINGS) for layer in (nn.ConvTranspose2d(d, d, 3, 2, 1, output_padding=1), nn.LeakyReLU(0.2))
-        ]
-        self.decoder = nn.Sequential(*double[:-1])
-        self.readout = nn.Conv2d(d, self.patch_channels, 1)
-        # Of the benchmark's model: counted and never used.
-        self.unused = nn.ModuleList([nn.Conv2d(2 * d, d, 1), nn.Conv2d(2 * self.patch_channels, self.patch_channels, 1)])
+        halve, double = nn.Sequential(), nn.Sequential()
+        for _ in range(HALVINGS):
+            halve += nn.Sequential(nn.Conv2d(d, d, 3, 2, 1), nn.LeakyReLU(0.2))
+        self.encoder = nn.Sequential(nn.Conv2d(channels, d, 1), nn.LeakyReLU(0.2)) + halve
+        for _ in range(HALVINGS):
+            double += nn.Sequential(nn.ConvTranspose2d(d, d, 3, 2, 1, output_padding=1), nn.LeakyReLU(0.2))
+        self.decoder = double[:-1]
+        self.readout = nn.Conv2d(d, channels, 1)
+        # Unused, but the benchmark's parameter count includes them.
+        self.unused = nn.ModuleList([nn.Conv2d(2 * d, d, 1), nn.Conv2d(2 * channels, channels, 1)])
 
-    def begin(self, frame: Tensor) -> State:
-        """Zeros."""
-        zero = zeros(frame[..., :: 2**HALVINGS, :: 2**HALVINGS], self.hidden_dim)
-        past = [zero] * REMEMBERED
-        return State([zero] * len(self.cells), [past] * len(self.cells), [past] * len(self.cells))
+    def begin(self, frame: Tensor) -> list[MAUState]:
+        """Return zeros."""
+        zero = self.zeros(frame[..., :: 2**HALVINGS, :: 2**HALVINGS])
+        return [MAUState(zero, [zero] * REMEMBERED, [zero] * REMEMBERED) for _ in self.cells]
 
-    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
-        """Encode, through all layers, decode."""
-        spatial, after = self.encoder(frame), State([], [], [])
-        for cell, temporal, past_t, past_s in zip(self.cells, state.temporal, state.past_t, state.past_s, strict=True):
-            after.past_s.append([*past_s[1:], spatial])
-            temporal, spatial = cell(temporal, spatial, torch.stack(past_t), torch.stack(past_s))
-            after.temporal.append(temporal)
-            after.past_t.append([*past_t[1:], temporal])
-        return self.readout(self.decoder(spatial)), after
+    def step(self, frame: Tensor, state: list[MAUState]) -> tuple[Tensor, list[MAUState]]:
+        """Encode the frame, pass it upward through all layers, decode."""
+        x, after = self.encoder(frame), []
+        for cell, (temporal, past_t, past_s) in zip(self.cells, state, strict=True):
+            next_past_s = [*past_s[1:], x]
+            temporal, x = cell(temporal, x, torch.stack(past_t), torch.stack(past_s))
+            after.append(MAUState(temporal, [*past_t[1:], temporal], next_past_s))
+        return self.readout(self.decoder(x)), after

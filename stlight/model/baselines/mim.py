@@ -1,27 +1,27 @@
-"""MIM, Memory In Memory (Wang et al., 2019): cells that model how the hidden state changes, in place of a forget gate."""
+"""MIM, Memory In Memory (Wang et al., 2019): cells that model changes of the hidden state instead of a forget gate."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from stlight.model.baselines.cells import SpatioTemporalLSTMCell, zeros
-from stlight.model.baselines.recurrent import Recurrent, conv
+from stlight.model.baselines.predrnn import SpatioTemporalLSTMCell
+from stlight.model.baselines.recurrent import Recurrent, gate_conv
 from stlight.registry.dataset_specs import ClipShape
 
 
 class Peephole(nn.Module):
-    """An LSTM cell whose gates see its memory place by place: the module N of a layer, and S within `MIMCell`."""
+    """LSTM cell whose gates read its memory at each position: the paper's module N, and module S within `MIMCell`."""
 
-    def __init__(self, hidden_dim: int, height: int, width: int, kernel_size: int = 5) -> None:
+    def __init__(self, hidden_dim: int, height: int, width: int) -> None:
         super().__init__()
         self.of_cell = nn.Parameter(torch.zeros(2 * hidden_dim, height, width))
         self.of_new_cell = nn.Parameter(torch.zeros(hidden_dim, height, width))
-        self.of_hidden = conv(hidden_dim, 4 * hidden_dim, kernel_size)
-        self.of_input = conv(hidden_dim, 4 * hidden_dim, kernel_size)
+        self.of_hidden = gate_conv(hidden_dim, 4 * hidden_dim)
+        self.of_input = gate_conv(hidden_dim, 4 * hidden_dim)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Input and states (B, ·, H', W') → h and c."""
+        """Map the input and the states h, c, all (B, C, H', W'), to the next h and c."""
         i, g, f, o = (self.of_hidden(h) + self.of_input(x)).chunk(4, 1)
         i_c, f_c = (c.repeat(1, 2, 1, 1) * self.of_cell).chunk(2, 1)
         c = torch.sigmoid(f + f_c + 1) * c + torch.sigmoid(i + i_c) * torch.tanh(g)
@@ -29,20 +29,20 @@ class Peephole(nn.Module):
 
 
 class MIMCell(nn.Module):
-    """An ST-LSTM in which the module S, told how the layer below has changed, stands for the forget gate of c."""
+    """ST-LSTM in which module S replaces the forget gate of c. Module S reads the change of the layer below."""
 
-    def __init__(self, hidden_dim: int, height: int, width: int, kernel_size: int = 5) -> None:
+    def __init__(self, hidden_dim: int, height: int, width: int) -> None:
         super().__init__()
-        self.stationary = Peephole(hidden_dim, height, width, kernel_size)
-        self.of_hidden = conv(hidden_dim, 3 * hidden_dim, kernel_size)
-        self.of_memory = conv(hidden_dim, 4 * hidden_dim, kernel_size)
-        self.of_input = conv(hidden_dim, 4 * hidden_dim, kernel_size)
-        self.merge = conv(2 * hidden_dim, hidden_dim, 1)
+        self.stationary = Peephole(hidden_dim, height, width)
+        self.of_hidden = gate_conv(hidden_dim, 3 * hidden_dim)
+        self.of_memory = gate_conv(hidden_dim, 4 * hidden_dim)
+        self.of_input = gate_conv(hidden_dim, 4 * hidden_dim)
+        self.merge = gate_conv(2 * hidden_dim, hidden_dim, 1)
 
     def forward(
         self, x: Tensor, change: Tensor, h: Tensor, c: Tensor, m: Tensor, s: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Input, change of the layer below, and states (B, ·, H', W') → h, c, m and S's own memory s."""
+        """Map the input, the change of the layer below and the states, all (B, C, H', W'), to the next h, c, m and s."""
         i_x, g_x, f_x, o_x = self.of_input(x).chunk(4, 1)
         i_h, g_h, o_h = self.of_hidden(h).chunk(3, 1)
         i_m, g_m, f_m, o_m = self.of_memory(m).chunk(4, 1)
@@ -53,58 +53,50 @@ class MIMCell(nn.Module):
         return output * torch.tanh(self.merge(torch.cat((c, m), 1))), c, m, s
 
 
-@dataclass(frozen=True)
-class State:
-    """Hidden states and memories of the layers, the shared memory, and the states of the modules S and N."""
+class MIMState(NamedTuple):
+    """h and c of the ST-LSTM; h, c and S's memory s of each MIM layer; shared memory m; h and c of each module N."""
 
-    h: list[Tensor]
-    c: list[Tensor]
+    first: tuple[Tensor, Tensor]
+    layers: list[tuple[Tensor, Tensor, Tensor]]
     m: Tensor
-    s: list[Tensor]
-    change: list[tuple[Tensor, Tensor]]
+    changes: list[tuple[Tensor, Tensor]]
 
 
 class MIM(Recurrent):
-    """An ST-LSTM and three MIM layers of 128 channels, filters of 5 × 5.
+    """One ST-LSTM and three MIM layers of 128 channels, 5 × 5 filters.
 
-    Every state begins with zeros in every clip, and gradients flow through all of them. In the benchmark's code the memory of
-    S goes on from one batch into the next, without its gradient.
+    Every state starts at zero in every clip, and gradients flow through all states. The benchmark's code instead carries the
+    memory of module S from one batch into the next, detached from the graph.
     """
-
-    name = "MIM"
 
     def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
         super().__init__(shape, width=width, depth=depth)
-        self.hidden_dim = d = self.wide(128)
-        size = shape.height // self.patch_size, shape.width // self.patch_size
-        layers = self.deep(4, least=2) - 1
+        d, layers = self.hidden_dim, self.deep(4, least=2) - 1
         self.first = SpatioTemporalLSTMCell(self.patch_channels, d)
-        self.cells = nn.ModuleList(MIMCell(d, *size) for _ in range(layers))
-        self.non_stationary = nn.ModuleList(Peephole(d, *size) for _ in range(layers))
-        # The benchmark's modules N have one layer each that is counted and never used.
-        self.unused = nn.ModuleList(conv(2 * d, d, 1) for _ in range(layers))
-        self.readout = conv(d, self.patch_channels, 1)
+        self.cells = nn.ModuleList(MIMCell(d, *self.frame_size) for _ in range(layers))
+        self.non_stationary = nn.ModuleList(Peephole(d, *self.frame_size) for _ in range(layers))
+        # Unused layers of module N: the benchmark's parameter count includes them.
+        self.unused = nn.ModuleList(gate_conv(2 * d, d, 1) for _ in range(layers))
+        self.readout = gate_conv(d, self.patch_channels, 1)
 
-    def begin(self, frame: Tensor) -> State:
-        """Zeros."""
-        zero, layers = zeros(frame, self.hidden_dim), len(self.cells)
-        return State([zero] * (layers + 1), [zero] * (layers + 1), zero, [zero] * layers, [])
+    def begin(self, frame: Tensor) -> MIMState:
+        """Return zeros."""
+        zero = self.zeros(frame)
+        return MIMState((zero, zero), [(zero, zero, zero) for _ in self.cells], zero, [])
 
-    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
-        """Through all layers, and the change of the first one's hidden state up beside them."""
-        x, c, m, *_ = self.first(frame, state.h[0], state.c[0], state.m)
-        hidden, cells, memories = [x], [c], []
-        changes = self.changes(x - state.h[0], state.change)
-        layers = zip(self.cells, changes, state.h[1:], state.c[1:], state.s, strict=True)
-        for cell, (change, _), h, c, s in layers:
+    def step(self, frame: Tensor, state: MIMState) -> tuple[Tensor, MIMState]:
+        """Pass the frame upward through all layers, and the change of the first layer's h through the modules N."""
+        h, c = state.first
+        x, c, m, *_ = self.first(frame, h, c, state.m)
+        first, layers = (x, c), []
+        changes = self.changes(x - h, state.changes)
+        for cell, (change, _), (h, c, s) in zip(self.cells, changes, state.layers, strict=True):
             x, c, m, s = cell(x, change, h, c, m, s)
-            hidden.append(x)
-            cells.append(c)
-            memories.append(s)
-        return self.readout(x), State(hidden, cells, m, memories, changes)
+            layers.append((x, c, s))
+        return self.readout(x), MIMState(first, layers, m, changes)
 
     def changes(self, change: Tensor, before: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-        """How each layer's hidden state changes, by the module N beside it; nothing has changed yet at the first frame."""
+        """Model the change of each layer's h by its module N. At the first frame, `before` is empty and changes are zero."""
         if not before:
             return [(torch.zeros_like(change),) * 2] * len(self.cells)
         after = []

@@ -1,48 +1,68 @@
-"""PredRNN (Wang et al., 2017): layers of ST-LSTMs, through which a shared memory zigzags."""
+"""PredRNN (Wang et al., 2017): layers of ST-LSTM cells, with a shared memory that zigzags through all layers."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from stlight.model.baselines.cells import SpatioTemporalLSTMCell, layer_inputs, zeros
-from stlight.model.baselines.recurrent import Recurrent, conv
+from stlight.model.baselines.recurrent import Recurrent, gate_conv
 from stlight.registry.dataset_specs import ClipShape
 
 
-@dataclass(frozen=True)
-class State:
-    """Hidden states and memories of the layers, the shared memory, and what the last step added to either memory."""
+class SpatioTemporalLSTMCell(nn.Module):
+    """ST-LSTM: a memory c of this layer, carried through time, and a memory m that all layers share."""
 
-    h: list[Tensor]
-    c: list[Tensor]
+    def __init__(self, in_channels: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.of_input = gate_conv(in_channels, 7 * hidden_dim)
+        self.of_hidden = gate_conv(hidden_dim, 4 * hidden_dim)
+        self.of_memory = gate_conv(hidden_dim, 3 * hidden_dim)
+        self.output_gate = gate_conv(2 * hidden_dim, hidden_dim)
+        self.merge = gate_conv(2 * hidden_dim, hidden_dim, 1)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Map the input and states (B, ·, H', W') to the next h, c and m, then the terms added to c and to m."""
+        i_x, f_x, g_x, i_x2, f_x2, g_x2, o_x = self.of_input(x).chunk(7, 1)
+        i_h, f_h, g_h, o_h = self.of_hidden(h).chunk(4, 1)
+        i_m, f_m, g_m = self.of_memory(m).chunk(3, 1)
+
+        added_c = torch.sigmoid(i_x + i_h) * torch.tanh(g_x + g_h)
+        c = torch.sigmoid(f_x + f_h + 1) * c + added_c
+        added_m = torch.sigmoid(i_x2 + i_m) * torch.tanh(g_x2 + g_m)
+        m = torch.sigmoid(f_x2 + f_m + 1) * m + added_m
+
+        both = torch.cat((c, m), 1)
+        output = torch.sigmoid(o_x + o_h + self.output_gate(both))
+        return output * torch.tanh(self.merge(both)), c, m, added_c, added_m
+
+
+class PredRNNState(NamedTuple):
+    """h and c of each layer, the shared memory m, and the terms that each layer's last step added to c and m."""
+
+    layers: list[tuple[Tensor, Tensor]]
     m: Tensor
     added: list[tuple[Tensor, Tensor]]
 
 
 class PredRNN(Recurrent):
-    """Four layers of 128 channels, filters of 5 × 5."""
-
-    name = "PredRNN"
+    """Four layers of 128 channels, 5 × 5 filters."""
 
     def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
         super().__init__(shape, width=width, depth=depth)
-        self.hidden_dim = self.wide(128)
-        inputs = layer_inputs(self.patch_channels, self.hidden_dim, self.deep(4))
+        inputs = self.layer_inputs(self.deep(4))
         self.cells = nn.ModuleList(SpatioTemporalLSTMCell(channels, self.hidden_dim) for channels in inputs)
-        self.readout = conv(self.hidden_dim, self.patch_channels, 1)
+        self.readout = gate_conv(self.hidden_dim, self.patch_channels, 1)
 
-    def begin(self, frame: Tensor) -> State:
-        """Zeros."""
-        zero = zeros(frame, self.hidden_dim)
-        return State([zero] * len(self.cells), [zero] * len(self.cells), zero, [])
+    def begin(self, frame: Tensor) -> PredRNNState:
+        """Return zeros."""
+        zero = self.zeros(frame)
+        return PredRNNState([(zero, zero) for _ in self.cells], zero, [])
 
-    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
-        """Through all layers, the shared memory upwards."""
-        x, m = frame, state.m
-        after = State([], [], m, [])
-        for cell, h, c in zip(self.cells, state.h, state.c, strict=True):
-            x, c, m, *added = cell(x, h, c, m)
-            after.h.append(x)
-            after.c.append(c)
-            after.added.append((added[0], added[1]))
-        return self.readout(x), State(after.h, after.c, m, after.added)
+    def step(self, frame: Tensor, state: PredRNNState) -> tuple[Tensor, PredRNNState]:
+        """Pass the frame and the shared memory upward through all layers."""
+        x, m, layers, added = frame, state.m, [], []
+        for cell, (h, c) in zip(self.cells, state.layers, strict=True):
+            x, c, m, added_c, added_m = cell(x, h, c, m)
+            layers.append((x, c))
+            added.append((added_c, added_m))
+        return self.readout(x), PredRNNState(layers, m, added)

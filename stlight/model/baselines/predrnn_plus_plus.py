@@ -1,32 +1,31 @@
-"""PredRNN++ (Wang et al., 2018): causal LSTMs, whose two memories come one after the other, and a gradient highway."""
+"""PredRNN++ (Wang et al., 2018): causal LSTM cells, which update two memories in turn, and a gradient highway."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from stlight.model.baselines.cells import layer_inputs, zeros
-from stlight.model.baselines.recurrent import Recurrent, conv
+from stlight.model.baselines.recurrent import Recurrent, gate_conv
 from stlight.registry.dataset_specs import ClipShape
 
 
 class CausalLSTMCell(nn.Module):
-    """The memory c of a layer feeds the gates of the memory m that all layers share."""
+    """One layer: its memory c feeds the gates of the memory m that all layers share."""
 
-    def __init__(self, in_channels: int, hidden_dim: int, kernel_size: int = 5) -> None:
+    def __init__(self, in_channels: int, hidden_dim: int) -> None:
         super().__init__()
-        self.of_input = conv(in_channels, 7 * hidden_dim, kernel_size)
-        self.of_hidden = conv(hidden_dim, 4 * hidden_dim, kernel_size)
-        self.of_cell = conv(hidden_dim, 3 * hidden_dim, kernel_size)
-        self.of_memory = conv(hidden_dim, 3 * hidden_dim, kernel_size)
-        # The benchmark's cell has a gate like the ST-LSTM's too, which it counts and never uses.
-        self.unused = conv(2 * hidden_dim, hidden_dim, kernel_size)
-        self.cell_to_memory = conv(hidden_dim, 4 * hidden_dim, kernel_size)
-        self.memory_to_output = conv(hidden_dim, hidden_dim, kernel_size)
-        self.merge = conv(2 * hidden_dim, hidden_dim, 1)
+        self.of_input = gate_conv(in_channels, 7 * hidden_dim)
+        self.of_hidden = gate_conv(hidden_dim, 4 * hidden_dim)
+        self.of_cell = gate_conv(hidden_dim, 3 * hidden_dim)
+        self.of_memory = gate_conv(hidden_dim, 3 * hidden_dim)
+        # Unused output gate: the benchmark's parameter count includes it.
+        self.unused = gate_conv(2 * hidden_dim, hidden_dim)
+        self.cell_to_memory = gate_conv(hidden_dim, 4 * hidden_dim)
+        self.memory_to_output = gate_conv(hidden_dim, hidden_dim)
+        self.merge = gate_conv(2 * hidden_dim, hidden_dim, 1)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Input and states (B, ·, H', W') → h, c and m."""
+        """Map the input and states (B, ·, H', W') to the next h, c and m."""
         i_x, f_x, g_x, i_x2, f_x2, g_x2, o_x = self.of_input(x).chunk(7, 1)
         i_h, f_h, g_h, o_h = self.of_hidden(h).chunk(4, 1)
         i_c, f_c, g_c = self.of_cell(c).chunk(3, 1)
@@ -43,59 +42,53 @@ class CausalLSTMCell(nn.Module):
 
 
 class GradientHighway(nn.Module):
-    """A gated mean of its input and its own past, between the first two layers."""
+    """Gated mean of the input and this unit's own state, between the first two layers."""
 
-    def __init__(self, hidden_dim: int, kernel_size: int = 5) -> None:
+    def __init__(self, hidden_dim: int) -> None:
         super().__init__()
-        self.of_past = conv(hidden_dim, 2 * hidden_dim, kernel_size)
-        self.of_input = conv(hidden_dim, 2 * hidden_dim, kernel_size)
+        self.of_past = gate_conv(hidden_dim, 2 * hidden_dim)
+        self.of_input = gate_conv(hidden_dim, 2 * hidden_dim)
         for layer in (self.of_past, self.of_input):
             nn.init.uniform_(layer.weight, -0.001, 0.001)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        """Both (B, ·, H', W')."""
+        """Map the input and the state z, both (B, C, H', W'), to the next z."""
         p, u = (self.of_input(x) + self.of_past(z)).chunk(2, 1)
         gate = torch.sigmoid(u)
         return gate * torch.tanh(p) + (1 - gate) * z
 
 
-@dataclass(frozen=True)
-class State:
-    """Hidden states and memories of the layers, the shared memory, and the highway's past."""
+class PredRNNPlusPlusState(NamedTuple):
+    """h and c of each layer, the shared memory m, and the highway's state z."""
 
-    h: list[Tensor]
-    c: list[Tensor]
+    layers: list[tuple[Tensor, Tensor]]
     m: Tensor
     z: Tensor
 
 
 class PredRNNPlusPlus(Recurrent):
-    """Four layers of 128 channels, filters of 5 × 5."""
-
-    name = "PredRNN++"
+    """Four layers of 128 channels, 5 × 5 filters."""
 
     def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
         super().__init__(shape, width=width, depth=depth)
-        self.hidden_dim = self.wide(128)
         self.highway = GradientHighway(self.hidden_dim)
-        inputs = layer_inputs(self.patch_channels, self.hidden_dim, self.deep(4, least=2))
+        inputs = self.layer_inputs(self.deep(4, least=2))
         self.cells = nn.ModuleList(CausalLSTMCell(channels, self.hidden_dim) for channels in inputs)
-        self.readout = conv(self.hidden_dim, self.patch_channels, 1)
+        self.readout = gate_conv(self.hidden_dim, self.patch_channels, 1)
 
-    def begin(self, frame: Tensor) -> State:
-        """Zeros."""
-        zero = zeros(frame, self.hidden_dim)
-        return State([zero] * len(self.cells), [zero] * len(self.cells), zero, zero)
+    def begin(self, frame: Tensor) -> PredRNNPlusPlusState:
+        """Return zeros."""
+        zero = self.zeros(frame)
+        return PredRNNPlusPlusState([(zero, zero) for _ in self.cells], zero, zero)
 
-    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
-        """Through all layers, by the highway from the first to the second."""
+    def step(self, frame: Tensor, state: PredRNNPlusPlusState) -> tuple[Tensor, PredRNNPlusPlusState]:
+        """Pass the frame upward through all layers, over the highway from the first to the second."""
         x, m, z = frame, state.m, state.z
-        hidden, cells = [], []
-        for layer, (cell, h, c) in enumerate(zip(self.cells, state.h, state.c, strict=True)):
+        layers: list[tuple[Tensor, Tensor]] = []
+        for cell, (h, c) in zip(self.cells, state.layers, strict=True):
             h, c, m = cell(x, h, c, m)
-            hidden.append(h)
-            cells.append(c)
-            if layer == 0:
-                z = self.highway(h, z)
-            x = z if layer == 0 else h
-        return self.readout(x), State(hidden, cells, m, z)
+            x = h
+            if not layers:
+                x = z = self.highway(h, z)
+            layers.append((h, c))
+        return self.readout(x), PredRNNPlusPlusState(layers, m, z)

@@ -1,46 +1,63 @@
-"""Recurrent models: frame by frame, first on the context, then on their own predictions."""
+"""Base class of the recurrent models that predict one frame at a time, and the helpers that their cells share."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stlight.model.baselines.baseline import Baseline
-from stlight.model.forecaster import Moment
+from stlight.model.forecaster import TrainingStep
+from stlight.registry.dataset_specs import ClipShape
 
 
-def conv(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
-    """Same-padded and without a bias, as these models' gates are."""
+def gate_conv(in_channels: int, out_channels: int, kernel_size: int = 5) -> nn.Conv2d:
+    """Build a same-padded convolution without bias, as the gates of these models use."""
     return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
 
 
 class Recurrent(Baseline):
-    """A model that predicts the next frame from one frame and a state, on patches of 4 × 4 pixels as channels.
+    """A model that predicts the next frame from one frame and a state. Patches of pixels become channels first.
 
-    It is trained on every next frame, those of the context too. Scheduled sampling (Bengio et al., 2015): after the context it
-    is given the true frame with a probability that falls from 1 to 0 over `Moment.sampling_steps`, else its own prediction.
+    Training predicts every next frame, including those of the context, with scheduled sampling (Bengio et al., 2015): after
+    the context the model reads the true frame with a probability that falls from 1 to 0 over `TrainingStep.sampling_steps`,
+    and its own prediction otherwise.
     """
 
-    patch_size = 4
+    patch_size: ClassVar[int] = 4
+    published_dim: ClassVar[int] = 128
 
-    @property
-    def patch_channels(self) -> int:
-        """Channels of a frame of patches."""
-        return self.shape.channels * self.patch_size**2
+    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
+        super().__init__(shape, width=width, depth=depth)
+        self.hidden_dim = self.wide(self.published_dim)
+        self.patch_channels = shape.channels * self.patch_size**2
+        self.frame_size = shape.height // self.patch_size, shape.width // self.patch_size
+
+    def layer_inputs(self, depth: int) -> list[int]:
+        """Return the number of input channels of each layer in a stack of `depth` layers."""
+        return [self.patch_channels] + [self.hidden_dim] * (depth - 1)
+
+    def zeros(self, frame: Tensor) -> Tensor:
+        """Return a zero state (B, hidden_dim, H', W') for a frame of patches (B, C', H', W')."""
+        return frame.new_zeros((len(frame), self.hidden_dim, *frame.shape[2:]))
 
     def begin(self, frame: Tensor) -> Any:
-        """The state before the first frame (B, C', H', W') of patches."""
+        """Return the state before the first frame of patches (B, C', H', W')."""
         raise NotImplementedError
 
     def step(self, frame: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """A frame of patches and the state → the next frame as predicted, and the next state."""
+        """Map a frame of patches (B, C', H', W') and a state to the predicted next frame and the next state."""
         raise NotImplementedError
 
     def unroll(self, clip: Tensor, given: Tensor) -> tuple[Tensor, list[Any]]:
-        """Predict frame after frame, clip (B, T, C, H, W) → (B, steps, C, H, W), and all states.
+        """Predict frame after frame.
 
-        given (steps, B), on the CPU: where a step is given the clip's frame; elsewhere it goes on from its own prediction.
+        Args:
+            clip: Frames (B, T, C, H, W).
+            given: Booleans (steps, B) on the CPU. True if the step reads the clip's frame, False if its own last prediction.
+
+        Returns:
+            Predictions (B, steps, C, H, W) and the state after each step.
         """
         frames = F.pixel_unshuffle(clip, self.patch_size)
         state, states = self.begin(frames[:, 0]), []
@@ -63,19 +80,19 @@ class Recurrent(Baseline):
         given = torch.arange(num_context + horizon - 1, device="cpu").lt(num_context)[:, None].expand(-1, len(context))
         return self.unroll(context, given)[0][:, -horizon:]
 
-    def truth_probabilities(self, moment: Moment) -> tuple[float, float]:
-        """The probabilities that a step within the context, but for the first, and one after it is given the true frame."""
-        return 1.0, max(0.0, 1 - (moment.step + 1) / moment.sampling_steps)
+    def truth_probabilities(self, step: TrainingStep) -> tuple[float, float]:
+        """Return the probabilities of reading the true frame within the context (from its second frame) and after it."""
+        return 1.0, max(0.0, 1 - (step.index + 1) / step.sampling_steps)
 
-    def training_loss(self, context: Tensor, target: Tensor, moment: Moment) -> Tensor:
-        """The error of all next frames, with scheduled sampling."""
-        within, after = self.truth_probabilities(moment)
+    def training_loss(self, context: Tensor, target: Tensor, step: TrainingStep) -> Tensor:
+        """Return the error of all predicted next frames under scheduled sampling."""
+        within, after = self.truth_probabilities(step)
         probabilities = [1.0] + [within] * (context.shape[1] - 1) + [after] * (target.shape[1] - 1)
-        drawn = torch.rand((len(probabilities), len(context)), generator=moment.generator)
+        drawn = torch.rand((len(probabilities), len(context)), generator=step.generator)
         clip = torch.cat((context, target), 1)
         predicted, states = self.unroll(clip, drawn < torch.tensor(probabilities)[:, None])
         return self.error(predicted.to(clip.dtype), clip[:, 1:], states)
 
     def error(self, predicted: Tensor, target: Tensor, states: list[Any]) -> Tensor:
-        """The loss of next frames (B, T + T' - 1, C, H, W)."""
+        """Return the loss of predicted next frames (B, T + T' - 1, C, H, W)."""
         return F.mse_loss(predicted, target)

@@ -1,4 +1,4 @@
-"""SimVP (Gao et al., 2022): frames encoded one by one, translated all together, decoded one by one; with Inception's blocks."""
+"""SimVP (Gao et al., 2022) with IncepU: encode each frame, translate all frames together, decode each frame."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from stlight.registry.dataset_specs import ClipShape
 
 
 class ConvBlock(nn.Sequential):
-    """3 × 3, at half or double the sides if asked for; GroupNorm, SiLU."""
+    """3 × 3 convolution, which can halve or double the frame's sides; GroupNorm; SiLU."""
 
     def __init__(self, in_channels: int, out_channels: int, *, halve: bool = False, double: bool = False) -> None:
         conv = nn.Conv2d(in_channels, out_channels * (4 if double else 1), 3, 2 if halve else 1, 1)
@@ -19,7 +19,7 @@ class ConvBlock(nn.Sequential):
 
 
 class InceptionBlock(nn.Module):
-    """A pointwise convolution, then the sum of grouped ones with four kernel sizes."""
+    """A pointwise convolution, then the sum of grouped convolutions with four kernel sizes."""
 
     def __init__(self, in_channels: int, hidden_dim: int, out_channels: int) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class InceptionBlock(nn.Module):
 
     @staticmethod
     def branch(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
-        """In 8 groups where they divide the channels."""
+        """Build one convolution, in 8 groups if 8 divides the numbers of channels."""
         groups = 8 if in_channels % 8 == 0 and out_channels % 8 == 0 else 1
         conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups)
         return nn.Sequential(conv, nn.GroupNorm(groups, out_channels), nn.LeakyReLU(0.2))
@@ -40,7 +40,7 @@ class InceptionBlock(nn.Module):
 
 
 class IncepU(nn.Module):
-    """Blocks up to the middle, and as many back, each of these told what its counterpart has made."""
+    """U-Net of Inception blocks: `depth` blocks forth and as many back, with skip connections."""
 
     def __init__(self, channels: int, hidden_dim: int, depth: int) -> None:
         super().__init__()
@@ -51,24 +51,22 @@ class IncepU(nn.Module):
         self.back = nn.ModuleList(InceptionBlock(*dims) for dims in zip(after, [half] * depth, out, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T · C, H', W') → the same shape."""
-        made = []
+        """(B, T · C, H', W') → (B, T · C, H', W')."""
+        skips = []
         for block in self.forth:
             x = block(x)
-            made.append(x)
+            skips.append(x)
         x = self.back[0](x)
-        for block, skipped in zip(self.back[1:], reversed(made[:-1]), strict=True):
-            x = block(torch.cat((x, skipped), 1))
+        for block, skip in zip(self.back[1:], reversed(skips[:-1]), strict=True):
+            x = block(torch.cat((x, skip), 1))
         return x
 
 
 class SimVP(Baseline):
-    """Codes of 64 channels at a quarter of the frame's sides, a translator of 512 channels and 8 blocks (each way).
+    """Codes of 64 channels at a quarter of the frame's sides; a translator of 512 channels and 8 blocks each way.
 
-    It predicts as many frames as it reads; further ones from those.
+    One pass predicts as many frames as it reads. Longer horizons feed predictions back.
     """
-
-    name = "SimVP+IncepU"
 
     def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
         super().__init__(shape, width=width, depth=depth)
@@ -80,7 +78,7 @@ class SimVP(Baseline):
         self.translator = self.build_translator(shape.context_frames * code, hidden_dim, self.deep(8))
 
     def build_translator(self, channels: int, hidden_dim: int, depth: int) -> nn.Module:
-        """(B, T · C, H', W') → the same shape."""
+        """Build the translator: (B, T · C, H', W') → (B, T · C, H', W')."""
         return IncepU(channels, hidden_dim, depth)
 
     def predict(self, context: Tensor) -> Tensor:
@@ -99,5 +97,5 @@ class SimVP(Baseline):
         return self.readout(self.decoder[-1](x + first)).unflatten(0, frames)
 
     def counted_by_benchmark(self, context: Tensor) -> object:
-        """One pass, however far the horizon."""
+        """Run one pass, whatever the horizon."""
         return self.predict_as_many(context)

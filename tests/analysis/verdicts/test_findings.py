@@ -10,9 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stlight.analysis.curves import dispersion, instability, onset
-from stlight.analysis.verdicts.ledger import as_table, ledger, on_published, printed_repeats
+from stlight.analysis.evidence import load_evidence
+from stlight.analysis.values import Values
+from stlight.analysis.verdicts.findings import as_table
+from stlight.analysis.verdicts.measured import Measured, all_findings, seed_spread
+from stlight.analysis.verdicts.published import on_published, printed_repeats
 from stlight.experiments import load_plan
+from tests.analysis.errata.support import with_numbers
 from tests.experiments.test_published import FULL_TEXT
 from tests.tiny_runs import record_untrained, write_experiment
 
@@ -39,8 +43,19 @@ def record(plan, folder, values, **told):
             record_untrained(folder, variant.run_name(seed), variant.run_config(seed), status, losses, mse=mse)
 
 
-def measured(plan, folder):
-    return {f.claim.id: f for f in ledger(plan, folder) if f.experiment == "mine" and f.source == "measured"}
+def values_of(plan, folder, names=None):
+    return {name: Values(evidence) for name, evidence in load_evidence(plan, folder, names).items()}
+
+
+def measured(plan, folder, name="mine"):
+    # Seeds of the other experiment tell how many are needed.
+    values = values_of(plan, folder, [name, "figure1_initialization"])
+    return Measured(values[name], seed_spread(values)).findings()
+
+
+def published(plan):
+    repeats = printed_repeats(plan)
+    return {claim.id: on_published(e, claim, repeats) for e in plan.experiments.values() for claim in e.claims}
 
 
 def around(level, spread=1.0, n=5):
@@ -86,8 +101,8 @@ REPRODUCED = {
 }
 
 
-def test_the_printed_numbers_verdicts_are_those_worked_by_hand(paper, tmp_path):
-    found = {f.claim.id: f for f in ledger(paper, tmp_path) if f.source == "published"}
+def test_the_printed_numbers_verdicts_are_those_worked_by_hand(paper):
+    found = published(paper)
     by_verdict = {v: {name for name, f in found.items() if f.verdict == v} for v in ("contradicted", "undecided", "reproduced")}
     assert by_verdict == {"contradicted": set(CONTRADICTED), "undecided": set(UNDECIDED), "reproduced": REPRODUCED}
     for name, number in (CONTRADICTED | UNDECIDED).items():
@@ -98,9 +113,9 @@ def test_the_printed_numbers_verdicts_are_those_worked_by_hand(paper, tmp_path):
     assert "as stated for 9 of 11" in found["best_in_table2_mse"].why
 
 
-def test_a_difference_within_the_papers_own_repeats_is_called_so(paper, tmp_path):
+def test_a_difference_within_the_papers_own_repeats_is_called_so(paper):
     assert printed_repeats(paper) == {"mse": pytest.approx(0.05)}
-    found = {f.claim.id: f for f in ledger(paper, tmp_path) if f.source == "published"}
+    found = published(paper)
     within = {name for name, f in found.items() if "repeats of one configuration differ" in f.why}
     # 14.77 beside 14.73.
     assert within == {"more_accurate_than_mim"}
@@ -109,11 +124,14 @@ def test_a_difference_within_the_papers_own_repeats_is_called_so(paper, tmp_path
 def test_a_changed_number_turns_the_verdict(paper):
     experiment = paper.experiment("table3_kernel_sizes")
     claim = next(c for c in experiment.claims if c.id == "kernel_optimum")
-    published = [dict(entry) for entry in experiment.published]
     for mse, verdict in (("22.32", "reproduced"), ("22.34", "contradicted"), ("22.33", "undecided")):
-        cell = next(e for e in published if (e["k1"], e["k2"]) == (3, 7))
-        cell["mse"] = mse
-        changed = dataclasses.replace(experiment, published=published)
+        changed = dataclasses.replace(
+            experiment,
+            published=[
+                with_numbers(e, mse=mse) if (e.coordinates["k1"], e.coordinates["k2"]) == (3, 7) else e
+                for e in experiment.published
+            ],
+        )
         assert on_published(changed, claim, {}).verdict == verdict
 
 
@@ -266,9 +284,10 @@ def test_other_models_are_quoted_not_measured(plan_of, tmp_path):
     claim = {"metric": "mse", "better": {"this": {"depth": 16}, "than": {"model": "others"}}}
     plan = plan_of(claim, published=[{"model": "Other", "mse": 20}, {"depth": 16, "mse": 10}])
     record(plan, tmp_path, [around(80), around(70), around(60)])
-    both = [f for f in ledger(plan, tmp_path) if f.experiment == "mine"]
-    assert [f.verdict for f in both] == ["reproduced", "untested"]
-    assert "Other: quoted, not trained for this item" in both[1].why
+    assert published(plan)["mine0"].verdict == "reproduced"
+    found = measured(plan, tmp_path)["mine0"]
+    assert found.verdict == "untested"
+    assert "Other: quoted, not trained for this item" in found.why
 
 
 def test_counts_are_exact(paper, tmp_path):
@@ -282,7 +301,7 @@ def test_counts_are_exact(paper, tmp_path):
         counts[f"mmnist/{variant.name}"] = {"parameters": parameters | total, "closed_forms": forms, "benchmark_flops": 1}
     (tmp_path / "complexity").mkdir()
     (tmp_path / "complexity" / "section_b_complexity.json").write_text(json.dumps(counts))
-    found = {f.claim.id: f for f in ledger(paper, tmp_path) if f.source == "measured"}
+    found = measured(paper, tmp_path, "section_b_complexity")
     assert (found["encoder_count"].verdict, found["encoder_count"].effect) == ("reproduced", pytest.approx(1 / 160))
     # Twice the formula is not the formula, and yet grows as it does.
     assert (found["mixers_count"].verdict, found["mixers_count"].effect) == ("contradicted", pytest.approx(1))
@@ -290,8 +309,8 @@ def test_counts_are_exact(paper, tmp_path):
     assert found["mixers_quadratic_in_d"].verdict == "reproduced"
 
 
-def test_the_ledger_as_a_table(demo, tmp_path):
-    table = as_table(ledger(demo, tmp_path))
+def test_both_findings_of_every_claim_as_a_table(demo, tmp_path):
+    table = as_table(finding for both in all_findings(demo, values_of(demo, tmp_path)) for finding in both)
     assert list(table.columns) == (
         ["id", "experiment", "section", "sentence", "source", "verdict", "effect", "low", "high", "n", "detectable", "why"]
     )
@@ -300,28 +319,3 @@ def test_the_ledger_as_a_table(demo, tmp_path):
     assert not table["why"].eq("").any()
     assert (table.groupby("id").size() == 2).all()
     assert len(pd.unique(table["id"])) >= 50
-
-
-# --- curves
-
-
-def test_dispersion_by_hand():
-    # Differences -2, -1, 0: standard deviation 1.
-    assert dispersion(np.array([5.0, 3.0, 2.0, 2.0])) == pytest.approx(1.0)
-    assert math.isnan(dispersion(np.array([5.0, 3.0])))
-
-
-def test_onset_by_hand():
-    # Falls from 10 to 0: a tenth is 9, which is reached half way from 9.5 to 8.5.
-    assert onset(np.array([10.0, 10.0, 9.5, 8.5, 0.0])) == pytest.approx(2.5)
-    assert onset(np.array([10.0, 0.0])) == pytest.approx(0.1)
-    assert onset(np.array([1.0, 1.0, 2.0])) == math.inf
-    assert onset(np.array([10.0, 12.0, math.nan])) == math.inf
-    assert math.isnan(onset(np.array([1.0])))
-
-
-def test_instability_by_hand():
-    assert instability(np.array([4.0, 2.0, 3.0, 1.0, 1.2])) == pytest.approx(0.5)
-    assert instability(np.array([3.0, 2.0, 1.0])) == 0
-    assert instability(np.array([3.0, 1.5, math.nan])) == 0
-    assert math.isnan(instability(np.array([1.0])))

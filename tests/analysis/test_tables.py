@@ -1,63 +1,47 @@
+"""Tables as readers see them, and figures as files."""
+
 import dataclasses
-import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from stlight.analysis.aggregate import aggregate
+from stlight.analysis.evidence import IncompleteError
 from stlight.analysis.figures import write_figures
 from stlight.analysis.tables import write_tables
-from stlight.analysis.text import number
+from tests.analysis.conftest import write_counts, write_examples, write_timings
 
 
 @pytest.fixture
-def make(demo, record_run, tmp_path):
-    """Records every run of an experiment, with MSE by a rule, and returns what is written from them."""
+def make(demo, record_run, values_of, tmp_path):
+    """Record every run of an experiment, with MSE by a rule, and return the Markdown table that is written from them."""
 
-    def write(name, mse=lambda variant, seed: 100.0 + seed, seeds=None):
+    def write(name, mse=lambda variant, seed: 100.0 + seed, seeds=None, figures=False):
         experiment = demo.experiment(name)
         experiment = dataclasses.replace(experiment, seeds=seeds or experiment.seeds)
         for variant in experiment.variants:
-            shape = variant.config.clip_shape
             for seed in range(experiment.seeds):
                 record_run(experiment, variant, seed, mse=mse(variant, seed))
-                size = (2, shape.context_frames, shape.channels, shape.height, shape.width)
-                future = (2, shape.horizon_frames, *size[2:])
-                arrays = {"context": np.zeros(size, np.uint8)} | dict.fromkeys(
-                    ("truth", "prediction"), np.ones(future, np.uint8)
-                )
-                np.savez(tmp_path / "runs" / variant.run_name(seed) / "examples.npz", **arrays)
+            write_examples(experiment, tmp_path, variant)
         if experiment.counts:
-            counts = {
-                f"{v.dataset}/{v.name}": {"parameters": {"total": 33_047_710}, "benchmark_flops": 33_686_732_800}
-                for v in experiment.variants
-            }
-            (tmp_path / "complexity").mkdir(exist_ok=True)
-            (tmp_path / "complexity" / f"{name}.json").write_text(json.dumps(counts))
-        table = aggregate(experiment, tmp_path)
-        write_tables(experiment, demo.scale, table, tmp_path)
-        write_figures(experiment, demo.scale, table, tmp_path)
+            write_counts(experiment, tmp_path, prediction_flops=1)
+        values = values_of(experiment)
+        write_tables(values, tmp_path)
+        if figures:
+            write_figures(values, tmp_path)
         return (tmp_path / "tables" / f"{name}.md").read_text()
 
     return write
 
 
-TRAINED = [
-    "table1_literature",
-    "table2_openstl",
-    "table3_kernel_sizes",
-    "table4_learning_rate_epochs",
-    "table5_final_div_factor",
-    "figure1_initialization",
-    "figure2_decoder_order",
-    "extra_ambiguities",
-]
+# One experiment for each kind of figure, but for tradeoff and growth.
+DRAWN = ["table1_literature", "table3_kernel_sizes", "table4_learning_rate_epochs", "figure1_initialization"]
+DRAWN += ["figure2_decoder_order", "extra_ambiguities"]
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", DRAWN)
 def test_every_item_is_written_in_every_form(make, tmp_path, name):
-    make(name)
+    make(name, figures=True)
     for file in (
         [f"tables/{name}.{s}" for s in ("csv", "md", "tex")]
         + [f"{f}/{name}.{s}" for f in ("figures", "examples") for s in ("png", "svg")]
@@ -125,18 +109,18 @@ def test_latex_is_escaped(make, tmp_path):
 
 
 def test_a_diverged_grid_can_still_be_drawn(make):
-    text = make("table3_kernel_sizes", lambda v, _: None if v.axes["k1"] == 11 else 60.0 + v.axes["k2"])
+    text = make("table3_kernel_sizes", lambda v, _: None if v.axes["k1"] == 11 else 60.0 + v.axes["k2"], figures=True)
     assert text.count("–") >= 5
-    assert "no run" not in make("table5_final_div_factor", lambda v, _: None)
+    assert "–" in make("table5_final_div_factor", lambda v, _: None, figures=True)
 
 
-def test_grids_with_holes_keep_their_columns(demo, record_run, tmp_path):
+def test_grids_with_holes_keep_their_columns(demo, record_run, values_of, tmp_path):
     whole = demo.experiment("table3_kernel_sizes")
     places = [(3, 5), (3, 7), (5, 3), (5, 5), (5, 7)]
     holed = dataclasses.replace(whole, variants=[v for v in whole.variants if (v.axes["k1"], v.axes["k2"]) in places])
     for variant in holed.variants:
         record_run(holed, variant, mse=10.0 * variant.axes["k1"] + variant.axes["k2"])
-    write_tables(holed, demo.scale, aggregate(holed, tmp_path), tmp_path)
+    write_tables(values_of(holed), tmp_path)
     measured = (tmp_path / "tables" / "table3_kernel_sizes.md").read_text().split("measured")[1].splitlines()
     cells = {
         row[1].strip(): [cell.strip(" *≈") for cell in row[2:-1]]
@@ -146,14 +130,6 @@ def test_grids_with_holes_keep_their_columns(demo, record_run, tmp_path):
     header = next(cells[key] for key in cells if key.startswith("k1"))
     assert dict(zip(header, cells["5"], strict=True)) == {"3": "53.00", "5": "55.00", "7": "57.00"}
     assert dict(zip(header, cells["3"], strict=True)) == {"3": "", "5": "35.00", "7": "37.00"}
-
-
-def test_records_of_another_configuration_are_not_tabulated(demo, record_run, tmp_path):
-    experiment = demo.experiment("table5_final_div_factor")
-    old = experiment.variants[0]
-    changed = old.config.model_copy(update={"training": old.config.training.model_copy(update={"num_epochs": 99})})
-    record_run(experiment, dataclasses.replace(old, config=changed), mse=1.0)
-    assert set(aggregate(experiment, tmp_path)["status"]) == {"waiting"}
 
 
 def test_cells_that_cannot_be_told_from_the_best_are_ties(make, tmp_path):
@@ -180,10 +156,17 @@ def test_one_seed_ranks_nothing(make):
     assert "one seed, so no cell can be told from another" in text
 
 
-def test_missing_counts_say_what_to_do(demo, tmp_path):
+def test_a_table_of_counts_is_written_with_its_closed_forms_and_never_without_counts(demo, values_of, tmp_path):
     experiment = demo.experiment("section_b_complexity")
-    with pytest.raises(FileNotFoundError, match="python -m stlight count section_b_complexity"):
-        write_tables(experiment, demo.scale, aggregate(experiment, tmp_path), tmp_path)
+    with pytest.raises(IncompleteError, match="python -m stlight count section_b_complexity"):
+        write_tables(values_of(experiment), tmp_path)
+    write_counts(experiment, tmp_path)
+    write_tables(values_of(experiment), tmp_path)
+    write_figures(values_of(experiment), tmp_path)
+    tidy = pd.read_csv(tmp_path / "tables" / "section_b_complexity.csv")
+    assert len(tidy) == 2 * len(experiment.variants)
+    assert set(tidy["closed_form_mixers"]) == {100}
+    assert "| 33.687G |" in " ".join((tmp_path / "tables" / "section_b_complexity.md").read_text().split())
 
 
 def test_trivial_predictors_are_given_for_each_data_set_and_metric(make):
@@ -194,30 +177,15 @@ def test_trivial_predictors_are_given_for_each_data_set_and_metric(make):
     assert "Trivial predictors on taxibj: repeat last frame MSE × 100 28800.00" in text
 
 
-@pytest.mark.parametrize(
-    ("value", "metric", "text"),
-    [
-        (512 * 2**20, "peak_memory", "512.0 MiB"),
-        (3 * 2**29, "peak_memory", "1.50 GiB"),
-        (0.0123456, "epoch_seconds", "0.0123"),
-        (1234.5, "clips_per_second", "1234"),
-        (33_686_732_800, "benchmark_flops", "33.7G"),
-        (float("nan"), "peak_memory", "–"),
-    ],
-)
-def test_costs_are_written_in_their_units(value, metric, text):
-    assert number(value, metric) == text
-
-
-def test_what_is_measured_side_by_side_says_where_and_of_which_size(demo, record_run, tmp_path):
+def test_timings_say_where_they_were_taken_and_of_which_size(demo, record_run, values_of, tmp_path):
     whole = demo.experiment("table2_openstl")
-    metrics = ["num_params", "mse", "epoch_seconds", "clips_per_second", "peak_memory"]
+    metrics = {"mmnist": ["num_params", "mse", "epoch_seconds", "clips_per_second", "peak_memory"]}
     variant = whole.variants[-1]
-    experiment = dataclasses.replace(whole, metrics={"mmnist": metrics}, variants=[variant])
+    experiment = dataclasses.replace(whole, metrics=metrics, variants=[variant])
     record_run(experiment, variant, mse=100.0)
 
     def written():
-        write_tables(experiment, demo.scale, aggregate(experiment, tmp_path), tmp_path)
+        write_tables(values_of(experiment), tmp_path)
         text = (tmp_path / "tables" / "table2_openstl.md").read_text()
         return text, next(line for line in text.splitlines() if line.startswith("| STLight-L"))
 
@@ -226,12 +194,8 @@ def test_what_is_measured_side_by_side_says_where_and_of_which_size(demo, record
     assert "Not there yet: " in text
     assert "python -m stlight measure table2_openstl." in text
     assert "side by side in one process" not in text
-    found = {"config_hash": variant.config.hash, "epoch_seconds": 2.5, "clips_per_second": 40.0, "peak_memory": 3 * 2**20}
-    speeds = {"device": {"type": "cuda", "name": "A GPU"}, "threads": 2, "rounds": 7}
-    (tmp_path / "speed").mkdir()
-    (tmp_path / "speed" / "table2_openstl.json").write_text(
-        json.dumps(speeds | {"variants": {f"mmnist/{variant.name}": found}})
-    )
+    write_timings(experiment, tmp_path)
+    write_counts(experiment, tmp_path)
     text, row = written()
     assert [cell.strip(" *") for cell in row.split("|")][-4:-1] == ["2.5", "40", "3.0 MiB"]
     assert "s per epoch measured" in text

@@ -4,15 +4,16 @@ import dataclasses
 import json
 import math
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stlight.experiments.figure_types import TradeoffFigure
 
-from stlight.analysis import figures
-from stlight.analysis.aggregate import aggregate
-from stlight.analysis.figures import pareto_front
-from stlight.experiments.yaml_files import quantity
+from stlight.analysis.evidence import key
+from stlight.analysis.figures import draw
+from stlight.analysis.figures.tradeoff import COSTS, pareto_front
 from stlight.runs.record import read_record, write_record
 
 # Few values, so that there are ties, and all that is no number.
@@ -41,64 +42,56 @@ def test_the_order_of_the_points_says_nothing(order, points):
 
 @pytest.fixture
 def models(demo, record_run, tmp_path):
-    """Table 2, had the suite not its last two models."""
+    """Table 2, with its last two models quoted."""
     base = demo.experiment("table2_openstl")
     published = base.published
     grid = demo.experiment("table3_kernel_sizes").variants
-    variants = [
-        dataclasses.replace(variant, axes={"model": entry["model"]})
-        for variant, entry in zip(grid, published[:-2], strict=False)
-    ]
-    metrics = {"mmnist": ["num_params", "benchmark_flops", "mse"]}
-    figure = {"kind": "tradeoff", "y": "mse"}
+    variants = [dataclasses.replace(v, axes={"model": e.model}) for v, e in zip(grid, published[:-2], strict=False)]
     experiment = dataclasses.replace(
         base,
         axes=["model"],
         variants=variants,
         published=published[:-2],
         quoted=published[-2:],
-        figure=figure,
-        metrics=metrics,
+        figure=TradeoffFigure(kind="tradeoff", y="mse"),
+        metrics={"mmnist": ["num_params", "benchmark_flops", "mse"]},
     )
     counts = {}
     for number, (variant, entry) in enumerate(zip(variants, published, strict=False)):
-        counts[f"mmnist/{variant.name}"] = {
-            "parameters": {"total": quantity(entry["num_params"])},
-            "benchmark_flops": quantity(entry["benchmark_flops"]),
+        printed = {metric: number.value for metric, number in entry.numbers.items()}
+        counts[key(variant)] = {
+            "parameters": {"total": printed["num_params"]},
+            "benchmark_flops": printed["benchmark_flops"],
         }
-        record_run(experiment, variant, mse=4 * quantity(entry["mse"]))
+        record_run(experiment, variant, mse=4 * printed["mse"])
         path = tmp_path / "runs" / variant.run_name(0) / "record.json"
         write_record(path, read_record(path).model_copy(update={"seconds": {"training": 10.0 + number}}))
-        frames = np.zeros((1, 10, 1, 64, 64), np.uint8)
-        np.savez(path.parent / "examples.npz", context=frames, truth=frames, prediction=frames)
     (tmp_path / "complexity").mkdir()
     (tmp_path / "complexity" / "table2_openstl.json").write_text(json.dumps(counts))
     return experiment
 
 
 @pytest.fixture
-def draw(models, tmp_path):
-    """The figure's panels, by source and cost; none for those that are hidden."""
+def panels(models, values_of):
+    """Draw the figure and return its panels by source and cost, without those that are hidden."""
 
-    def panels(experiment=models):
-        figure = figures.KINDS["tradeoff"](experiment, aggregate(experiment, tmp_path), tmp_path)
+    def drawn(experiment=models):
+        figure = draw(values_of(experiment))
         figure.canvas.draw()
-        places = [
-            (source, cost) for source in ("published", "measured") for cost in ("num_params", "benchmark_flops", "seconds")
-        ]
+        places = [(source, cost) for source in ("published", "measured") for cost in COSTS]
         shown = {place: ax for place, ax in zip(places, figure.axes, strict=True) if ax.get_visible()}
-        figures.plt.close(figure)
+        plt.close(figure)
         return shown
 
-    return panels
+    return drawn
 
 
 def points(ax):
     return {text.get_text(): (text.xy, text.get_fontweight()) for text in ax.texts}
 
 
-def test_each_panel_has_every_model_with_both_numbers(models, draw):
-    shown = draw()
+def test_each_panel_has_every_model_with_both_numbers(panels):
+    shown = panels()
     # The paper prints no training time.
     assert set(shown) == {(s, c) for s in ("published", "measured") for c in ("num_params", "benchmark_flops", "seconds")} - {
         ("published", "seconds")
@@ -111,8 +104,8 @@ def test_each_panel_has_every_model_with_both_numbers(models, draw):
     assert all(ax.get_xscale() == "log" for ax in shown.values())
 
 
-def test_the_front_s_models_are_the_ones_that_stand_out(draw):
-    ax = draw()["published", "num_params"]
+def test_the_front_s_models_are_the_ones_that_stand_out(panels):
+    ax = panels()["published", "num_params"]
     bold = {name for name, (_, weight) in points(ax).items() if weight == "bold"}
     assert bold == {"PhyDNet", "PredRNN.V2", "STLight-L", "MIM", "PredRNN++"}
     line = ax.lines[0].get_xydata()
@@ -120,20 +113,15 @@ def test_the_front_s_models_are_the_ones_that_stand_out(draw):
     assert line[:, 1].tolist() == [20.35, 17.26, 14.77, 14.73, 14.07]
 
 
-def test_names_do_not_cover_each_other(draw):
-    for ax in draw().values():
+def test_names_do_not_cover_each_other(panels):
+    for ax in panels().values():
         boxes = [text.get_window_extent() for text in ax.texts]
         assert sum(box.count_overlaps(boxes) for box in boxes) == len(boxes)
 
 
-def test_nothing_measured_yet_still_makes_a_figure(models, draw, tmp_path):
+def test_nothing_measured_yet_still_makes_a_figure(models, panels, tmp_path):
     bare = dataclasses.replace(models, published=[], quoted=[], metrics={"mmnist": ["mse"]})
     for path in tmp_path.glob("runs/*/*/seed0/record.json"):
         path.unlink()
-    (ax,) = draw(bare).values()
+    (ax,) = panels(bare).values()
     assert "no model" in ax.texts[0].get_text()
-
-
-def test_it_is_written_like_every_figure(models, demo, tmp_path):
-    figures.write_figures(models, demo.scale, aggregate(models, tmp_path), tmp_path)
-    assert all((tmp_path / "figures" / f"table2_openstl.{kind}").stat().st_size > 200 for kind in ("png", "svg", "pdf"))
