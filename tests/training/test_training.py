@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
+from stlight.kernels.choice import COMPETITORS
 
 import stlight
 from stlight.config import ConfigError, RunConfig, TrainingConfig
 from stlight.data import TaxiBJStandIn
 from stlight.data.clips import Clips
 from stlight.kernels import using
-from stlight.kernels.choice import COMPETITORS
 from stlight.model import build_model
 from stlight.runs.record import Heartbeat, RecordError, read_history, read_record, read_state
 from stlight.runtime import run_lock
