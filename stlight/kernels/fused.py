@@ -149,9 +149,8 @@ def _weights(x: Tensor, *modules: Any) -> list[Tensor]:
     weights = [weight for module in modules for weight in module._parameters.values()]
     for tensor in (*weights, *(buffer for module in modules for buffer in module._buffers.values())):
         if not (tensor.is_cpu and tensor.is_contiguous() and tensor.dtype in (x.dtype, torch.int64)):
-            raise TypeError(
-                f"kernels need contiguous {x.dtype} on the CPU, got {tensor.dtype} on {tensor.device}: call accelerate"
-            )
+            found = f"{tensor.dtype} on {tensor.device}, strides {tensor.stride()}"
+            raise TypeError(f"kernels need contiguous {x.dtype} on the CPU, got {found}: after a change call accelerate again")
     return weights
 
 
