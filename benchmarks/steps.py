@@ -1,8 +1,7 @@
-"""Training steps: time and memory beside the supplement's listing, and several processes side by side."""
+"""Training steps: time and memory beside the supplement's listing."""
 
 import ctypes
 import multiprocessing
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -140,29 +139,3 @@ def _memory(field: str) -> int:
     """Return bytes from the kernel's status file, because the peak in `resource` may be that of the parent process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-
-def concurrency(options: Options) -> Iterator[Row]:
-    """Compare one process that uses all threads with as many processes of one thread, on the demo's base run."""
-    if options.quick or options.device != "cpu" or options.threads < 2:
-        return
-    base = load_plan(REPOSITORY / "workflow", "demo", Path("nowhere")).run("mmnist/stlight_l/seed0")
-    context = multiprocessing.get_context("spawn")
-    spent = {}
-    for processes, threads in ((1, options.threads), (options.threads, 1)):
-        with context.Pool(processes) as pool:
-            times = pool.starmap(_seconds_per_step, [(base.model_dump(), threads)] * processes, chunksize=1)
-        spent[processes] = max(times) / processes
-    together, apart = spent[1], spent[options.threads]
-    note = f"one process of {options.threads} threads, {options.threads} processes of one"
-    yield Row("a demo step, runs side by side", together, apart, together / apart, note=note)
-
-
-def _seconds_per_step(config: dict[str, object], threads: int) -> float:
-    torch.set_num_threads(threads)
-    _, step, _, _ = step_sides(RunConfig.model_validate(config), "cpu")
-    step()
-    started = time.perf_counter()
-    for _ in range(300):
-        step()
-    return (time.perf_counter() - started) / 300

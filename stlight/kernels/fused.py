@@ -41,8 +41,7 @@ class FusedBackend(Backend):
         # PyTorch computes the first and the last convolution.
         return (
             dtype in (torch.float32, torch.float64)
-            and all(_usual(layer, dtype) for layer in layers)
-            and all(_in_reach(layer) for layer in layers[1:-1])
+            and all(_usual(layer, dtype, 0 < i < len(layers) - 1) for i, layer in enumerate(layers))
             and mixer_library(dtype) is not None
         )
 
@@ -83,23 +82,21 @@ def _leaves(module: nn.Module) -> list[nn.Module]:
     return [leaf for leaf in module.modules() if not leaf._modules]
 
 
-def _usual(module: Any, dtype: torch.dtype) -> bool:
-    """Return True if a module has the settings that STLight gives it, and weights of this dtype on the CPU."""
-    if isinstance(module, nn.GELU):
-        return module.approximate == "none"
-    if isinstance(module, nn.BatchNorm2d):
-        if not (module.affine and module.track_running_stats and isinstance(module.momentum, float)):
-            return False
-    elif isinstance(module, nn.Conv2d) and (module.bias is None or module.padding_mode != "zeros"):
+def _usual(module: Any, dtype: torch.dtype, by_kernels: bool) -> bool:
+    """Return True if a module has STLight's settings, and weights of this dtype on the CPU that the kernels can address."""
+    if isinstance(module, nn.GELU) and module.approximate != "none":
         return False
-    tensors = (*module._parameters.values(), *module._buffers.values())
-    return all(t.is_cpu and (t.dtype == dtype or not t.is_floating_point()) for t in tensors)
+    if isinstance(module, nn.BatchNorm2d) and not (module.affine and module.track_running_stats and module.momentum):
+        return False
+    if isinstance(module, nn.Conv2d) and (
+        module.bias is None or module.padding_mode != "zeros" or (by_kernels and max(module.kernel_size) > LARGEST_KERNEL)
+    ):
+        return False
+    return all(_addressable(t, dtype, by_kernels) for t in module.state_dict().values())
 
 
-def _in_reach(module: Any) -> bool:
-    """Return True if the kernels can address a module's weights."""
-    kernel_size = module.kernel_size if isinstance(module, nn.Conv2d) else (1,)
-    return max(kernel_size) <= LARGEST_KERNEL and all(t.is_contiguous() for t in module.state_dict().values())
+def _addressable(tensor: Tensor, dtype: torch.dtype, contiguous: bool = True) -> bool:
+    return tensor.is_cpu and (tensor.is_contiguous() or not contiguous) and tensor.dtype in (dtype, torch.int64)
 
 
 @cache
@@ -148,7 +145,7 @@ def _weights(x: Tensor, *modules: Any) -> list[Tensor]:
     """
     weights = [weight for module in modules for weight in module._parameters.values()]
     for tensor in (*weights, *(buffer for module in modules for buffer in module._buffers.values())):
-        if not (tensor.is_cpu and tensor.is_contiguous() and tensor.dtype in (x.dtype, torch.int64)):
+        if not _addressable(tensor, x.dtype):
             found = f"{tensor.dtype} on {tensor.device}, strides {tensor.stride()}"
             raise TypeError(f"kernels need contiguous {x.dtype} on the CPU, got {found}: after a change call accelerate again")
     return weights
@@ -157,7 +154,7 @@ def _weights(x: Tensor, *modules: Any) -> list[Tensor]:
 def _encode(conv: Any, norm: Any, frames_BCHW: Tensor) -> Tensor:
     h_BCHW = conv(frames_BCHW.contiguous(memory_format=torch.channels_last))
     _count_batch(norm, h_BCHW[:, 0].numel())
-    return _Encoding.apply(h_BCHW, *_weights(h_BCHW, norm), norm) if norm.training else _encoding(h_BCHW, norm)[0]
+    return _Encoding.apply(h_BCHW, *_weights(h_BCHW, norm), norm)
 
 
 def _decode(shuffle: nn.PixelShuffle, pointwise: nn.Conv2d, x: Tensor) -> Tensor:
@@ -188,8 +185,7 @@ class _FusedMixer:
         values_per_channel = x.numel() // len(x)
         _count_batch(self.norm1, values_per_channel)
         _count_batch(self.norm2, values_per_channel)
-        weights = _weights(x, *self.modules)
-        return _Mixer.apply(x, self, *weights) if self.norm1.training else _mix(x, self, weights)[0]
+        return _Mixer.apply(x, self, *_weights(x, *self.modules))
 
     def sizes(self, x: Tensor) -> tuple[int, ...]:
         """Return the sizes of x and of both kernels, and the dilation."""
@@ -213,40 +209,15 @@ def _out_of_layout(x: Tensor) -> Tensor:
     return out.permute(0, 3, 1, 2)
 
 
-def _encoding(h_BCHW: Tensor, norm: Any) -> tuple[Tensor, ...]:
-    """Return z = gelu(BN(h)) and h in the kernels' layout, and the mean and variance of the batch."""
-    h = _into_layout(h_BCHW)
-    z, mean, var = torch.empty_like(h), torch.empty_like(norm.weight), torch.empty_like(norm.weight)
-    sizes = (norm.training, h.shape[0], h[0].numel(), norm.eps, norm.momentum)
-    _call("encoding_forward", sizes, h, norm.weight, norm.bias, z, mean, var, norm.running_mean, norm.running_var)
-    return z, h, mean, var
-
-
-def _mix(x: Tensor, mixer: _FusedMixer, weights: Sequence[Tensor]) -> tuple[Any, ...]:
-    """Return z, and what the gradient needs beside x and the weights: u, v, y, h, and the statistics of both BatchNorms.
-
-    u, the output of the first convolution, is None if computing it again is cheaper than keeping it.
-    """
-    w1, b1, w2, b2, gamma1, beta1, wp, bp, gamma2, beta2 = weights
-    norm1, norm2 = mixer.norm1, mixer.norm2
-    u = torch.empty_like(x) if norm1.training and w1.shape[-1] >= KEPT_FROM else None
-    v, y, z = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
-    mean1, var1, mean2, var2 = torch.empty(4, len(x), dtype=x.dtype).unbind()
-    sizes = (norm1.training, *mixer.sizes(x), norm1.eps, norm1.momentum)
-    statistics = (mean1, var1, norm1.running_mean, norm1.running_var)
-    _call("depthwise_forward", sizes, x, w1, b1, w2, b2, gamma1, beta1, u, v, y, *statistics)
-    h = wp.flatten(1) @ y.flatten(1)
-    sizes = (norm2.training, *h.shape, norm2.eps, norm2.momentum)
-    _call("activation_forward", sizes, h, bp, gamma2, beta2, z, mean2, var2, norm2.running_mean, norm2.running_var)
-    return z, u, v, y, h, mean1, var1, mean2, var2
-
-
 class _Encoding(torch.autograd.Function):
-    """gelu(BN(h)) in training, from (B, C, H, W) to (C, H, W, B)."""
+    """z = gelu(BN(h)), from (B, C, H, W) to (C, H, W, B)."""
 
     @staticmethod
     def forward(ctx: Any, h_BCHW: Tensor, gamma: Tensor, beta: Tensor, norm: Any) -> Tensor:
-        z, h, mean, var = _encoding(h_BCHW, norm)
+        h = _into_layout(h_BCHW)
+        z, mean, var = torch.empty_like(h), torch.empty_like(gamma), torch.empty_like(gamma)
+        sizes = (norm.training, h.shape[0], h[0].numel(), norm.eps, norm.momentum)
+        _call("encoding_forward", sizes, h, gamma, beta, z, mean, var, norm.running_mean, norm.running_var)
         ctx.save_for_backward(h, gamma, beta, mean, var)
         ctx.eps = norm.eps
         return z
@@ -262,13 +233,22 @@ class _Encoding(torch.autograd.Function):
 
 
 class _Mixer(torch.autograd.Function):
-    """One STLMixer in training. Its weights are arguments, too, so that they get gradients."""
+    """One STLMixer. Its weights are arguments so that they get gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, mixer: _FusedMixer, *weights: Tensor) -> Tensor:
-        x = x.contiguous()
-        z, *kept = _mix(x, mixer, weights)
-        ctx.save_for_backward(x, *weights, *kept)
+        w1, b1, w2, b2, gamma1, beta1, wp, bp, gamma2, beta2 = weights
+        norm1, norm2, x = mixer.norm1, mixer.norm2, x.contiguous()
+        u = torch.empty_like(x) if norm1.training and w1.shape[-1] >= KEPT_FROM else None
+        v, y, z = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
+        mean1, var1, mean2, var2 = torch.empty(4, len(x), dtype=x.dtype).unbind()
+        sizes = (norm1.training, *mixer.sizes(x), norm1.eps, norm1.momentum)
+        statistics = (mean1, var1, norm1.running_mean, norm1.running_var)
+        _call("depthwise_forward", sizes, x, w1, b1, w2, b2, gamma1, beta1, u, v, y, *statistics)
+        h = wp.flatten(1) @ y.flatten(1)
+        sizes = (norm2.training, *h.shape, norm2.eps, norm2.momentum)
+        _call("activation_forward", sizes, h, bp, gamma2, beta2, z, mean2, var2, norm2.running_mean, norm2.running_var)
+        ctx.save_for_backward(x, *weights, u, v, y, h, mean1, var1, mean2, var2)
         ctx.mixer = mixer
         return z
 
