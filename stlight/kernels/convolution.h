@@ -1,6 +1,6 @@
 /* Depthwise convolution of one channel and its gradients, on padded rows. */
-/* One kernel over a plane of H rows of n numbers: taps lie `dilation` rows and `shift` numbers apart. Inputs have `pad` zeros
-   at either end of a row. */
+/* Geometry of a K×K kernel over H rows of n numbers. Its taps are `dilation` rows and `shift` numbers apart. Input rows have
+   `pad` zeros at both ends. */
 typedef struct {
     long H, K, dilation;
     long n, shift, pad, row;
@@ -24,7 +24,7 @@ static void copy_rows(real *restrict out, long out_row, const real *restrict in,
     for (long y = 0; y < p->H; y++) memcpy(out + y * out_row, in + y * in_row, p->n * sizeof *out);
 }
 
-/* V vectors of outputs stay in registers while all taps that reach into the plane are added to them. */
+/* Keep V vectors of outputs in registers and add all taps that lie within the plane. */
 #define BLOCK(V)                                                                                                               \
     static inline void block_##V(real *restrict out, const real *restrict in, const real *w, long K, long rows, long columns,   \
                                  long row_step, long shift, real bias) {                                                       \
@@ -60,7 +60,7 @@ static void convolve(real *restrict out, long out_row, const real *restrict in, 
         BLOCKS(2)
         BLOCKS(1)
         if (l < n && n >= LANES) {
-            /* The last numbers of a row once more with those before them, which come out the same. */
+            /* The last vector overlaps the one before, whose numbers come out the same. */
             l = n - LANES;
             BLOCKS(1)
         }
@@ -73,14 +73,14 @@ static void convolve(real *restrict out, long out_row, const real *restrict in, 
     }
 }
 
-/* The transposed convolution is the correlation with the weights turned round. */
+/* The transposed convolution is the correlation with the weights in reverse order. */
 static void convolve_transposed(real *restrict out, const real *restrict in, const plane *p, const real *w) {
     real turned[MAX_KERNEL * MAX_KERNEL];
     for (int k = 0; k < p->K * p->K; k++) turned[k] = w[p->K * p->K - 1 - k];
     convolve(out, p->n, in, p, turned, 0);
 }
 
-/* Gradient of the weights from that of the output, g: rows of n numbers. The taps of a kernel row share each g. */
+/* Gradient of the weights from the gradient g of the output, rows of n numbers. The taps of a kernel row share each g. */
 #define WEIGHTS(K)                                                                                                             \
     static void weights_##K(real *restrict dw, const real *restrict g, const real *restrict in, const plane *p) {               \
         for (long ky = 0; ky < K; ky++) {                                                                                      \

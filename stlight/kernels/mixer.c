@@ -1,9 +1,9 @@
 /* The stages of STLight that are independent for each channel, one channel at a time, so that its data stays in the cache.
 
    Arrays are (C, H, W, B) in `real`, the batch innermost: a tap of a dilated kernel is then a shift of dilation·B numbers
-   within a row, whatever the dilation, and the batch fills the vector registers. Threads share out the channels, and the
-   result does not depend on how many there are. With `training` BatchNorm takes the batch's mean and biased variance, leaves them in
-   `mean` and `var` and moves the running ones; without, it takes the running ones.
+   within a row, and the batch fills the vector registers. Threads share the channels, and their number does not change the
+   result. With `training` BatchNorm uses the mean and biased variance of the batch, writes them to `mean` and `var` and updates
+   the running ones; without, it uses the running ones.
 
      depthwise:   y = x + BN(gelu(conv2(conv1(x))))     first half of a mixer; u = conv1(x), v = conv2(u)
      activation:  z = BN(gelu(h + bias))                what follows a mixer's pointwise product h = W y
@@ -19,7 +19,7 @@ int turn(int threads, long A, long M, long D, const real *in, real *out) {
     int failed = 0;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(| : failed)
     for (long m = 0; m < M; m++) {
-        /* By way of the cache: rows are often a power of two apart, and would push each other out of it. */
+        /* Through a tile in the cache, because rows a power of two apart would evict each other. */
         real *tile = scratch(A * D);
         if (!tile) {
             failed = 1;
@@ -61,7 +61,7 @@ int depthwise_forward(int threads, long training, long C, long H, long W, long B
     return failed;
 }
 
-/* `u` is the first convolution's output if that was kept, else 0. gx may be the same array as gy. */
+/* `u` is the output of the first convolution if it was kept, else 0. gx may be the same array as gy. */
 int depthwise_backward(int threads, long C, long H, long W, long B, long k1, long k2, long dilation, double eps, const real *x,
                        const real *w1, const real *b1, const real *w2, const real *gamma, const real *u, const real *v,
                        const real *mean, const real *var, const real *gy, real *gx, real *dw1, real *db1, real *dw2, real *db2, real *dgamma,

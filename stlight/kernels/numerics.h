@@ -16,7 +16,7 @@ enum { LANES = 32 / sizeof(real), MAX_KERNEL = 11 };
 static inline long min(long a, long b) { return a < b ? a : b; }
 static inline long max(long a, long b) { return a > b ? a : b; }
 
-/* Scratch that a thread keeps between calls. */
+/* Scratch memory of a thread, kept between calls. */
 static _Thread_local real *scratch_memory;
 static _Thread_local size_t scratch_size;
 
@@ -36,9 +36,9 @@ static inline real gelu_slope(real x) {
     return 0.5 * erfc(-x * 0.70710678118654752440) + x * exp(-0.5 * x * x) * 0.39894228040143267794;
 }
 #else
-/* Minimax polynomials for p on [0, 5.25²] in t = 2 x² / 5.25² - 1, highest power first, summed in four short chains: half the
-   time that exp and a division take. Beyond 5.25 both functions are within 1e-7 of where they are going. Errors are rounding,
-   near the ends at most 1e-6 for gelu and 3e-6 for its slope, and below 1e-6 for |x| < 2, where most values lie. */
+/* Minimax polynomials for p on [0, 5.25²] in t = 2 x² / 5.25² - 1, highest power first, summed in four short chains, in half
+   the time of exp and a division. Beyond 5.25 both functions are within 1e-7 of their limits. The error is rounding: below 1e-6
+   for |x| < 2, where most values lie, and near the ends at most 1e-6 for gelu and 3e-6 for its slope. */
 #define REACH 5.25f
 #define ODD_HALF(NAME, ...)                                                                                                    \
     static inline float NAME(float x) {                                                                                        \
@@ -62,7 +62,7 @@ ODD_HALF(gelu_slope,
 static inline float gelu(float x) { return x * normal_cdf(x); }
 #endif
 
-/* Sums over many numbers: in `real` within a block, in double from block to block, as near as PyTorch's own. */
+/* Long sums: in `real` within a block and in double over the blocks, which is as accurate as PyTorch. */
 enum { SUMMED_AT_ONCE = 512 };
 #define FOR_BLOCKS(N) for (long i0 = 0, i1; i1 = min(i0 + SUMMED_AT_ONCE, N), i0 < N; i0 = i1)
 #define FOR_BLOCK for (long i = i0; i < i1; i++)
@@ -77,7 +77,7 @@ static double sum(const real *a, long N) {
     return total;
 }
 
-/* a = gelu(x + bias); gives the sum of a. */
+/* Compute a = gelu(x + bias); return the sum of a. */
 static double activate(real *restrict a, const real *restrict x, real bias, long N) {
     double total = 0;
     FOR_BLOCKS(N) {
@@ -88,12 +88,12 @@ static double activate(real *restrict a, const real *restrict x, real bias, long
     return total;
 }
 
-/* What a BatchNorm comes to for one channel: out = in · scale + offset. */
+/* BatchNorm of one channel: out = in · scale + offset. */
 typedef struct {
     real scale, offset;
 } norm;
 
-/* For N values a whose sum is `total`. */
+/* BatchNorm of N values a with the sum `total`. */
 static norm normalise(long training, long c, const real *a, long N, double total, double eps, double momentum, const real *gamma,
                       const real *beta, real *mean, real *var, real *running_mean, real *running_var) {
     if (training) {
@@ -121,7 +121,7 @@ typedef struct {
     real by_g, by_a, rest;
 } norm_gradient;
 
-/* From the sums of g and of g (a - mean), which also make the gradients of gamma and beta. */
+/* Compute it, and the gradients of gamma and beta, from the sums of g and of g (a - mean). */
 static norm_gradient normalise_backward(long c, long N, double sum_g, double sum_ga, double eps, const real *gamma, const real *mean,
                                         const real *var, real *dgamma, real *dbeta) {
     double invstd = 1 / sqrt(var[c] + eps), scale = gamma[c] * invstd, by_a = -scale * invstd * invstd * sum_ga / N;
@@ -130,7 +130,7 @@ static norm_gradient normalise_backward(long c, long N, double sum_g, double sum
     return (norm_gradient){scale, by_a, -scale * sum_g / N - by_a * mean[c]};
 }
 
-/* The gradient dx through BN(gelu(x + bias)) from g, that of the result; gives the sum of dx. */
+/* Compute the gradient dx through BN(gelu(x + bias)) from the gradient g of the result; return the sum of dx. */
 static double normalise_activate_backward(real *restrict dx, const real *restrict g, const real *restrict x, real bias, long c,
                                           long N, double eps, const real *gamma, const real *mean, const real *var, real *dgamma,
                                           real *dbeta) {

@@ -94,17 +94,12 @@ def train(
     on_epoch: Callable[[Row], None] = lambda row: None,
     at_safe_point: Callable[[bool], None] = lambda epoch_ended: None,
 ) -> Training:
-    """Train to the end on the data set's device, and evaluate after every epoch.
+    """Train to the end on the data set's device, evaluate after every epoch, and call `on_epoch` with its row.
 
     A row of the history holds epoch (from 1), learning_rate (at the last step), train_loss (mean over the steps of the loss,
     by default the squared error per element), validation_* and test_* metrics, and seconds of training and evaluation.
     Training ends early, diverged, if the loss or an error after an epoch is not finite, or if the loss explodes.
-
-    Args:
-        training: The state to start from; it is updated in place and returned.
-        dataset: The clips.
-        on_epoch: Called with the row of each finished epoch.
-        at_safe_point: Called wherever the training may be saved or left, with True if an epoch has just ended.
+    `at_safe_point` is called wherever the training may be saved or left, with True if an epoch has just ended.
     """
     model, config, recipe, device = training.model, training.config, training.config.training, dataset.device
     num_context = config.clip_shape.context_frames
@@ -237,14 +232,8 @@ def _batches(dataset: Clips, config: RunConfig, epoch: int, first_step: int = 0)
 def _record_graph(model: nn.Module, config: RunConfig, accumulation_steps: int, device: torch.device) -> None:
     """Make training steps replay recorded CUDA kernels. Recording runs the model, so its state is restored afterwards."""
     shape = config.clip_shape
-    clip = torch.zeros(
-        config.training.batch_size // accumulation_steps,
-        shape.context_frames,
-        shape.channels,
-        shape.height,
-        shape.width,
-        device=device,
-    )
+    size = (config.training.batch_size // accumulation_steps, shape.context_frames, shape.channels, shape.height, shape.width)
+    clip = torch.zeros(size, device=device)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.train()
     with autocast(device, config.training):

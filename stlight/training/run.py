@@ -49,22 +49,11 @@ def train_run(
 
     A run that is recorded with this configuration is not trained again. An interrupted run resumes from its last checkpoint
     (`folder`/checkpoints) and ends with the same outputs, to the bit on a CPU, except for times. While another process trains
-    the run, we wait. Outputs that were deleted after the run had finished are restored if they are newer than `newer_than`.
+    the run, we wait. `gpus` are the names of the leased GPUs, for the record. Outputs that were deleted after the run had
+    finished are restored if they are newer than the time stamp `newer_than`.
 
-    Args:
-        name: `<dataset>/<variant>/seed<k>`.
-        config: The resolved configuration.
-        folder: Folder of the run.
-        data_root: Folder with the prepared data sets.
-        device: `auto`, `cpu` or `cuda`.
-        gpus: Names of the leased GPUs, for the record.
-        examples: Number of test clips whose predictions are kept.
-        checkpoint_every: Seconds between checkpoints within an epoch.
-        newer_than: Time stamp that restored outputs must exceed.
-        interruption: Notices signals that ask the run to stop.
-
-    Raises `Interrupted` after saving the state if a signal asked to stop, `DataError` if the data is missing, `OutOfMemory` if
-    the run does not fit into memory, `StorageError` if an output cannot be written.
+    Raises `Interrupted` after saving the state if a signal that `interruption` noticed asked to stop, `DataError` if the data
+    is missing, `OutOfMemory` if the run does not fit into memory, `StorageError` if an output cannot be written.
     """
     interruption = interruption or Interruption()
     with run_lock.hold(folder, logger.warning):

@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,7 +138,7 @@ class Session:
             self.interruption.check()
 
         label = f"{self.name} (stand-in data)" if config.data.source == "stand_in" else self.name
-        with Progress(label, config.training.num_epochs, training.history) as progress:
+        with closing(Progress(label, config.training.num_epochs, training.history)) as progress:
 
             def on_epoch(row: Row) -> None:
                 progress.show(row)

@@ -164,7 +164,7 @@ def test_a_checkpoint_of_other_data_is_set_aside(tmp_path, monkeypatch, uninterr
     for number in range(2):
         with pytest.raises(Interrupted):
             clips_of({"sha256": number})
-    assert "is of another data" in caplog.text
+    assert "belongs to another data" in caplog.text
 
 
 def test_a_second_signal_during_a_save_breaks_nothing(tmp_path, monkeypatch, uninterrupted):
