@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from stlight.config import ModelConfig, RunConfig
 from stlight.experiments import Experiment, Plan
-from stlight.kernels import using
+from stlight.kernels import accelerate
 from stlight.model import TrainingStep, build_model
 from stlight.model.complexity import count_flops
 from stlight.registry.dataset_specs import ClipShape
 from stlight.registry.model_specs import OURS
-from stlight.training.devices import autocast, choose_device, choose_kernels, configure
+from stlight.training.devices import accelerate_for_run, autocast, choose_device, configure
 from stlight.training.loop import flatten_weights, take_step
 
 # A process's start, its first look at the data, its record: seen on two CPU cores.
@@ -173,9 +173,10 @@ def _measured(config: RunConfig, device: torch.device, clips: int, repeats: int 
     shape, recipe = config.clip_shape, config.training
     model = build_model(config.model, shape).to(device)
     # On a CPU the first way that serves is the fastest, and comparing them would take longer than what is asked here.
-    kernels: str = config.training.kernels
     if device.type == "cuda":
-        kernels, _ = choose_kernels(model, config, device)
+        accelerate_for_run(model, config, device)
+    else:
+        accelerate(model, config.training.kernels)
     optimizer = torch.optim.Adam([flatten_weights(model)], fused=True)
     generator = torch.Generator().manual_seed(0)
     size = (clips, shape.context_frames + shape.horizon_frames, shape.channels, shape.height, shape.width)
@@ -189,10 +190,9 @@ def _measured(config: RunConfig, device: torch.device, clips: int, repeats: int 
         with autocast(device, recipe):
             model.eval()(clip[:, : shape.context_frames])
 
-    with using(kernels):
-        saved = _saved_bytes(step)
-        seconds = _median_seconds(step, device, repeats)
-        evaluation = _median_seconds(evaluate, device, repeats) / clips
+    saved = _saved_bytes(step)
+    seconds = _median_seconds(step, device, repeats)
+    evaluation = _median_seconds(evaluate, device, repeats) / clips
     weights = sum(p.numel() for p in model.parameters())
     return Cost(seconds, evaluation, BYTES_OF_A_PROCESS + 16 * weights + saved)
 

@@ -12,10 +12,10 @@ from tqdm import tqdm
 from stlight.config import RunConfig
 from stlight.costs.step_memory import growth, resident_bytes
 from stlight.experiments import Experiment
-from stlight.kernels import using
+from stlight.kernels import backend_of
 from stlight.model import build_model
 from stlight.runs.provenance import provenance
-from stlight.training.devices import choose_device, choose_kernels, configure, describe_device
+from stlight.training.devices import accelerate_for_run, choose_device, configure, describe_device
 from stlight.training.loop import flatten_weights, predictor, take_step
 from stlight.training.out_of_memory import out_of_memory
 
@@ -67,7 +67,8 @@ class _Side:
         recipe, shape = config.training, config.clip_shape
         configure(recipe)
         model = build_model(config.model, shape).to(device)
-        self.kernels, _ = choose_kernels(model, config, device)
+        accelerate_for_run(model, config, device)
+        self.kernels = backend_of(model)
         # Without a rate the weights stay as they were drawn, so that every step is the same work.
         optimizer = torch.optim.Adam([flatten_weights(model)], lr=0.0, fused=True)
         size = (recipe.batch_size, shape.context_frames + shape.horizon_frames, shape.channels, shape.height, shape.width)
@@ -82,18 +83,16 @@ class _Side:
 
         self.sides = (step, predict)
         self.times: tuple[list[float], list[float]] = ([], [])
-        with using(self.kernels):
-            # The first step makes the moments, and loads what a later one finds loaded.
-            step()
-            self.peak_memory = resident_bytes(model, optimizer) + growth(step, device)
-            self.calls = [self._calls(function) for function in self.sides]
+        # The first step makes the moments, and loads what a later one finds loaded.
+        step()
+        self.peak_memory = resident_bytes(model, optimizer) + growth(step, device)
+        self.calls = [self._calls(function) for function in self.sides]
 
     def take_turn(self) -> None:
         """Time training steps, and predictions."""
         configure(self.config.training)
-        with using(self.kernels):
-            for function, calls, times in zip(self.sides, self.calls, self.times, strict=True):
-                times.append(self._seconds(function, calls))
+        for function, calls, times in zip(self.sides, self.calls, self.times, strict=True):
+            times.append(self._seconds(function, calls))
 
     def result(self) -> dict[str, Any]:
         """What the record says of this variant."""

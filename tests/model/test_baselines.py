@@ -212,7 +212,7 @@ def test_goes_on_from_a_checkpoint_to_the_bit(name, number):
     state = train_until(begin(), number)
     torch.manual_seed(number)
     resumed = begin()
-    resumed.go_on_from(state)
+    resumed.load_state_dict(state)
     assert_same(train(resumed, TaxiBJStandIn()), straight)
 
 
