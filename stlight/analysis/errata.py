@@ -4,20 +4,17 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import TYPE_CHECKING
 
 from stlight.experiments import Experiment, Plan, Variant
 from stlight.experiments.printed_number import PrintedNumber
-from stlight.experiments.yaml_files import ExperimentError, read_yaml
+from stlight.experiments.supplement_files import Errata, QuotedSource, QuotedSources
+from stlight.experiments.yaml_files import ExperimentError, read_file
 from stlight.registry.metric_specs import METRICS
 from stlight.registry.model_specs import OURS
 
 if TYPE_CHECKING:
     from stlight.analysis.verdicts.findings import Finding
-
-FIELDS = ("id", "place", "says", "should", "here")
 
 
 @dataclass(frozen=True)
@@ -59,12 +56,7 @@ def stated(workflow: Path) -> list[Erratum]:
     path = workflow / "errata.yaml"
     if not path.is_file():
         return []
-    entries = read_yaml(path, workflow / "schemas" / "errata.schema.json")
-    ids = [entry["id"] for entry in entries]
-    for number, name in enumerate(ids):
-        if name in ids[:number]:
-            raise ExperimentError(f"{path}: [{number}].id: {name!r} is given twice")
-    return [Erratum(**{name: " ".join(entry[name].split()) for name in FIELDS}) for entry in entries]
+    return [Erratum(**entry.model_dump(exclude={"quote"})) for entry in read_file(path, Errata)]
 
 
 def different_results(plan: Plan) -> list[DifferentResults]:
@@ -125,21 +117,20 @@ def _sources(plan: Plan, workflow: Path) -> Iterable[Erratum]:
     path = workflow / "quoted_sources.yaml"
     if not path.is_file():
         return
-    content = read_yaml(path, workflow / "schemas" / "quoted_sources.schema.json")
-    # Read again as text, so that 15.0M and 0.9480 keep their digits.
-    as_text = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    for number, (source, text) in enumerate(zip(content, as_text, strict=True)):
-        if experiment := plan.experiments.get(source["experiment"]):
+    for number, source in enumerate(read_file(path, QuotedSources)):
+        if experiment := plan.experiments.get(source.experiment):
             entries = [*experiment.published, *experiment.quoted]
-            quoted = {(e.model, metric): printed for e in entries if e.model for metric, printed in e.numbers.items()}
-            for place, row in enumerate(text["rows"]):
-                for metric in [name for name in row if name != "model"]:
-                    if (row["model"], metric) not in quoted:
-                        words = f"{experiment.name} quotes no {metric} of {row['model']!r}"
+            quoted: dict[tuple[str | None, str], PrintedNumber] = {
+                (e.model, metric): printed for e in entries if e.model for metric, printed in e.numbers.items()
+            }
+            for place, row in enumerate(source.rows):
+                for metric, stated_there in row.numbers.items():
+                    if (row.model, metric) not in quoted:
+                        words = f"{experiment.name} quotes no {metric} of {row.model!r}"
                         raise ExperimentError(f"{path}: [{number}].rows[{place}].{metric}: {words}")
-                    printed, stated_there = quoted[row["model"], metric], PrintedNumber(row[metric])
+                    printed = quoted[row.model, metric]
                     if printed.value != stated_there.value:
-                        yield _differing(experiment, row["model"], metric, printed, stated_there, source)
+                        yield _differing(experiment, str(row.model), metric, printed, stated_there, source)
 
 
 def _differing(
@@ -148,16 +139,16 @@ def _differing(
     metric: str,
     printed: PrintedNumber,
     stated_there: PrintedNumber,
-    source: dict[str, Any],
+    source: QuotedSource,
 ) -> Erratum:
-    cited = "" if source["cited"] else " The cited one was not at hand."
+    cited = "" if source.cited else " The cited one was not at hand."
     ours = [n for variant, name, n in _our_numbers(experiment) if name == metric and variant.paper.model.model == OURS]
     order = _order(model, metric, ours[0], printed, stated_there) if len(ours) == 1 else ""
     return Erratum(
         f"quoted_{experiment.name}_{model}_{metric}",
         f"{experiment.item}, {model}",
         f"{METRICS[metric].label} {printed}.",
-        f"{stated_there} in {source['where']}.{cited}{order}",
+        f"{stated_there} in {source.where}.{cited}{order}",
         "Published numbers stay as printed, and claims are tested on them.",
     )
 

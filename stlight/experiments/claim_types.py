@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
+from typing_extensions import TypeAliasType
 
 from stlight.experiments import grid_cells
 from stlight.experiments.field_types import Coordinates, MetricName, OneOrMore, PositiveFloat, Text
@@ -11,7 +12,7 @@ from stlight.experiments.grid_cells import GridCell
 from stlight.experiments.yaml_files import FileModel, as_text, nearest
 from stlight.registry.metric_specs import COUNTED_METRICS, TIMED_METRICS
 
-Places = OneOrMore[Coordinates]
+Places = TypeAliasType("Places", OneOrMore[Coordinates])
 Component = Literal["patch_encoder", "mixers", "patch_reassemble"]
 
 
