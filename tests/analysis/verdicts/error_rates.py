@@ -11,8 +11,6 @@ from types import SimpleNamespace
 
 import numpy as np
 from scipy import stats
-from stlight.experiments.grid_cells import GridCell
-from stlight.experiments.printed_number import PrintedNumber
 from tabulate import tabulate
 
 from stlight.analysis.values import interval
@@ -20,6 +18,8 @@ from stlight.analysis.verdicts.comparisons import Comparer, build_test
 from stlight.analysis.verdicts.judging import LEVEL, judge
 from stlight.analysis.verdicts.ranking import seeds_move_together
 from stlight.experiments import claim_types
+from stlight.experiments.grid_cells import GridCell
+from stlight.experiments.printed_number import PrintedNumber
 
 EFFECTS = (0.0, 0.5, 1.0, 2.0, 4.0)
 SEEDS = (1, 3, 5, 10)
