@@ -120,9 +120,7 @@ def _sources(plan: Plan, workflow: Path) -> Iterable[Erratum]:
     for number, source in enumerate(read_file(path, QuotedSources)):
         if experiment := plan.experiments.get(source.experiment):
             entries = [*experiment.published, *experiment.quoted]
-            quoted: dict[tuple[str | None, str], PrintedNumber] = {
-                (e.model, metric): printed for e in entries if e.model for metric, printed in e.numbers.items()
-            }
+            quoted = {(e.model, metric): printed for e in entries for metric, printed in e.numbers.items()}
             for place, row in enumerate(source.rows):
                 for metric, stated_there in row.numbers.items():
                     if (row.model, metric) not in quoted:
