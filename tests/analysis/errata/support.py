@@ -4,10 +4,10 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from stlight.experiments.printed_number import PrintedNumber
 
 from stlight.analysis.errata import errata
 from stlight.analysis.verdicts.published import on_published
+from stlight.experiments.printed_number import PrintedNumber
 from tests.conftest import WORKFLOW
 from tests.experiments.test_published import FULL_TEXT
 
