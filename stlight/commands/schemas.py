@@ -35,10 +35,10 @@ def generate() -> dict[str, str]:
     from pydantic import TypeAdapter
     from pydantic.json_schema import GenerateJsonSchema
 
+    from stlight.analysis.errata import Erratum, QuotedSource
     from stlight.data.fetching.store import DataSources
     from stlight.experiments.experiment_file import ExperimentFile
     from stlight.experiments.scaling import ScaleFile
-    from stlight.experiments.supplement_files import Errata, QuotedSources
 
     class WithoutTitles(GenerateJsonSchema):
         """Leaves out the titles of fields, which repeat their names."""
@@ -49,8 +49,8 @@ def generate() -> dict[str, str]:
     types: dict[str, Any] = {
         "experiment": ExperimentFile,
         "scale": ScaleFile,
-        "errata": Errata,
-        "quoted_sources": QuotedSources,
+        "errata": list[Erratum],
+        "quoted_sources": list[QuotedSource],
         "data_sources": DataSources,
     }
     schemas = {name: TypeAdapter(type_).json_schema(schema_generator=WithoutTitles) for name, type_ in types.items()}

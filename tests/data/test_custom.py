@@ -135,9 +135,9 @@ def test_a_missing_file_or_folder_is_named(folder):
 
 def test_names_and_shapes_are_checked_with_the_configuration():
     for fields, words in [
-        ({"dataset": "mine"}, "dataset must be one of mmnist, mfmnist, taxibj, kth, or one of your own"),
-        ({"dataset": "kth", "custom_shape": SHAPE}, "and not as one of the benchmark's"),
-        ({"dataset": "My-Set", "custom_shape": SHAPE}, "small letters, digits and _"),
+        ({"dataset": "mine"}, "dataset must be one of mmnist, mfmnist, taxibj, kth, or one under data_sets"),
+        ({"dataset": "kth", "custom_shape": SHAPE}, "needs a new name of small letters"),
+        ({"dataset": "My-Set", "custom_shape": SHAPE}, "new name of small letters, digits and _"),
         ({"dataset": "mine", "custom_shape": SHAPE, "source": "stand_in"}, "source must be one of files"),
         ({"dataset": "mine", "custom_shape": SHAPE._replace(height=6)}, "height must be an integer of at least 7"),
     ]:

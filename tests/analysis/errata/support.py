@@ -46,7 +46,7 @@ def printing(plan, experiment, change):
 def with_numbers(entry, **numbers):
     """Return a published entry that prints other numbers."""
     printed = {metric: PrintedNumber(text) for metric, text in numbers.items()}
-    return dataclasses.replace(entry, numbers=entry.numbers | printed)
+    return entry.model_copy(update={"numbers": entry.numbers | printed})
 
 
 def with_value(model, metric, value):
