@@ -160,7 +160,7 @@ class Values:
 def source_label(data: DataConfig) -> str:
     """Return what a reader calls the source of a run's clips."""
     labels = {"embedded": "embedded digits", "files": "benchmark files", "stand_in": "stand-in"}
-    return "own files" if data.custom_shape else labels[data.source]
+    return "custom files" if data.custom_shape else labels[data.source]
 
 
 def _rows(evidence: Evidence) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,7 @@ class ExperimentError(ValueError):
 class FileModel(BaseModel):
     """A mapping in a YAML file. Refuses unknown keys with the nearest known one, and values of another type than declared."""
 
-    model_config = ConfigDict(frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

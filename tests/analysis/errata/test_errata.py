@@ -35,10 +35,10 @@ SOURCE = {"experiment": "table2_openstl", "where": "a page", "cited": True, "row
     ("content", "words"),
     [
         ([ENTRY, {k: v for k, v in ENTRY.items() if k != "here"}], r"\[1\] \(mine\)\.here: is missing"),
-        ([ENTRY | {"fix": "d"}], r"\[0\] \(mine\): unknown key 'fix'"),
-        ([ENTRY | {"says": 3}], r"\[0\] \(mine\)\.says: .* got 3"),
+        ([ENTRY | {"fix": "d"}], r"\[0\] \(mine\): unknown key 'fix'; known are"),
+        ([ENTRY | {"says": 3}], r"\[0\] \(mine\)\.says: input should be a valid string, got 3"),
         ([ENTRY, ENTRY], r"\[1\]\.id: 'mine' is given twice"),
-        ({"errata": []}, r"the file: .* list"),
+        ({"errata": []}, r"the file: input should be a valid list"),
     ],
 )
 def test_a_wrong_entry_is_answered_in_one_line(workflow, content, words):
@@ -53,7 +53,7 @@ def test_a_wrong_entry_is_answered_in_one_line(workflow, content, words):
     [
         ([{k: v for k, v in SOURCE.items() if k != "cited"}], r"\[0\]\.cited: is missing"),
         ([SOURCE | {"page": 3}], r"\[0\]: unknown key 'page'"),
-        ([SOURCE | {"rows": [{"model": "TAU", "mse": "15,69"}]}], r"\[0\]\.rows\[0\]\.mse: must be a number, .* got '15,69'"),
+        ([SOURCE | {"rows": [{"model": "TAU", "mse": "15,69"}]}], r"\[0\]\.rows\[0\]\.mse: must be a number.*got '15,69'"),
         ([SOURCE | {"rows": [{"model": "TAO", "mse": 1}]}], r"\[0\]\.rows\[0\]\.mse: table2_openstl quotes no mse of 'TAO'"),
         ([SOURCE | {"rows": [{"model": "TAU", "mze": 1}]}], r"\[0\]\.rows\[0\]\.mze: table2_openstl quotes no mze of 'TAU'"),
     ],
