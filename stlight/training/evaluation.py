@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stlight.data.clips import Clips, Split
-from stlight.metrics import all_metrics, lpips
+from stlight.metrics import all_metrics
 
 # Number of clips scored at once. Metrics are means over clips, so this changes no result beyond rounding.
 _CLIPS_AT_ONCE = 16
@@ -24,7 +24,7 @@ def evaluate(
     for clip in dataset.batches(split, torch.arange(num_clips).split(_CLIPS_AT_ONCE)):
         context, target = clip[:, :context_frames], clip[:, context_frames:]
         prediction = predict(context).float()
-        scores = all_metrics(prediction, target) | ({"lpips": lpips(prediction, target)} if with_lpips else {})
+        scores = all_metrics(prediction, target, with_lpips=with_lpips)
         for name, value in scores.items():
             totals[name] += value * len(clip)
     return {name: total / num_clips for name, total in totals.items()}

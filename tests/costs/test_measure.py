@@ -6,6 +6,7 @@ import pytest
 
 from stlight import cli
 from stlight.costs import measure
+from stlight.costs.workload import Workload
 from stlight.experiments import load_plan
 from stlight.registry.metric_specs import TIMED_METRICS
 from tests.tiny_runs import write_experiment
@@ -47,7 +48,7 @@ def test_the_larger_model_is_slower_and_takes_more(timed, tmp_path, capsys):
 def test_time_limits_the_rounds_but_not_below_three(timed, monkeypatch):
     turns = []
     monkeypatch.setattr(measure, "_SECONDS", 0.0)
-    monkeypatch.setattr(measure._Side, "_seconds", lambda side, *_: turns.append(side) or 0.5)
+    monkeypatch.setattr(Workload, "seconds", lambda workload, *_: turns.append(workload) or 0.5)
     measured = measure.measure(load_plan(timed, "smoke").experiment("mine"), device="cpu")
     assert measured["rounds"] == 3
     assert [found["clips_per_second"] for found in measured["variants"].values()] == [2.0, 2.0]
@@ -77,7 +78,7 @@ def test_lack_of_memory_is_answered_in_one_line(timed, tmp_path, capsys, monkeyp
     def lacks(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4294967296 bytes.")
 
-    monkeypatch.setattr(measure, "growth", lacks)
+    monkeypatch.setattr(measure, "peak_growth", lacks)
     assert call(timed, tmp_path, "mine", "--device", "cpu") == 1
     assert "stlight: out of memory on cpu: 4.00 GiB was asked for" in capsys.readouterr().err
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stlight.costs.step_memory import growth, resident_bytes
+from stlight.costs.step_memory import peak_growth, resident_bytes
 from stlight.training.loop import flatten_weights
 
 CPU = torch.device("cpu")
@@ -20,12 +20,12 @@ def test_what_is_freed_on_the_way_is_not_added_up():
         del y
         z.mul_(2)
 
-    assert growth(chain, CPU) == 2 * 4 * N
+    assert peak_growth(chain, CPU) == 2 * 4 * N
 
 
 def test_what_was_there_before_does_not_count():
     x = torch.zeros(N)
-    assert growth(lambda: x.add_(1).view(100, -1).t(), CPU) == 0
+    assert peak_growth(lambda: x.add_(1).view(100, -1).t(), CPU) == 0
 
 
 def test_what_the_backward_pass_needs_counts():
@@ -42,7 +42,7 @@ def test_what_the_backward_pass_needs_counts():
 
     # Each exponential keeps its result, and the way back adds a gradient, which takes the place of the result it is done with.
     for layers in (1, 2, 5):
-        peak = growth(lambda layers=layers: step(layers), CPU)
+        peak = peak_growth(lambda layers=layers: step(layers), CPU)
         scalars = 64
         assert 0 <= peak - (layers + 1) * 4 * N < scalars, layers
 
@@ -59,4 +59,4 @@ def test_what_stays_is_four_numbers_a_weight_and_the_buffers():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_cuda_device_is_asked_itself():
-    assert growth(lambda: torch.empty(2**20, device="cuda"), torch.device("cuda")) == 4 * 2**20
+    assert peak_growth(lambda: torch.empty(2**20, device="cuda"), torch.device("cuda")) == 4 * 2**20
