@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import platform
+import re
 import sys
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -49,14 +50,12 @@ def main() -> None:
 def _machine(device: str) -> str:
     import torch
 
+    name = platform.processor() or platform.machine()
     if device == "cuda":
         name = torch.cuda.get_device_name()
-    else:
-        lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        name = (
-            f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
-        )
+    elif sys.platform == "linux":
+        names = re.findall("model name.*: (.*)", Path("/proc/cpuinfo").read_text()) or [name]
+        name = f"{names[0]}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
     return f"{name}; Python {platform.python_version()}, torch {torch.__version__}"
 
 

@@ -1,5 +1,6 @@
 """Training steps: time and memory beside the supplement's listing."""
 
+import copy
 import ctypes
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -9,7 +10,6 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.frames import embedded_clips
-from benchmarks.listing import Listing
 from benchmarks.table import REPOSITORY, Options, Row
 from benchmarks.timing import copy_bandwidth, in_turn, product_rate, step_limit
 from stlight.config import RunConfig
@@ -40,7 +40,7 @@ def step_cases() -> Iterator[tuple[str, RunConfig, int | None, str]]:
 
 
 def steps(options: Options) -> Iterator[Row]:
-    """Compare a training step of the listing in plain eager PyTorch with ours, on the kernels that a run would choose."""
+    """Compare a training step of the listing, in plain eager PyTorch with plain Adam, with the step of a run."""
     for name, config, threads, target in step_cases():
         if options.quick:
             config = config.model_copy(update={"model": config.model.model_copy(update={"hidden_dim": 16, "depth": 2})})
@@ -67,12 +67,12 @@ def steps(options: Options) -> Iterator[Row]:
 
 
 def step_sides(config: RunConfig, device: str) -> tuple[Callable[[], None], Callable[[], None], Callable[[], None], str]:
-    """Return a step of the listing, our step, a check that both have the same loss and gradients, and our kernels."""
+    """Return a step of the listing, a run's step, a check that both have the same loss and gradients, and the run's kernels."""
     model, training = config.model, config.training
     configure(training)
     ours = build_model(model, SHAPE).to(device).train()
-    listing = Listing(model.hidden_dim, model.depth, model.patch_size, model.overlap, model.k1, model.k2).to(device)
-    listing.load_weights_of(ours)
+    # Unaccelerated, the model is the listing of Section G as it is printed.
+    listing = copy.deepcopy(ours)
     clip = embedded_clips().clips("train", torch.arange(training.batch_size)).to(device)
     context, target = clip[:, :10], clip[:, 10:]
     accelerate_for_run(ours, config, torch.device(device))
