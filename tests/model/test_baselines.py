@@ -390,7 +390,7 @@ config = plan.run("mmnist/model=Mean+1+epochs=50/seed0")
 from stlight.registry.model_specs import BASELINES
 assert BASELINES["Mean+1"].frame_multiple == 2 and "Nothing" not in BASELINES
 # What the paper says is of its own rows.
-from stlight.analysis.verdicts.ledger import on_published
+from stlight.analysis.verdicts.published import on_published
 table_2 = plan.experiments["table2_openstl"]
 print(*[on_published(table_2, claim, {}).verdict for claim in table_2.claims[:4]])
 model = build_model(config.model, config.clip_shape)
