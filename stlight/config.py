@@ -43,8 +43,7 @@ def check_architecture(
     initialization: str,
 ) -> None:
     """Raise `ConfigError` for an STLight that cannot be built. Fields without constraints are not passed."""
-    at_least_one = {"hidden_dim": hidden_dim, "depth": depth, "patch_size": patch_size, "dilation": dilation}
-    for name, value in at_least_one.items():
+    for name, value in {"hidden_dim": hidden_dim, "depth": depth, "patch_size": patch_size, "dilation": dilation}.items():
         check_integer(name, value, minimum=1)
     check_integer("overlap", overlap, minimum=0)
     if not isinstance(kernel_sizes, tuple | list) or len(kernel_sizes) != 2:
@@ -52,24 +51,15 @@ def check_architecture(
     for name, kernel_size in zip(("k1", "k2"), kernel_sizes, strict=True):
         check_integer(f"kernel_sizes ({name})", kernel_size, minimum=1)
         if kernel_size % 2 == 0:
-            raise ConfigError(
-                f"kernel_sizes ({name}) must be odd, got {kernel_size}: an even kernel has no centre and would shift the frame"
-            )
-    if decoder not in DECODERS:
-        raise ConfigError(f"decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")
-    if initialization not in INITIALIZATIONS:
-        raise ConfigError(f"initialization must be one of {', '.join(INITIALIZATIONS)}, got {initialization!r}")
-    if decoder == "shuffle_reassemble" and hidden_dim % patch_size**2:
-        lower = hidden_dim - hidden_dim % patch_size**2
-        raise ConfigError(
-            f"hidden_dim must be divisible by patch_size² = {patch_size**2} for decoder shuffle_reassemble, got {hidden_dim}"
-            f" (try {lower or patch_size**2} or {lower + patch_size**2})"
-        )
+            raise ConfigError(f"kernel_sizes ({name}) must be odd, got {kernel_size}: an even kernel would shift the frame")
+    for name, choice, known in (("decoder", decoder, DECODERS), ("initialization", initialization, INITIALIZATIONS)):
+        if choice not in known:
+            raise ConfigError(f"{name} must be one of {', '.join(known)}, got {choice!r}")
+    if decoder == "shuffle_reassemble" and hidden_dim % (area := patch_size**2):
+        near = max(area, hidden_dim - hidden_dim % area)
+        raise ConfigError(f"hidden_dim must be divisible by patch_size² = {area} for {decoder}, got {hidden_dim} (try {near})")
     if max(0, overlap - 1) * patch_size % 2:
-        raise ConfigError(
-            f"overlap must be odd or below 2 when patch_size is odd, got overlap {overlap} with patch_size {patch_size}:"
-            " the encoder's padding, (overlap - 1) * patch_size / 2, would not be whole"
-        )
+        raise ConfigError(f"overlap must be odd or below 2 for odd patch_size {patch_size}, got {overlap}")
 
 
 def check_frame_size(height: int, width: int, divisor: int, called: str = "patch_size") -> None:
@@ -159,14 +149,9 @@ class DataConfig(_Section):
     def _dataset_exists(self) -> Self:
         custom = self.custom_shape is not None
         if not custom and self.dataset not in DATASETS:
-            raise ConfigError(
-                f"dataset must be one of {', '.join(DATASETS)}, or a custom one stated under data_sets, got {self.dataset!r}"
-            )
+            raise ConfigError(f"dataset must be one of {', '.join(DATASETS)}, or one under data_sets, got {self.dataset!r}")
         if custom and (self.dataset in DATASETS or not CUSTOM_NAME.fullmatch(self.dataset)):
-            raise ConfigError(
-                "dataset: a custom one must be named with small letters, digits and _, and not like one of the benchmark's,"
-                f" got {self.dataset!r}"
-            )
+            raise ConfigError(f"dataset: a custom one needs a new name of small letters, digits and _, got {self.dataset!r}")
         for name, value in self.custom_shape._asdict().items() if self.custom_shape else ():
             # SSIM's window is 7×7.
             check_integer(name, value, minimum=7 if name in ("height", "width") else 1)
@@ -233,31 +218,21 @@ class RunConfig(_Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        shape = self.clip_shape
-        if self.model.model == OURS:
+        shape, data, training = self.clip_shape, self.data, self.training
+        if (name := self.model.model) == OURS:
             check_frame_size(shape.height, shape.width, self.model.patch_size)
         else:
-            needed = BASELINES[self.model.model].frame_multiple
-            check_frame_size(shape.height, shape.width, needed, f"the frame multiple of {self.model.model},")
-            if self.training.cuda_graphs or self.training.kernels not in ("auto", "plain"):
-                raise ConfigError(
-                    f"kernels and cuda_graphs apply to {OURS} only, must be auto and false for {self.model.model}"
-                )
-        if self.training.batch_size > self.data.clips_per_epoch:
-            raise ConfigError(
-                f"batch_size must be at most clips_per_epoch {self.data.clips_per_epoch}, got {self.training.batch_size}:"
-                " the last incomplete batch is dropped, so no step would be left"
-            )
-        if self.training.lpips and shape.channels not in (1, 3):
-            raise ConfigError(f"lpips needs frames of 1 or 3 channels, {self.data.dataset} has {shape.channels}")
-        if self.training.warmup_epochs >= self.training.num_epochs:
-            raise ConfigError(
-                f"warmup_epochs must be fewer than num_epochs {self.training.num_epochs}, got {self.training.warmup_epochs}"
-            )
-        if self.training.batch_size % self.training.accumulation_steps:
-            raise ConfigError(
-                f"accumulation_steps must divide batch_size {self.training.batch_size}, got {self.training.accumulation_steps}"
-            )
+            check_frame_size(shape.height, shape.width, BASELINES[name].frame_multiple, f"the frame multiple of {name},")
+            if training.cuda_graphs or training.kernels not in ("auto", "plain"):
+                raise ConfigError(f"kernels and cuda_graphs apply to {OURS} only, must be auto and false for {name}")
+        if training.batch_size > data.clips_per_epoch:
+            raise ConfigError(f"batch_size must be at most clips_per_epoch {data.clips_per_epoch}, got {training.batch_size}")
+        if training.lpips and shape.channels not in (1, 3):
+            raise ConfigError(f"lpips needs frames of 1 or 3 channels, {data.dataset} has {shape.channels}")
+        if (warmup := training.warmup_epochs) >= training.num_epochs:
+            raise ConfigError(f"warmup_epochs must be fewer than num_epochs {training.num_epochs}, got {warmup}")
+        if training.batch_size % (parts := training.accumulation_steps):
+            raise ConfigError(f"accumulation_steps must divide batch_size {training.batch_size}, got {parts}")
         return self
 
     @property
@@ -269,6 +244,11 @@ class RunConfig(_Section):
     def steps_per_epoch(self) -> int:
         """Optimizer steps in an epoch."""
         return self.data.clips_per_epoch // self.training.batch_size
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """All fields but the seed by their names, which are unique across the sections."""
+        return {name: value for section in self.model_dump(exclude={"seed"}).values() for name, value in section.items()}
 
     @property
     def hash(self) -> str:
@@ -300,20 +280,14 @@ SECTION_OF_FIELD: dict[str, str] = {
     for section, model in (("model", ModelConfig), ("data", DataConfig), ("training", TrainingConfig))
     for name in model.model_fields
 }
-
-DEFAULTS: dict[str, Any] = {
-    name: value for section in RunConfig().model_dump(exclude={"seed"}).values() for name, value in section.items()
-}
+DEFAULTS = RunConfig().fields
 
 
 def describe(error: ValidationError) -> str:
     """Return a validation error as one line: the field, what is wrong, and the value."""
     first = error.errors(include_url=False)[0]
-    if first["type"] == "value_error":
-        return error_words(first)
-    place = str(first["loc"][-1]) if first["loc"] else "configuration"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{place}: {error_words(first)}{more}"
+    place = "" if first["type"] == "value_error" else f"{first['loc'][-1] if first['loc'] else 'configuration'}: "
+    return place + error_words(first)
 
 
 def error_words(detail: ErrorDetails) -> str:

@@ -4,33 +4,42 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import TYPE_CHECKING
 
 from stlight.experiments import Experiment, Plan, Variant
+from stlight.experiments.experiment_file import PublishedEntry
+from stlight.experiments.field_types import Text
 from stlight.experiments.printed_number import PrintedNumber
-from stlight.experiments.yaml_files import ExperimentError, read_yaml
+from stlight.experiments.yaml_files import ExperimentError, FileModel, read_file
 from stlight.registry.metric_specs import METRICS
 from stlight.registry.model_specs import OURS
 
 if TYPE_CHECKING:
     from stlight.analysis.verdicts.findings import Finding
 
-FIELDS = ("id", "place", "says", "should", "here")
 
-
-@dataclass(frozen=True)
-class Erratum:
+class Erratum(FileModel):
     """A place that disagrees with another, with what can be counted, or with its source."""
 
     id: str
     place: str
-    says: str
-    should: str
+    quote: Text = ""
+    """Words of the supplement that a reader can search for."""
+    says: Text
+    should: Text
     """What it should say, or why it is impossible."""
-    here: str
+    here: Text
     """How this suite deals with it."""
+
+
+class QuotedSource(FileModel):
+    """Numbers that an experiment quotes, as another publication prints them."""
+
+    experiment: str
+    where: str
+    cited: bool
+    """True if it is the publication that the supplement cites."""
+    rows: list[PublishedEntry]
 
 
 @dataclass(frozen=True)
@@ -59,12 +68,12 @@ def stated(workflow: Path) -> list[Erratum]:
     path = workflow / "errata.yaml"
     if not path.is_file():
         return []
-    entries = read_yaml(path, workflow / "schemas" / "errata.schema.json")
-    ids = [entry["id"] for entry in entries]
+    entries = read_file(path, list[Erratum])
+    ids = [entry.id for entry in entries]
     for number, name in enumerate(ids):
         if name in ids[:number]:
             raise ExperimentError(f"{path}: [{number}].id: {name!r} is given twice")
-    return [Erratum(**{name: " ".join(entry[name].split()) for name in FIELDS}) for entry in entries]
+    return entries
 
 
 def different_results(plan: Plan) -> list[DifferentResults]:
@@ -93,15 +102,14 @@ def _our_numbers(experiment: Experiment) -> Iterable[tuple[Variant, str, Printed
 def _different(plan: Plan) -> Iterable[Erratum]:
     for case in different_results(plan):
         most = max(case.values) - min(case.values)
-        model = case.variant.paper.model.model
+        model, metric = case.variant.paper.model.model, METRICS[case.metric].label
+        printed = ", ".join(f"{number} in {item}" for item, number in case.printed)
         yield Erratum(
-            f"different_results_{case.variant.dataset}_{case.variant.name}_{case.metric}",
-            ", ".join(dict.fromkeys(item for item, _ in case.printed)),
-            f"{model} ({case.variant.name} on {case.variant.dataset}): {METRICS[case.metric].label} "
-            + ", ".join(f"{number} in {item}" for item, number in case.printed)
-            + ".",
-            f"One configuration, one number; unless these are repeats, which then differ by {most:.4g}.",
-            f"A printed difference of {most:.4g} or less is said to be within the paper's own repeats.",
+            id=f"different_results_{case.variant.dataset}_{case.variant.name}_{case.metric}",
+            place=", ".join(dict.fromkeys(item for item, _ in case.printed)),
+            says=f"{model} ({case.variant.name} on {case.variant.dataset}): {metric} {printed}.",
+            should=f"One configuration, one number; unless these are repeats, which then differ by {most:.4g}.",
+            here=f"A printed difference of {most:.4g} or less is said to be within the paper's own repeats.",
         )
 
 
@@ -111,61 +119,52 @@ def _flops_are_parameters(plan: Plan) -> Iterable[Erratum]:
             flops = entry.numbers.get("benchmark_flops")
             if flops and flops == entry.numbers.get("num_params"):
                 yield Erratum(
-                    f"flops_are_parameters_{experiment.name}",
-                    f"{experiment.item}, {entry.model or OURS}",
-                    f"FLOPs {flops}, the same as its number of parameters.",
-                    "33.5G multiply-adds in the convolutions for one clip (33.7G with patches that overlap), by two counters:"
-                    " each weight is used at 32 × 32 places or more, so FLOPs cannot be as few as parameters.",
-                    "No claim about FLOPs is tested on the printed number; FLOPs are counted.",
+                    id=f"flops_are_parameters_{experiment.name}",
+                    place=f"{experiment.item}, {entry.model or OURS}",
+                    says=f"FLOPs {flops}, the same as its number of parameters.",
+                    should="33.5G multiply-adds in the convolutions for one clip (33.7G with patches that overlap), by two"
+                    " counters: each weight is used at 32 × 32 places or more, so FLOPs cannot be as few as parameters.",
+                    here="No claim about FLOPs is tested on the printed number; FLOPs are counted.",
                 )
 
 
 def _sources(plan: Plan, workflow: Path) -> Iterable[Erratum]:
     """Yield quoted numbers that differ from their sources."""
     path = workflow / "quoted_sources.yaml"
-    if not path.is_file():
-        return
-    content = read_yaml(path, workflow / "schemas" / "quoted_sources.schema.json")
-    # Read again as text, so that 15.0M and 0.9480 keep their digits.
-    as_text = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    for number, (source, text) in enumerate(zip(content, as_text, strict=True)):
-        if experiment := plan.experiments.get(source["experiment"]):
+    for number, source in enumerate(read_file(path, list[QuotedSource]) if path.is_file() else ()):
+        if experiment := plan.experiments.get(source.experiment):
             entries = [*experiment.published, *experiment.quoted]
             quoted = {(e.model, metric): printed for e in entries if e.model for metric, printed in e.numbers.items()}
-            for place, row in enumerate(text["rows"]):
-                for metric in [name for name in row if name != "model"]:
-                    if (row["model"], metric) not in quoted:
-                        words = f"{experiment.name} quotes no {metric} of {row['model']!r}"
+            for place, row in enumerate(source.rows):
+                model = str(row.model)
+                for metric in (row.coordinates | row.numbers).keys() - {"model"}:
+                    if (model, metric) not in quoted:
+                        words = f"{experiment.name} quotes no {metric} of {model!r}"
                         raise ExperimentError(f"{path}: [{number}].rows[{place}].{metric}: {words}")
-                    printed, stated_there = quoted[row["model"], metric], PrintedNumber(row[metric])
-                    if printed.value != stated_there.value:
-                        yield _differing(experiment, row["model"], metric, printed, stated_there, source)
+                for metric, found in row.numbers.items():
+                    if found.value != quoted[model, metric].value:
+                        yield _differing(experiment, source, model, metric, quoted[model, metric], found)
 
 
 def _differing(
-    experiment: Experiment,
-    model: str,
-    metric: str,
-    printed: PrintedNumber,
-    stated_there: PrintedNumber,
-    source: dict[str, Any],
+    experiment: Experiment, source: QuotedSource, model: str, metric: str, printed: PrintedNumber, found: PrintedNumber
 ) -> Erratum:
-    cited = "" if source["cited"] else " The cited one was not at hand."
+    cited = "" if source.cited else " The cited one was not at hand."
     ours = [n for variant, name, n in _our_numbers(experiment) if name == metric and variant.paper.model.model == OURS]
-    order = _order(model, metric, ours[0], printed, stated_there) if len(ours) == 1 else ""
+    order = _order(model, metric, ours[0], printed, found) if len(ours) == 1 else ""
     return Erratum(
-        f"quoted_{experiment.name}_{model}_{metric}",
-        f"{experiment.item}, {model}",
-        f"{METRICS[metric].label} {printed}.",
-        f"{stated_there} in {source['where']}.{cited}{order}",
-        "Published numbers stay as printed, and claims are tested on them.",
+        id=f"quoted_{experiment.name}_{model}_{metric}",
+        place=f"{experiment.item}, {model}",
+        says=f"{METRICS[metric].label} {printed}.",
+        should=f"{found} in {source.where}.{cited}{order}",
+        here="Published numbers stay as printed, and claims are tested on them.",
     )
 
 
-def _order(model: str, metric: str, ours: PrintedNumber, printed: PrintedNumber, stated_there: PrintedNumber) -> str:
+def _order(model: str, metric: str, ours: PrintedNumber, printed: PrintedNumber, found: PrintedNumber) -> str:
     """Return whether the difference matters to the only comparison that the supplement draws."""
     sign = -1 if METRICS[metric].higher_is_better else 1
-    ahead = [sign * ours.value < sign * theirs.value for theirs in (printed, stated_there)]
+    ahead = [sign * ours.value < sign * theirs.value for theirs in (printed, found)]
     words = {True: "ahead of", False: "behind"}
     if ahead[0] == ahead[1]:
         return f" {OURS} ({ours}) is {words[ahead[0]]} {model} by either."
@@ -176,11 +175,11 @@ def _sentences(plan: Plan, contradicted: Iterable["Finding"]) -> Iterable[Erratu
     for finding in contradicted:
         note = f" ({finding.claim.note.rstrip('.')})" if finding.claim.note else ""
         yield Erratum(
-            f"sentence_{finding.claim.id}",
-            f"Section {finding.claim.section}, on {plan.experiments[finding.experiment].item}",
-            f"“{finding.claim.sentence}”{note}",
-            f"Its own printed numbers say otherwise: {finding.why}.",
-            f"Claim {finding.claim.id}, tested on the printed numbers and on runs.",
+            id=f"sentence_{finding.claim.id}",
+            place=f"Section {finding.claim.section}, on {plan.experiments[finding.experiment].item}",
+            says=f"“{finding.claim.sentence}”{note}",
+            should=f"Its own printed numbers say otherwise: {finding.why}.",
+            here=f"Claim {finding.claim.id}, tested on the printed numbers and on runs.",
         )
 
 

@@ -21,6 +21,8 @@ from stlight.runs.record import SELECTIONS
 
 CURVE_METRICS = metrics_from("curve")
 
+_SEED_COLUMNS = ("seed", "run", "metric", "selection", "value", "diverged")
+
 TIDY = ("metric", "printed", "published", "measured", "low", "high", "n", "selection", "status", "runs", "values")
 """Columns of the tidy table after the coordinates and the source of the data, before standing and p_best."""
 
@@ -32,7 +34,7 @@ def losses(rows: pd.DataFrame) -> np.ndarray:
     """
     values = rows["value"].to_numpy(float)
     better_if_higher = len(rows) and METRICS[rows["metric"].iloc[0]].higher_is_better
-    return np.where(rows["diverged"].to_numpy(bool), math.inf, -values if better_if_higher else values)
+    return np.where(rows["diverged"], math.inf, -values if better_if_higher else values)
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -49,13 +51,9 @@ class Values:
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
         self.experiment = evidence.experiment
-        self.by_seed = pd.DataFrame(
-            _rows(evidence),
-            columns=[
-                *dict.fromkeys(["dataset", "variant", *self.experiment.axes]),
-                *("seed", "run", "metric", "selection", "value", "diverged"),
-            ],
-        )
+        columns = [*dict.fromkeys(["dataset", "variant", *self.experiment.axes]), *_SEED_COLUMNS]
+        frame = pd.DataFrame(_rows(evidence), columns=columns)
+        self.by_seed = frame.astype({"value": float, "diverged": bool})
         """One row per dataset, variant, seed, metric and selection. Metrics of a whole run repeat for each selection; counts
         and timings have neither seed nor selection (-1 and "-")."""
         grouped = self.by_seed.groupby(["dataset", "variant", "metric", "selection"], sort=False)
@@ -162,7 +160,7 @@ class Values:
 def source_label(data: DataConfig) -> str:
     """Return what a reader calls the source of a run's clips."""
     labels = {"embedded": "embedded digits", "files": "benchmark files", "stand_in": "stand-in"}
-    return "own files" if data.own_shape else labels[data.source]
+    return "custom files" if data.custom_shape else labels[data.source]
 
 
 def _rows(evidence: Evidence) -> Iterator[dict[str, Any]]:

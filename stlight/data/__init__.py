@@ -28,7 +28,7 @@ def open_dataset(
     if config.source == "stand_in":
         return module.stand_in(seed=seed, device=device), {"dataset": config.dataset, "source": "stand_in"}
     prepared = open_prepared(data_root, config.dataset, config.source)
-    shape = config.own_shape or DATASETS[config.dataset].shape
+    shape = config.custom_shape or DATASETS[config.dataset].shape
     clips = module.open_clips(prepared, shape, data_root, seed=seed, device=device)
     held_out: dict[Split, int] = {"validation": config.validation_clips, "test": config.test_clips}
     for split, asked in held_out.items():

@@ -1,9 +1,11 @@
 """The kinds of claims: sentences of the paper, each with the one test that decides it. One type per kind."""
 
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
+from typing_extensions import TypeAliasType
 
 from stlight.experiments import grid_cells
 from stlight.experiments.field_types import Coordinates, MetricName, OneOrMore, PositiveFloat, Text
@@ -11,7 +13,7 @@ from stlight.experiments.grid_cells import GridCell
 from stlight.experiments.yaml_files import FileModel, as_text, nearest
 from stlight.registry.metric_specs import COUNTED_METRICS, TIMED_METRICS
 
-Places = OneOrMore[Coordinates]
+Places = TypeAliasType("Places", OneOrMore[Coordinates])
 Component = Literal["patch_encoder", "mixers", "patch_reassemble"]
 
 
@@ -20,6 +22,10 @@ class BaseClaim(FileModel):
 
     kind: ClassVar[str]
     """The key in the file that holds the test."""
+    subject_at: ClassVar[str] = ""
+    """Where the file says which cells the claim is about."""
+    reference_at: ClassVar[str] = ""
+    """Where the file says which cells they are compared with; empty for all other variants."""
     id: str = Field(pattern="^[a-z][a-z0-9_]*$")
     """Unique among all experiments."""
     sentence: Text
@@ -36,6 +42,16 @@ class BaseClaim(FileModel):
     """How the sentence was read, if it can be read otherwise."""
     not_on_published: Text = ""
     """Why the printed numbers cannot decide it, if they seem to."""
+
+    @property
+    def subject(self) -> list[Coordinates]:
+        """The cells that the claim is about."""
+        return attrgetter(self.subject_at)(self) if self.subject_at else []
+
+    @property
+    def reference(self) -> list[Coordinates] | None:
+        """The cells that it compares them with; None for all other variants."""
+        return attrgetter(self.reference_at)(self) if self.reference_at else None
 
     @property
     def statistical(self) -> bool:
@@ -64,16 +80,6 @@ class ComparisonClaim(BaseClaim):
     def statistical(self) -> bool:
         """True if seeds decide the claim, so that the correction for multiple tests counts it."""
         return not set(self.metrics) <= COUNTED_METRICS
-
-    @property
-    def subject(self) -> list[Coordinates]:
-        """The cells that the claim is about."""
-        raise NotImplementedError
-
-    @property
-    def reference(self) -> list[Coordinates] | None:
-        """The cells that it compares them with; None for all other variants."""
-        return None
 
     def check(self, cells: list[GridCell], axes: list[str], trained: bool) -> None:
         """Raise `ValueError` if the claim speaks of something that the grid does not have."""
@@ -119,29 +125,17 @@ class BetterClaim(ComparisonClaim):
     """Every cell of `this` is better than every cell of `than`."""
 
     kind = "better"
+    subject_at = "better.this"
+    reference_at = "better.than"
     better: Sides
-
-    @property
-    def subject(self) -> list[Coordinates]:
-        """The cells said to be better."""
-        return self.better.this
-
-    @property
-    def reference(self) -> list[Coordinates]:
-        """The cells said to be worse."""
-        return self.better.than
 
 
 class OptimumInClaim(ComparisonClaim):
     """The best cell is one of these."""
 
     kind = "optimum_in"
+    subject_at = "optimum_in"
     optimum_in: Places
-
-    @property
-    def subject(self) -> list[Coordinates]:
-        """The cells of which one is said to be the best."""
-        return self.optimum_in
 
 
 class AsGoodAsBest(FileModel):
@@ -156,12 +150,8 @@ class AsGoodAsBestClaim(ComparisonClaim):
     """None of these cells is worse than any other by more than the margin."""
 
     kind = "as_good_as_best"
+    subject_at = "as_good_as_best.places"
     as_good_as_best: AsGoodAsBest
-
-    @property
-    def subject(self) -> list[Coordinates]:
-        """The cells said to be as good as the best."""
-        return self.as_good_as_best.places
 
 
 class ImprovesAlongClaim(ComparisonClaim):
@@ -194,36 +184,20 @@ class GainsClaim(ComparisonClaim):
     """A cell is better than another by an amount, give or take a margin."""
 
     kind = "gains"
+    subject_at = "gains.this"
+    reference_at = "gains.over"
     two_cells = True
     gains: Gain
-
-    @property
-    def subject(self) -> list[Coordinates]:
-        """The cell said to be better."""
-        return self.gains.this
-
-    @property
-    def reference(self) -> list[Coordinates]:
-        """The cell said to be worse."""
-        return self.gains.over
 
 
 class SmallerSpreadClaim(ComparisonClaim):
     """The seeds of one cell differ less than those of another."""
 
     kind = "smaller_spread"
+    subject_at = "smaller_spread.this"
+    reference_at = "smaller_spread.than"
     two_cells = True
     smaller_spread: Sides
-
-    @property
-    def subject(self) -> list[Coordinates]:
-        """The cell whose seeds are said to differ less."""
-        return self.smaller_spread.this
-
-    @property
-    def reference(self) -> list[Coordinates]:
-        """The cell whose seeds are said to differ more."""
-        return self.smaller_spread.than
 
 
 class CountClaim(BaseClaim):
@@ -292,28 +266,32 @@ def _state(place: Coordinates) -> str:
 
 
 def _check_one_test(stated: Any) -> Any:
-    found = [kind for kind in KINDS if kind in stated] if isinstance(stated, dict) else [""]
+    if not isinstance(stated, dict):
+        raise ValueError(f"a claim must be a mapping, got {stated!r}")
+    found = [kind for kind in KINDS if kind in stated]
     if len(found) != 1:
         words = f"gives {' and '.join(found)}" if found else "gives no test"
         raise ValueError(f"{words}: one of {', '.join(KINDS)} is needed")
     return stated
 
 
-def _kind_of(stated: Any) -> str | None:
-    return next((kind for kind in KINDS if kind in stated), None) if isinstance(stated, dict) else stated.kind
+def _tag_of(stated: Any) -> str:
+    # Not the kind alone, because the path in an error message would take it for the key of that name.
+    kind = stated.kind if isinstance(stated, BaseClaim) else next(kind for kind in KINDS if kind in stated)
+    return f"claim {kind}"
 
 
 Claim = Annotated[
-    Annotated[BetterClaim, Tag("better")]
-    | Annotated[OptimumInClaim, Tag("optimum_in")]
-    | Annotated[AsGoodAsBestClaim, Tag("as_good_as_best")]
-    | Annotated[ImprovesAlongClaim, Tag("improves_along")]
-    | Annotated[GainsClaim, Tag("gains")]
-    | Annotated[SmallerSpreadClaim, Tag("smaller_spread")]
-    | Annotated[CountsEqualClaim, Tag("counts_equal")]
-    | Annotated[CountGrowsClaim, Tag("count_grows")]
-    | Annotated[UntestedClaim, Tag("untested")],
-    Discriminator(_kind_of),
+    Annotated[BetterClaim, Tag("claim better")]
+    | Annotated[OptimumInClaim, Tag("claim optimum_in")]
+    | Annotated[AsGoodAsBestClaim, Tag("claim as_good_as_best")]
+    | Annotated[ImprovesAlongClaim, Tag("claim improves_along")]
+    | Annotated[GainsClaim, Tag("claim gains")]
+    | Annotated[SmallerSpreadClaim, Tag("claim smaller_spread")]
+    | Annotated[CountsEqualClaim, Tag("claim counts_equal")]
+    | Annotated[CountGrowsClaim, Tag("claim count_grows")]
+    | Annotated[UntestedClaim, Tag("claim untested")],
+    Discriminator(_tag_of),
     BeforeValidator(_check_one_test),
 ]
 """The table of claim kinds: a new kind is a class above and its name here."""

@@ -68,12 +68,10 @@ class PublishedEntry(FileModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        own = {"model": {"type": "string"}, "source": {"type": "string"}}
-        number = handler(PrintedNumber.__get_pydantic_core_schema__(None, None))  # type: ignore[arg-type]
         return {
             "type": "object",
             "description": cls.__doc__,
-            "properties": own | dict.fromkeys(METRICS, number),
+            "properties": {name: {"type": "string"} for name in ("model", "source")},
             "additionalProperties": {"type": ["number", "string", "boolean"]},
         }
 

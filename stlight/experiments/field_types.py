@@ -4,9 +4,11 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema
+from typing_extensions import TypeAliasType
 
 from stlight.config import CUSTOM_NAME, SECTION_OF_FIELD
 from stlight.experiments.yaml_files import nearest
+from stlight.registry.dataset_specs import DATASETS
 from stlight.registry.metric_specs import METRICS
 
 T = TypeVar("T")
@@ -32,6 +34,12 @@ def _known_metric(name: str) -> str:
     return name
 
 
+def _known_dataset(name: str) -> str:
+    if name not in DATASETS:
+        raise ValueError(f"unknown data set {name!r}{nearest(name, DATASETS)}")
+    return name
+
+
 def _distinct(values: list[T]) -> list[T]:
     for number, value in enumerate(values):
         if value in values[:number]:
@@ -51,19 +59,9 @@ PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Text = Annotated[str, Field(min_length=1), AfterValidator(lambda text: " ".join(text.split()))]
 """A sentence or more; line breaks are spaces."""
-AxisValue = Annotated[
-    bool | int | float | str,
-    # Plain numbers: what digits they were written with matters to printed numbers only.
-    AfterValidator(lambda value: float(value) if isinstance(value, float) else value),
-]
-FieldName = Annotated[
-    str,
-    AfterValidator(_field_of_experiments),
-    WithJsonSchema({"enum": [name for name in SECTION_OF_FIELD if name not in SCALE_FIELDS]}),
-]
-"""A field of `stlight.config` that an experiment may state."""
-MetricName = Annotated[str, AfterValidator(_known_metric), WithJsonSchema({"enum": list(METRICS)})]
 CustomName = Annotated[str, Field(pattern=CUSTOM_NAME.pattern)]
+DatasetName = Annotated[str, AfterValidator(_known_dataset)]
+"""A data set of the benchmark."""
 DistinctList = Annotated[list[T], Field(min_length=1), AfterValidator(_distinct)]
 OneOrMore = Annotated[
     list[T],
@@ -71,6 +69,23 @@ OneOrMore = Annotated[
     BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
     _OneOrMore(),
 ]
-Coordinates = Annotated[dict[str, AxisValue | list[AxisValue]], Field(min_length=1)]
+
+# JSON Schema refers to the following by name, because they are used many times.
+AxisValue = TypeAliasType(
+    "AxisValue",
+    # Floats become plain ones, because only printed numbers need the digits that they were written with.
+    Annotated[bool | int | float | str, AfterValidator(lambda value: float(value) if isinstance(value, float) else value)],
+)
+FieldName = TypeAliasType(
+    "FieldName",
+    Annotated[
+        str,
+        AfterValidator(_field_of_experiments),
+        WithJsonSchema({"enum": [name for name in SECTION_OF_FIELD if name not in SCALE_FIELDS]}),
+    ],
+)
+"""A field of `stlight.config` that an experiment may state."""
+MetricName = TypeAliasType("MetricName", Annotated[str, AfterValidator(_known_metric), WithJsonSchema({"enum": list(METRICS)})])
+Coordinates = TypeAliasType("Coordinates", Annotated[dict[str, AxisValue | list[AxisValue]], Field(min_length=1)])
 """Axis values, each one or a list of alternatives. `model` may also be a quoted model, or `others`: all models but ours, and of
 these only the ones that the paper prints numbers of, if it prints any."""

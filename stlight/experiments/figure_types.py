@@ -1,6 +1,6 @@
 """The kinds of figures that an experiment can ask for, and its two-way table: each with its options and their checks."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,16 +26,30 @@ class TwoWayTable(FileModel):
 
 
 class _Figure(FileModel):
+    axis_options: ClassVar[tuple[str, ...]] = ()
+    metric_options: ClassVar[tuple[str, ...]] = ()
+    required_axis: ClassVar[str] = ""
+    of_counts: ClassVar[bool] = False
+    """True for a figure of what is counted, for experiments that train nothing."""
+
     def check(self, experiment: "Experiment") -> None:
         """Raise `ValueError` if the experiment's grid or metrics do not fit."""
-        if not experiment.train:
-            raise ValueError("figure: an experiment with train: false needs kind growth")
+        if experiment.train == self.of_counts:
+            raise ValueError("figure: kind growth is for experiments with train: false, and they have no other")
+        if self.required_axis and self.required_axis not in experiment.axes:
+            raise ValueError(f"figure: the grid must have an axis {self.required_axis} for this kind")
+        for option in self.axis_options:
+            _check_axis(experiment, f"figure.{option}", getattr(self, option))
+        for option in self.metric_options:
+            _check_choice(f"figure.{option}", getattr(self, option), set(experiment.known_metrics))
 
 
 class HeatmapFigure(_Figure):
     """A metric by two axes."""
 
     kind: Literal["heatmap"]
+    axis_options = ("x", "y")
+    metric_options = ("metric",)
     x: str
     """Axis across."""
     y: str
@@ -45,9 +59,6 @@ class HeatmapFigure(_Figure):
     def check(self, experiment: "Experiment") -> None:
         """Raise `ValueError` if the experiment's grid or metrics do not fit."""
         super().check(experiment)
-        _check_axis(experiment, "figure.x", self.x)
-        _check_axis(experiment, "figure.y", self.y)
-        _check_metric(experiment, "figure.metric", self.metric)
         _check_cells(experiment, "figure", self.y, self.x)
 
 
@@ -58,15 +69,10 @@ class LinesFigure(_Figure):
 
 
 class BarsFigure(_Figure):
-    """Models side by side, for each data set."""
+    """Bars that compare models on each data set."""
 
     kind: Literal["bars"]
-
-    def check(self, experiment: "Experiment") -> None:
-        """Raise `ValueError` if the experiment's grid or metrics do not fit."""
-        super().check(experiment)
-        if "dataset" not in experiment.axes:
-            raise ValueError("figure: kind bars compares models by data set: the grid must have an axis dataset")
+    required_axis = "dataset"
 
 
 class DotsFigure(_Figure):
@@ -75,56 +81,46 @@ class DotsFigure(_Figure):
     kind: Literal["dots"]
 
 
-class _HuedFigure(_Figure):
+class CurvesFigure(_Figure):
+    """A metric by epoch, one curve for each value of an axis."""
+
+    kind: Literal["curves"]
+    axis_options = ("hue",)
+    metric_options = ("y",)
     hue: str
     """Axis that a colour stands for."""
     y: str
     """Metric."""
 
-    def check(self, experiment: "Experiment") -> None:
-        """Raise `ValueError` if the experiment's grid or metrics do not fit."""
-        super().check(experiment)
-        _check_axis(experiment, "figure.hue", self.hue)
-        _check_metric(experiment, "figure.y", self.y)
 
-
-class CurvesFigure(_HuedFigure):
-    """A metric by epoch, one curve for each value of an axis."""
-
-    kind: Literal["curves"]
-
-
-class ScatterFigure(_HuedFigure):
+class ScatterFigure(_Figure):
     """A metric against the number of parameters, one colour for each value of an axis."""
 
     kind: Literal["scatter"]
+    axis_options = ("hue",)
+    metric_options = ("y",)
     x: Literal["num_params"]
+    y: str
+    """Metric."""
+    hue: str
+    """Axis that a colour stands for."""
 
 
 class TradeoffFigure(_Figure):
     """A metric of several models against what they cost."""
 
     kind: Literal["tradeoff"]
+    required_axis = "model"
+    metric_options = ("y",)
     y: str
     """Metric."""
 
-    def check(self, experiment: "Experiment") -> None:
-        """Raise `ValueError` if the experiment's grid or metrics do not fit."""
-        super().check(experiment)
-        if "model" not in experiment.axes:
-            raise ValueError("figure: kind tradeoff compares models: the grid must have an axis model")
-        _check_metric(experiment, "figure.y", self.y)
 
-
-class GrowthFigure(FileModel):
+class GrowthFigure(_Figure):
     """Parameters by component as the model grows, beside their closed forms."""
 
     kind: Literal["growth"]
-
-    def check(self, experiment: "Experiment") -> None:
-        """Raise `ValueError` if the experiment is trained."""
-        if experiment.train:
-            raise ValueError("figure: kind growth is for experiments with train: false")
+    of_counts = True
 
 
 Figure = Annotated[
@@ -136,10 +132,6 @@ Figure = Annotated[
 
 def _check_axis(experiment: "Experiment", place: str, name: str) -> None:
     _check_choice(place, name, {*experiment.axes, *(["model"] if experiment.quoted else [])})
-
-
-def _check_metric(experiment: "Experiment", place: str, name: str) -> None:
-    _check_choice(place, name, {metric for names in experiment.metrics.values() for metric in names})
 
 
 def _check_choice(place: str, name: str, known: set[str]) -> None:

@@ -8,7 +8,7 @@ from stlight.experiments.printed_number import PrintedNumber
 from stlight.registry.model_specs import OURS
 
 if TYPE_CHECKING:
-    from stlight.experiments.claim_types import BaseClaim, ComparisonClaim
+    from stlight.experiments.claim_types import BaseClaim
     from stlight.experiments.field_types import Coordinates
     from stlight.experiments.plan import Experiment, Variant
 
@@ -77,7 +77,7 @@ def groups(claim: "BaseClaim", cells: Iterable[GridCell]) -> list[list[GridCell]
     return list(found.values())
 
 
-def sides(claim: "ComparisonClaim", group: list[GridCell]) -> tuple[list[GridCell], list[GridCell]]:
+def sides(claim: "BaseClaim", group: list[GridCell]) -> tuple[list[GridCell], list[GridCell]]:
     """Return the cells that a claim is about and those that it compares them with: by default all other variants."""
     first = select(group, claim.subject)
     if claim.reference is not None:

@@ -125,7 +125,7 @@ def _variant(stated: dict[str, Any], axes: list[str], scale: Scale, file: Experi
     protocol = DATASETS[dataset].protocol if dataset in DATASETS else {}
     custom = file.data_sets[dataset].fields if dataset in file.data_sets else {"source": "files"}
     paper = RunConfig.from_fields(protocol | stated | custom)
-    fields = _flat(paper)
+    fields = paper.fields
     config = RunConfig.from_fields(scale.resolve(fields, share_of_epochs))
     trained = fields | {"num_epochs": max(1, round(fields["num_epochs"] * share_of_epochs))}
     usual = DEFAULTS | protocol
@@ -133,10 +133,6 @@ def _variant(stated: dict[str, Any], axes: list[str], scale: Scale, file: Experi
     # No comma, because Snakemake cuts the name there when it hands a job to a cluster.
     name = "+".join(f"{_SHORT.get(n, n)}={as_text(v)}" for n, v in differing.items()) or "stlight_l"
     return Variant(dataset=dataset, name=name, axes={n: fields[n] for n in axes}, paper=paper, config=config)
-
-
-def _flat(config: RunConfig) -> dict[str, Any]:
-    return {name: value for section in config.model_dump(exclude={"seed"}).values() for name, value in section.items()}
 
 
 def _grid_points(grids: list[dict[str, list[Any]]]) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
@@ -50,7 +50,3 @@ class PrintedNumber:
             return written if isinstance(written, cls) else cls(getattr(written, "text", str(written)))
 
         return core_schema.no_info_plain_validator_function(parse, serialization=core_schema.to_string_ser_schema())
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"type": ["number", "string"], "pattern": _PATTERN, "description": "As printed; may end in K, M or G"}

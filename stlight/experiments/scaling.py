@@ -8,8 +8,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from stlight.config import BASELINE_FIELDS, DEFAULTS, ComputeConfig, ModelConfig
-from stlight.experiments.field_types import CLIP_COUNTS, PositiveFloat, PositiveInt
-from stlight.experiments.yaml_files import FileModel, nearest
+from stlight.experiments.field_types import CLIP_COUNTS, DatasetName, PositiveFloat, PositiveInt
+from stlight.experiments.yaml_files import FileModel
 from stlight.registry.dataset_specs import DATASETS
 from stlight.registry.model_specs import OURS
 
@@ -65,7 +65,7 @@ class ScaleFile(FileModel):
     summary: str
     """One line: what the scale is for and how long it takes."""
     base: ScaleBase
-    data: dict[str, DatasetAtScale] = Field(default_factory=dict)
+    data: dict[DatasetName, DatasetAtScale] = Field(default_factory=dict)
     """By data set. One that is not named has its published numbers of clips, within the limits of `custom`."""
     custom: ClipLimits = ClipLimits()
     """Limits for custom data sets, and for those that `data` does not name."""
@@ -75,13 +75,6 @@ class ScaleFile(FileModel):
     """Seeds per variant, unless an experiment asks for more."""
     max_seeds: PositiveInt | None = None
     """No experiment gets more seeds than this."""
-
-    @model_validator(mode="after")
-    def _data_sets_exist(self) -> Self:
-        for name in self.data:
-            if name not in DATASETS:
-                raise ValueError(f"data: unknown data set {name!r}{nearest(name, DATASETS)}")
-        return self
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ class DatasetSpec:
     fallback: Literal["embedded", "stand_in"] | None
     """Source of clips that needs no files, or None."""
     protocol: dict[str, Any] = field(default_factory=dict)
-    """Configuration fields for which the benchmark differs from the defaults of `stlight.config` on this data set."""
+    """Configuration fields in which the benchmark differs from the defaults of `stlight.config`: numbers of clips, training."""
     prepared_megabytes: int
     """Approximate size of the converted arrays."""
 
@@ -53,7 +53,8 @@ DATASETS: dict[str, DatasetSpec] = {
         files=("taxibj/dataset.npz",),
         module="taxibj",
         fallback="stand_in",
-        protocol={"max_lr": 5e-4, "num_epochs": 50, "schedule": "cosine", "warmup_epochs": 5},
+        protocol={"max_lr": 5e-4, "num_epochs": 50, "schedule": "cosine", "warmup_epochs": 5}
+        | {"clips_per_epoch": 20_461, "validation_clips": 500, "test_clips": 500},
         prepared_megabytes=1400,
     ),
     "kth": DatasetSpec(
@@ -61,7 +62,7 @@ DATASETS: dict[str, DatasetSpec] = {
         files=tuple(f"kth/{action}" for action in KTH_ACTIONS),
         module="kth",
         fallback="stand_in",
-        protocol={"num_epochs": 100},
+        protocol={"num_epochs": 100, "clips_per_epoch": 5_200, "validation_clips": 150, "test_clips": 3_167},
         prepared_megabytes=4000,
     ),
 }

@@ -6,9 +6,10 @@ from collections import Counter
 import pytest
 
 from stlight.cli import main
-from tests.analysis.conftest import write_examples
+from stlight.experiments import load_plan
+from tests.analysis.conftest import write_examples, write_timings
 from tests.analysis.report.conftest import record_all
-from tests.tiny_runs import record_untrained
+from tests.tiny_runs import record_untrained, write_experiment
 
 
 @pytest.fixture
@@ -45,28 +46,36 @@ def test_the_report_opens_every_file_once_however_many_experiments_share_a_run(d
     assert max(OPENED[str(path)] for path in folder.glob("runs/*/*/*/examples.npz")) == 1
 
 
-def test_complete_refuses_what_is_missing_and_the_rest_is_written_apart(demo, verb, tmp_path, capsys):
-    folder, name = tmp_path / "demo", "table5_final_div_factor"
-    experiment = demo.experiment(name)
-    *variants, last = experiment.variants
-    for variant in variants:
+def test_complete_refuses_what_is_missing_and_the_rest_is_written_apart(workflow, tmp_path, verb, capsys):
+    for path in (workflow / "experiments").glob("*.yaml"):
+        path.unlink()
+    write_experiment(workflow, metrics=["mse", "epoch_seconds"])
+    arguments = ("--workflow", str(workflow))
+    experiment = load_plan(workflow, "demo").experiment("mine")
+    first, last = experiment.variants
+    folder = tmp_path / "demo"
+
+    def record(variant):
         record_untrained(folder, variant.run_name(0), variant.run_config(0))
         write_examples(experiment, folder, variant)
-    assert verb("analyse", name, "--complete") == 1
-    words = f"stlight: {name}: 1 of its {len(experiment.variants)} runs have no record: {last.run_name(0)}: waiting"
-    assert words in capsys.readouterr().err
+
+    record(first)
+    assert verb("analyse", "mine", "--complete", *arguments) == 1
+    assert f"stlight: mine: 1 of its 2 runs have no record: {last.run_name(0)}: waiting" in capsys.readouterr().err
     assert not (folder / "tables").exists()
 
-    assert verb("waiting") == 0
-    out = capsys.readouterr().out
-    assert f"{name}: 1 of its {len(experiment.variants)} runs are not there (1 not begun)" in out
-    assert "table2_openstl.json is missing: python -m stlight measure table2_openstl" in out
-    unfinished = folder / "unfinished" / "tables" / f"{name}.md"
+    assert verb("waiting", *arguments) == 0
+    out, unfinished = capsys.readouterr().out, folder / "unfinished" / "tables" / "mine.md"
+    assert "mine: 1 of its 2 runs are not there (1 not begun)" in out
+    assert f"mine: {folder}/speed/mine.json is missing: python -m stlight measure mine" in out
     assert f"its other cells: {unfinished}" in out
     assert "(waiting)" in unfinished.read_text()
     assert (folder / "report.html").is_file()
 
-    record_untrained(folder, last.run_name(0), last.run_config(0))
-    assert verb("analyse", name, "--complete") == 0
-    assert (folder / "tables" / f"{name}.md").is_file()
-    assert not list((folder / "unfinished").glob(f"*/{name}.*"))
+    record(last)
+    assert verb("analyse", "mine", "--complete", *arguments) == 1
+    assert "python -m stlight measure mine" in capsys.readouterr().err
+    write_timings(experiment, folder)
+    assert verb("analyse", "mine", "--complete", *arguments) == 0
+    assert (folder / "tables" / "mine.md").is_file()
+    assert not list((folder / "unfinished").glob("*/mine.*"))

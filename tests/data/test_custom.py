@@ -16,7 +16,7 @@ SHAPE = ClipShape(3, 2, 1, 8, 8)
 
 
 def config(**fields):
-    return DataConfig(dataset="mine", own_shape=SHAPE, source="files", **{"validation_clips": 2, "test_clips": 4} | fields)
+    return DataConfig(dataset="mine", custom_shape=SHAPE, source="files", **{"validation_clips": 2, "test_clips": 4} | fields)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_too_many_held_out_clips_or_another_shape_is_an_error(folder):
     prepare("mine", "files", folder.parent)
     with pytest.raises(DataError, match="mine has 4 test clips, test_clips asks for 5"):
         open_dataset(config(test_clips=5), folder.parent)
-    other = DataConfig(dataset="mine", own_shape=ClipShape(3, 3, 1, 8, 8), source="files")
+    other = DataConfig(dataset="mine", custom_shape=ClipShape(3, 3, 1, 8, 8), source="files")
     with pytest.raises(DataError, match=r"holds clips \(T, C, H, W\) of \(5, 1, 8, 8\), .* state \(6, 1, 8, 8\)"):
         open_dataset(other, folder.parent)
 
@@ -135,11 +135,11 @@ def test_a_missing_file_or_folder_is_named(folder):
 
 def test_names_and_shapes_are_checked_with_the_configuration():
     for fields, words in [
-        ({"dataset": "mine"}, "dataset must be one of mmnist, mfmnist, taxibj, kth, or one of your own"),
-        ({"dataset": "kth", "own_shape": SHAPE}, "and not as one of the benchmark's"),
-        ({"dataset": "My-Set", "own_shape": SHAPE}, "small letters, digits and _"),
-        ({"dataset": "mine", "own_shape": SHAPE, "source": "stand_in"}, "source must be one of files"),
-        ({"dataset": "mine", "own_shape": SHAPE._replace(height=6)}, "height must be an integer of at least 7"),
+        ({"dataset": "mine"}, "dataset must be one of mmnist, mfmnist, taxibj, kth, or one under data_sets"),
+        ({"dataset": "kth", "custom_shape": SHAPE}, "needs a new name of small letters"),
+        ({"dataset": "My-Set", "custom_shape": SHAPE}, "new name of small letters, digits and _"),
+        ({"dataset": "mine", "custom_shape": SHAPE, "source": "stand_in"}, "source must be one of files"),
+        ({"dataset": "mine", "custom_shape": SHAPE._replace(height=6)}, "height must be an integer of at least 7"),
     ]:
         with pytest.raises(ConfigError, match=words):
             RunConfig.from_fields({"source": "files"} | fields)

@@ -12,7 +12,7 @@ from stlight.registry.metric_specs import METRICS
 from stlight.registry.model_specs import OURS
 
 
-def draw_bars(_: BarsFigure, values: Values) -> Figure:
+def draw_bars(options: BarsFigure, values: Values) -> Figure:
     """Draw a panel per data set: every model's published number, and ours measured."""
     panels = list(values.experiment.metrics)
     figure, axes = plt.subplots(1, len(panels), figsize=(4.9 * len(panels), 5), constrained_layout=True, squeeze=False)

@@ -24,7 +24,8 @@ def draw_heatmap(options: HeatmapFigure, values: Values) -> Figure:
     for ax, source in zip(axes, ("published", "measured"), strict=True):
         grid = cells.pivot(index=y, columns=x, values=source)
         # Ranks, so that one huge value does not wash out all others; the numbers are written in the cells.
-        ranks = as_shown(grid.stack(), metric).rank(ascending=not spec.higher_is_better).unstack().reindex_like(grid)
+        ranked = as_shown(cells[source], metric).rank(ascending=not spec.higher_is_better)
+        ranks = cells.assign(rank=ranked).pivot(index=y, columns=x, values="rank")
         measured = source == "measured"
         text = grid.map(spec.format) if measured else cells.pivot(index=y, columns=x, values="printed")
         shades = {"cmap": "cividis_r", "vmin": 1, "vmax": ranks.size, "cbar": False, "linewidths": 1}

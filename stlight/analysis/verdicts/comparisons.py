@@ -153,7 +153,7 @@ def _count_grows(claim: CountGrowsClaim, experiment: Experiment, counts: dict[st
         lines.setdefault(others, []).append((math.log(variant.axes[terms.axis]), math.log(count)))
     exponents = {name: float(linregress(*zip(*line, strict=True)).slope) for name, line in lines.items() if len(line) > 1}
     deviations = {f"{name}: exponent {found:.3f}": abs(found - terms.exponent) for name, found in exponents.items()}
-    words = f"the exponent is at most {{most:.3f}} from {terms.exponent} (allowed: {terms.within:g})"
+    words = f"the exponent is at most {{most:.3f}} from {terms.exponent:g} (allowed: {terms.within:g})"
     return deviations, terms.within, words
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from stlight.analysis.evidence import Evidence
 from stlight.analysis.values import Values
@@ -33,20 +34,17 @@ def all_findings(plan: Plan, values: Mapping[str, Values]) -> list[tuple[Finding
     return found
 
 
-def seed_spread(values: Mapping[str, Values]) -> dict[tuple[str, str], tuple[float, int]]:
+def seed_spread(values: Mapping[str, Values]) -> Spread:
     """Return the median spread over the cells with two seeds or more. It only plans seeds: no verdict depends on it."""
-    claimed = {metric for one in values.values() for claim in one.experiment.claims for metric in claim.metrics}
-    planned = {metric for metric in claimed - COUNTED_METRICS if METRICS[metric].factor == 1}
-    shares: dict[tuple[str, str], dict[str, float]] = {}
-    for one in values.values():
-        for variant in one.experiment.variants if one.experiment.seeds > 1 else ():
-            for metric in planned:
-                rows = one.seeds(variant, metric)
-                seeds = rows["value"].to_numpy(float)
-                if len(seeds) > 1 and np.isfinite(seeds).all() and not rows["diverged"].any() and seeds.mean():
-                    share = float(np.std(seeds, ddof=1) / abs(seeds.mean()))
-                    shares.setdefault((variant.dataset, metric), {})[variant.name] = share
-    return {place: (float(np.median(list(cells.values()))), len(cells)) for place, cells in shares.items()}
+    frames = [one.by_seed[one.by_seed["selection"] == one.experiment.selection] for one in values.values()]
+    rows = pd.concat(frames).drop_duplicates(["run", "metric"])
+    # A cell with an infinite value has no spread, and one with a single seed has none either.
+    finite = rows["value"].where(np.isfinite(rows["value"]) & ~rows["diverged"], np.inf)
+    cells = finite.groupby([rows["dataset"], rows["variant"], rows["metric"]])
+    with np.errstate(invalid="ignore"):
+        shares = cells.std() / cells.mean().abs()
+    found = shares[np.isfinite(shares)].groupby(["dataset", "metric"]).agg(["median", "size"])
+    return {place: (float(share), int(size)) for place, share, size in found.itertuples()}
 
 
 class Measured:

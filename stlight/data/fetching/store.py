@@ -10,15 +10,16 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from stlight.data.clips import DataError
 from stlight.data.fetching.download import download
 from stlight.data.fetching.unpack import unpack
 from stlight.data.prepare import module_of
-from stlight.experiments.yaml_files import ExperimentError, nearest, read_yaml
+from stlight.experiments.field_types import DatasetName, PositiveInt
+from stlight.experiments.yaml_files import ExperimentError, FileModel, read_file
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runtime import run_lock
 from stlight.runtime.atomic_files import StorageError, fingerprint, write_atomically
@@ -30,15 +31,27 @@ _SLACK = 3
 _LOCK = TypeAdapter(dict[str, dict[str, Any]])
 
 
-class Source(NamedTuple):
+class Source(FileModel):
     """A file or folder of a data set and where to download it."""
 
-    path: str
-    urls: list[str]
-    megabytes: int
-    archive: str | None = None
-    members: list[str] | None = None
-    md5: str | None = None
+    path: str = Field(pattern="^[a-z0-9_]+(/[A-Za-z0-9_.-]+)*$")
+    """Where it lies under the data root."""
+    urls: list[Annotated[str, Field(pattern="^https?://")]] = Field(min_length=1)
+    """Tried in turn."""
+    megabytes: PositiveInt
+    """Approximate size of the download and of the unpacked files."""
+    archive: str | None = Field(default=None, pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+    """What the addresses give, if it must be unpacked."""
+    members: list[Annotated[str, Field(min_length=1)]] | None = Field(default=None, min_length=1)
+    """The files or folders to take from the archive."""
+    md5: str | None = Field(default=None, pattern="^[0-9a-f]{32}$")
+    """As published, of the file or the archive."""
+
+    @model_validator(mode="after")
+    def _an_archive_has_members(self) -> Self:
+        if (self.archive is None) != (self.members is None):
+            raise ValueError("archive and members must be given together")
+        return self
 
     @property
     def is_folder(self) -> bool:
@@ -56,6 +69,18 @@ class Source(NamedTuple):
         return all((path / name).is_dir() for name in self.members or ()) if self.is_folder else path.is_file()
 
 
+class DatasetSources(FileModel):
+    """How to download a data set."""
+
+    counts: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)]
+    """Published numbers of training images or clips, and of test clips."""
+    files: list[Source] = Field(min_length=1)
+
+
+DataSources = dict[DatasetName, DatasetSources]
+"""Content of `data_sources.yaml`."""
+
+
 class Finding(NamedTuple):
     """The state of a source's file or folder, with its size and checksums unless it is missing."""
 
@@ -68,12 +93,9 @@ class DatasetStore:
     """The data sets under a data root: their sources and checksums."""
 
     def __init__(self, workflow: Path, data_root: Path) -> None:
-        path = workflow / "data_sources.yaml"
-        content = read_yaml(path, workflow / "schemas" / "data_sources.schema.json")
-        if unknown := [dataset for dataset in content if dataset not in DATASETS]:
-            raise ExperimentError(f"{path}: unknown data set {unknown[0]!r}{nearest(unknown[0], DATASETS)}")
-        self._sources = {dataset: [Source(**entry) for entry in content[dataset]["files"]] for dataset in content}
-        self._published_counts = {dataset: content[dataset]["counts"] for dataset in content}
+        content = read_file(workflow / "data_sources.yaml", DataSources)
+        self._sources = {dataset: stated.files for dataset, stated in content.items()}
+        self._published_counts = {dataset: stated.counts for dataset, stated in content.items()}
         self.data_root = data_root
         self._lock_path = workflow / "data.lock.json"
         self._unreachable: set[str] = set()

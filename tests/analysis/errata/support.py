@@ -4,10 +4,10 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from stlight.experiments.printed_number import PrintedNumber
 
 from stlight.analysis.errata import errata
 from stlight.analysis.verdicts.published import on_published
+from stlight.experiments.printed_number import PrintedNumber
 from tests.conftest import WORKFLOW
 from tests.experiments.test_published import FULL_TEXT
 
@@ -46,7 +46,7 @@ def printing(plan, experiment, change):
 def with_numbers(entry, **numbers):
     """Return a published entry that prints other numbers."""
     printed = {metric: PrintedNumber(text) for metric, text in numbers.items()}
-    return dataclasses.replace(entry, numbers=entry.numbers | printed)
+    return entry.model_copy(update={"numbers": entry.numbers | printed})
 
 
 def with_value(model, metric, value):

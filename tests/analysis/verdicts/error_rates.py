@@ -10,20 +10,22 @@ from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
+from pydantic import TypeAdapter
 from scipy import stats
-from stlight.experiments.grid_cells import GridCell
-from stlight.experiments.printed_number import PrintedNumber
 from tabulate import tabulate
 
 from stlight.analysis.values import interval
 from stlight.analysis.verdicts.comparisons import Comparer, build_test
 from stlight.analysis.verdicts.judging import LEVEL, judge
 from stlight.analysis.verdicts.ranking import seeds_move_together
-from stlight.experiments import claim_types
+from stlight.experiments.claim_types import Claim
+from stlight.experiments.grid_cells import GridCell
+from stlight.experiments.printed_number import PrintedNumber
 
 EFFECTS = (0.0, 0.5, 1.0, 2.0, 4.0)
 SEEDS = (1, 3, 5, 10)
 NOISES = ("normal", "heavy")
+CLAIM = TypeAdapter(Claim)
 
 
 def draw(rng, noise, shape):
@@ -32,9 +34,7 @@ def draw(rng, noise, shape):
 
 
 def claim(kind, terms, number=0):
-    type_ = next(t for t in vars(claim_types).values() if getattr(t, "kind", None) == kind)
-    terms = SimpleNamespace(**terms) if isinstance(terms, dict) and kind != "optimum_in" else terms
-    return type_(id=f"claim{number}", metrics=["mse"], **{kind: terms})
+    return CLAIM.validate_python({"id": f"claim{number}", "sentence": "It is so.", "metric": "mse", kind: terms})
 
 
 def at(*places):

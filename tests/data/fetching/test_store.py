@@ -187,9 +187,12 @@ def test_a_download_that_is_no_archive_is_deleted(store, site, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda sources: sources["kth"]["files"][0].pop("members"), r"kth\.files\[0\].*members.*dependency"),
-        (lambda sources: sources["kth"]["files"][0].update(path="../kth"), r"kth\.files\[0\]\.path.*does not match"),
-        (lambda sources: sources.update(kht=sources.pop("kth")), "unknown data set 'kht'; did you mean 'kth'"),
+        (
+            lambda sources: sources["kth"]["files"][0].pop("members"),
+            r"kth\.files\[0\]: archive and members must be given together",
+        ),
+        (lambda sources: sources["kth"]["files"][0].update(path="../kth"), r"kth\.files\[0\]\.path: .*should match pattern"),
+        (lambda sources: sources.update(kht=sources.pop("kth")), "the file: unknown data set 'kht'; did you mean 'kth'"),
     ],
 )
 def test_the_list_of_sources_is_checked(published, tmp_path, change, words):
