@@ -266,28 +266,32 @@ def _state(place: Coordinates) -> str:
 
 
 def _check_one_test(stated: Any) -> Any:
-    found = [kind for kind in KINDS if kind in stated] if isinstance(stated, dict) else [""]
+    if not isinstance(stated, dict):
+        raise ValueError(f"a claim must be a mapping, got {stated!r}")
+    found = [kind for kind in KINDS if kind in stated]
     if len(found) != 1:
         words = f"gives {' and '.join(found)}" if found else "gives no test"
         raise ValueError(f"{words}: one of {', '.join(KINDS)} is needed")
     return stated
 
 
-def _kind_of(stated: Any) -> str | None:
-    return next((kind for kind in KINDS if kind in stated), None) if isinstance(stated, dict) else stated.kind
+def _tag_of(stated: Any) -> str:
+    # Not the kind alone, because the path in an error message would take it for the key of that name.
+    kind = stated.kind if isinstance(stated, BaseClaim) else next(kind for kind in KINDS if kind in stated)
+    return f"claim {kind}"
 
 
 Claim = Annotated[
-    Annotated[BetterClaim, Tag("better")]
-    | Annotated[OptimumInClaim, Tag("optimum_in")]
-    | Annotated[AsGoodAsBestClaim, Tag("as_good_as_best")]
-    | Annotated[ImprovesAlongClaim, Tag("improves_along")]
-    | Annotated[GainsClaim, Tag("gains")]
-    | Annotated[SmallerSpreadClaim, Tag("smaller_spread")]
-    | Annotated[CountsEqualClaim, Tag("counts_equal")]
-    | Annotated[CountGrowsClaim, Tag("count_grows")]
-    | Annotated[UntestedClaim, Tag("untested")],
-    Discriminator(_kind_of),
+    Annotated[BetterClaim, Tag("claim better")]
+    | Annotated[OptimumInClaim, Tag("claim optimum_in")]
+    | Annotated[AsGoodAsBestClaim, Tag("claim as_good_as_best")]
+    | Annotated[ImprovesAlongClaim, Tag("claim improves_along")]
+    | Annotated[GainsClaim, Tag("claim gains")]
+    | Annotated[SmallerSpreadClaim, Tag("claim smaller_spread")]
+    | Annotated[CountsEqualClaim, Tag("claim counts_equal")]
+    | Annotated[CountGrowsClaim, Tag("claim count_grows")]
+    | Annotated[UntestedClaim, Tag("claim untested")],
+    Discriminator(_tag_of),
     BeforeValidator(_check_one_test),
 ]
 """The table of claim kinds: a new kind is a class above and its name here."""

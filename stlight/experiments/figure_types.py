@@ -37,7 +37,7 @@ class _Figure(FileModel):
         if experiment.train == self.of_counts:
             raise ValueError("figure: kind growth is for experiments with train: false, and they have no other")
         if self.required_axis and self.required_axis not in experiment.axes:
-            raise ValueError(f"figure: {self.__class__.__doc__} The grid must have an axis {self.required_axis}")
+            raise ValueError(f"figure: the grid must have an axis {self.required_axis} for this kind")
         for option in self.axis_options:
             _check_axis(experiment, f"figure.{option}", getattr(self, option))
         for option in self.metric_options:
@@ -69,7 +69,7 @@ class LinesFigure(_Figure):
 
 
 class BarsFigure(_Figure):
-    """Bars compare models by data set."""
+    """Bars that compare models on each data set."""
 
     kind: Literal["bars"]
     required_axis = "dataset"
@@ -107,7 +107,7 @@ class ScatterFigure(_Figure):
 
 
 class TradeoffFigure(_Figure):
-    """A trade-off compares models by a metric and by cost."""
+    """A metric of several models against what they cost."""
 
     kind: Literal["tradeoff"]
     required_axis = "model"

@@ -1,0 +1,80 @@
+"""Which runs the paper's experiments need, what they are called, and which of them they share."""
+
+import pytest
+
+from stlight.config import RunConfig
+from stlight.experiments import ExperimentError, load_plan
+from tests.conftest import WORKFLOW
+from tests.tiny_runs import write_experiment
+
+
+def test_the_paper_scale_has_the_runs_of_the_supplement(paper):
+    assert {name: len(e.run_names) for name, e in paper.experiments.items()} == {
+        "section_b_complexity": 0,
+        "table1_literature": 3,
+        "table2_openstl": 12,
+        "table3_kernel_sizes": 25,
+        "table4_learning_rate_epochs": 7,
+        "table5_final_div_factor": 12,
+        "figure1_initialization": 15,
+        "figure2_decoder_order": 12,
+        "extra_ambiguities": 7,
+    }
+    # The ambiguities share the base with most other items, and a run on KTH with Table 1.
+    assert len(paper.runs) == 66 + 11 + 7 - 2
+
+
+def test_items_share_runs(paper):
+    names = [set(paper.experiments[name].run_names) for name in paper.experiments if name[:6] in ("table3", "table4", "table5")]
+    assert sum(map(len, names)) == 44
+    assert len(set.union(*names)) == 39
+    for name in ("table1_literature", "table2_openstl", "table4_learning_rate_epochs"):
+        assert "mmnist/epochs=2000/seed0" in paper.experiments[name].run_names
+
+
+def test_the_base_run_at_paper_scale_is_stlight_l(paper):
+    base = paper.runs["mmnist/stlight_l/seed0"]
+    assert base == RunConfig.from_fields({"source": "files"})
+    assert (base.model.hidden_dim, base.model.depth, base.training.batch_size, base.training.num_epochs) == (1400, 16, 16, 200)
+
+
+def test_run_names_are_unique_and_the_same_at_every_scale(demo, paper):
+    # Table 2's models are trained for a share of their epochs at the smaller scales, and their names say so.
+    shorter = {name.replace("epochs=2000", "epochs=50") if "model=" in name else name for name in paper.runs}
+    assert set(demo.runs) - {"mmnist/epochs=50/seed0"} == shorter
+    hashes = [config.hash for config in paper.runs.values()]
+    assert len(set(hashes)) == len(hashes)
+    # Snakemake cuts wildcards at a comma when it hands a job to another process.
+    assert not any("," in name for name in demo.runs)
+    assert "mmnist/dim=700+decoder=reassemble_shuffle/seed0" in demo.runs
+
+
+@pytest.mark.parametrize("scale", ["smoke", "small"])
+def test_every_scale_can_be_loaded(scale):
+    plan = load_plan(WORKFLOW, scale)
+    assert all(set(experiment.run_names) <= plan.runs.keys() for experiment in plan.experiments.values())
+
+
+def test_a_new_file_is_a_new_experiment_and_shares_runs(workflow):
+    before = load_plan(workflow, "demo")
+    write_experiment(workflow, grid={"dilation": [3, 4], "skip": [True, False]})
+    after = load_plan(workflow, "demo")
+    added = set(after.runs) - set(before.runs)
+    assert added == {f"mmnist/{name}/seed0" for name in ("dilation=4", "dilation=4+skip=false")}
+    assert "mmnist/stlight_l/seed0" in after.experiments["mine"].run_names
+
+
+def test_an_experiment_s_hash_changes_with_its_content_and_the_scale(scales):
+    write_experiment(scales)
+    hashes = [load_plan(scales, scale).experiment("mine").hash for scale in ("demo", "demo", "small")]
+    write_experiment(scales, summary="Other words.")
+    hashes.append(load_plan(scales, "demo").experiment("mine").hash)
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3
+
+
+def test_unknown_runs_and_experiments_name_the_nearest(demo):
+    with pytest.raises(ExperimentError, match="did you mean 'mmnist/lr=0.003/seed0'"):
+        demo.run("mmnist/lr=0.003/seed")
+    with pytest.raises(ExperimentError, match="did you mean 'table3_kernel_sizes'"):
+        demo.experiment("table3_kernels")

@@ -1,0 +1,129 @@
+"""How a scale translates what an experiment states, and where its clips come from."""
+
+import pytest
+
+from stlight.experiments import ExperimentError, load_plan, load_scale
+from stlight.registry.dataset_specs import DATASETS
+from stlight.registry.model_specs import OURS
+from tests.conftest import WORKFLOW
+from tests.tiny_runs import write_experiment
+
+BALLS = {"context_frames": 4, "horizon_frames": 6, "channels": 3, "height": 16, "width": 24}
+BALLS |= {"clips_per_epoch": 500, "validation_clips": 40, "test_clips": 50}
+
+
+def test_stated_values_follow_the_scale_in_proportion(demo):
+    base = demo.runs["mmnist/stlight_l/seed0"]
+    for name, factor in {"epochs=500": 2.5, "epochs=1000": 5, "epochs=2000": 10}.items():
+        assert demo.runs[f"mmnist/{name}/seed0"].training.num_epochs == factor * base.training.num_epochs
+    assert demo.runs["mmnist/lr=0.003/seed0"].training.max_lr == pytest.approx(3 * base.training.max_lr)
+    assert demo.runs["mmnist/dim=700/seed0"].model.hidden_dim == base.model.hidden_dim / 2
+    # Rounded to a width that the patches divide: 32 · 1000 / 1400 = 22.9.
+    assert demo.runs["mmnist/dim=1000/seed0"].model.hidden_dim == 24
+    assert demo.runs["mmnist/dim=1000+decoder=reassemble_shuffle/seed0"].model.hidden_dim == 24
+
+
+def test_fields_that_a_scale_does_not_name_keep_their_values(demo):
+    assert {c.model.k1 for c in demo.runs.values()} == {3, 5, 7, 9, 11}
+    assert {c.training.final_div_factor for c in demo.runs.values()} == {1000, 3000, 10000}
+
+
+def test_scheduled_sampling_takes_the_same_share_of_a_run_at_every_scale(demo, paper):
+    for plan in (demo, paper):
+        baselines = [config for config in plan.runs.values() if config.model.model != OURS]
+        assert baselines
+        for config in baselines:
+            steps = config.training.num_epochs * config.steps_per_epoch
+            assert config.training.sampling_steps / steps == pytest.approx(50_000 / 1_250_000, rel=0.02)
+
+
+def test_a_scale_sets_how_runs_compute_unless_an_experiment_does(workflow):
+    scale = workflow / "scales" / "demo.yaml"
+    scale.write_text(scale.read_text() + "compute: {kernels: fused, precision: bfloat16}\n")
+    experiment = workflow / "experiments" / "table5_final_div_factor.yaml"
+    experiment.write_text(experiment.read_text().replace("grid:", "base: {kernels: plain}\ngrid:"))
+    runs = load_plan(workflow, "demo").runs
+    ours = [c.training for c in runs.values() if c.model.model == OURS]
+    assert {(t.kernels, t.precision) for t in ours} == {("fused", "bfloat16"), ("plain", "bfloat16")}
+    assert runs["mmnist/stlight_l/seed0"].training.kernels == "fused"
+    # Kernels apply to STLight only.
+    others = [c.training for c in runs.values() if c.model.model != OURS]
+    assert {(t.kernels, t.precision) for t in others} == {("auto", "bfloat16")}
+
+
+def test_each_data_set_is_trained_by_its_protocol(demo, paper):
+    taxibj = paper.runs["taxibj/stlight_l/seed0"].training
+    assert (taxibj.schedule, taxibj.max_lr, taxibj.num_epochs, taxibj.batch_size) == ("cosine", 5e-4, 50, 16)
+    assert (taxibj.warmup_epochs, taxibj.warmup_lr, taxibj.min_lr) == (5, 1e-5, 1e-6)
+    kth = paper.runs["kth/epochs=150/seed0"].training
+    assert (kth.schedule, kth.max_lr, kth.num_epochs, kth.batch_size) == ("onecycle", 1e-3, 150, 16)
+    clips = {name: (config.data.clips_per_epoch, config.data.test_clips) for name, config in paper.runs.items()}
+    assert clips["taxibj/stlight_l/seed0"] == (20_461, 500)
+    assert clips["kth/epochs=150/seed0"] == (5_200, 3_167)
+    # A shorter training has a shorter warm-up, here none, and learning rates in proportion.
+    short = demo.runs["taxibj/stlight_l/seed0"].training
+    assert (short.num_epochs, short.warmup_epochs) == (1, 0)
+    assert (short.max_lr, short.warmup_lr, short.min_lr) == pytest.approx((0.015, 3e-4, 3e-5))
+
+
+def test_an_experiment_may_state_another_protocol(scales):
+    write_experiment(
+        scales,
+        grid=[{"dataset": ["taxibj"], "max_lr": [0.0005, 0.001], "warmup_epochs": [0, 5]}, {"dataset": ["kth", "mfmnist"]}],
+    )
+    names = ["taxibj/warmup_epochs=0", "taxibj/stlight_l", "taxibj/lr=0.001+warmup_epochs=0", "taxibj/lr=0.001"]
+    expected = [f"{name}/seed0" for name in (*names, "kth/stlight_l", "mfmnist/stlight_l")]
+    assert load_plan(scales, "paper").experiments["mine"].run_names == expected
+
+
+@pytest.mark.parametrize(("scale", "clips"), [("paper", (500, 40, 50)), ("demo", (150, 16, 48)), ("smoke", (1, 2, 3))])
+def test_a_custom_data_set_has_its_shape_and_no_more_clips_than_the_scale_allows(scales, scale, clips):
+    write_experiment(scales, base={"dataset": "balls"}, data_sets={"balls": BALLS})
+    config = load_plan(scales, scale).runs["balls/stlight_l/seed0"]
+    assert config.clip_shape == (4, 6, 3, 16, 24)
+    assert config.data.source == "files"
+    assert (config.data.clips_per_epoch, config.data.validation_clips, config.data.test_clips) == clips
+
+
+def test_a_benchmark_data_set_that_a_scale_does_not_name_is_limited_like_a_custom_one(scales, monkeypatch):
+    monkeypatch.setitem(DATASETS, "new", DATASETS["kth"])
+    write_experiment(scales, base={"dataset": "new"})
+    found = {scale: load_plan(scales, scale).runs["new/stlight_l/seed0"].data for scale in ("demo", "paper")}
+    assert (found["demo"].clips_per_epoch, found["demo"].test_clips, found["demo"].source) == (150, 48, "stand_in")
+    # A scale without limits runs what is published, and never a stand-in.
+    assert (found["paper"].clips_per_epoch, found["paper"].test_clips, found["paper"].source) == (5_200, 3_167, "files")
+
+
+def test_auto_reads_a_data_set_s_files_if_all_of_them_exist(tmp_path):
+    for dataset, spec in DATASETS.items():
+        for name in spec.files:
+            assert load_scale(WORKFLOW, "demo", tmp_path).sources[dataset] == (spec.fallback or "files")
+            (tmp_path / name).mkdir(parents=True)
+        assert load_scale(WORKFLOW, "demo", tmp_path).sources[dataset] == "files"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("hidden_dim: 32", "hidden_dim: 25", r"base: hidden_dim 25 must be divisible by patch_size² = 4"),
+        ("depth:", "dept:", r"base: unknown key 'dept'; did you mean 'depth'"),
+        ("depth: 4", "depth: true", r"base\.depth: input should be a valid integer, got True"),
+        ("kth:", "kht:", r"data: unknown data set 'kht'; did you mean 'kth'"),
+        ("taxibj: {source: auto", "taxibj: {source: web", r"data\.taxibj\.source: .*got 'web'"),
+        ("custom: {clips_per_epoch: 150", "custom: {clips_per_epoch: 0", r"custom\.clips_per_epoch: .*greater.*got 0"),
+        ("seeds: 1", "seeds: 1\ncompute: {kernels: fast}", r"compute\.kernels: .*got 'fast'"),
+        ("seeds: 1", "", "seeds: is missing"),
+    ],
+)
+def test_mistakes_in_a_scale_are_named(scales, old, new, words):
+    path = scales / "scales" / "demo.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ExperimentError, match=rf"demo\.yaml: {words}"):
+        load_scale(scales, "demo")
+
+
+@pytest.mark.parametrize("name", ["dmeo", "../scales/demo", "a/b", "", ".", "demo ", "$(id)"])
+def test_a_scale_s_name_stays_a_folder_under_the_results(name):
+    with pytest.raises(ExperimentError, match="the scales are demo, paper, small, smoke"):
+        load_scale(WORKFLOW, name)
