@@ -12,7 +12,7 @@ import torch
 
 from stlight.data import TaxiBJStandIn
 from stlight.runs.output_backup import OUTPUTS
-from stlight.runs.record import read_state
+from stlight.runs.state import read_state
 from stlight.runtime.signals import Interrupted, Interruption
 from stlight.training import Training, train, train_run
 from stlight.training.checkpoint import pack, unpack
