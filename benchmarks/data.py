@@ -1,6 +1,6 @@
-"""How fast each data set is prepared and read, in how much memory, beside the training step that waits for its batches.
+"""Measure time and memory of preparing and reading each data set, and compare a batch with a training step.
 
-On files in the formats of the real ones, filled with noise, as many as a share of the published ones.
+The files have the formats of the real ones, are filled with noise, and hold a share of the published number of clips.
 """
 
 import argparse
@@ -14,7 +14,7 @@ SCALES = ("demo", "small")
 
 
 def main() -> None:
-    """Make the files, then measure each data set in processes of its own."""
+    """Make the files, then measure each data set in separate processes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__)
     parser.add_argument("--share", type=float, default=0.02, help="of the published number of clips (0.02)")
     parser.add_argument("--folder", type=Path, help="where to put the files (a temporary folder)")
@@ -44,7 +44,7 @@ def _measure(dataset: str, root: Path, share: float) -> list[str]:
 
 
 def _in_a_process(function, dataset: str, root: Path, share: float):  # type: ignore[no-untyped-def]
-    """What a function gives that is called in a process of its own, whose memory is nobody else's."""
+    """Call a function in a new process, so that its peak memory is its own, and return the result."""
     code = f"from benchmarks import data; from pathlib import Path; import json; print(json.dumps(data.{function.__name__}("
     code += f"{dataset!r}, Path({str(root)!r}), {share})))"
     done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
@@ -52,7 +52,7 @@ def _in_a_process(function, dataset: str, root: Path, share: float):  # type: ig
 
 
 def _peak() -> int:
-    """Bytes of this process at most; what only mirrors a file, and can be dropped at any time, included."""
+    """Return the peak memory of this process in bytes, including mapped pages that the system can drop at any time."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -79,7 +79,7 @@ def _make(dataset: str, root: Path, share: float) -> None:
         arrays = {f"{p}_{s}": rng.uniform(-1, 1, (n, 4, 2, 32, 32)) for p in "XY" for s, n in sizes.items()}
         np.savez(root / dataset / "dataset.npz", **arrays)
     else:
-        # Every person, four recordings of each action in the published set; of each as many frames as its share asks for.
+        # The published set has four recordings for each person and action; make one, with a share of the frames of all four.
         frame = Image.fromarray(rng.integers(0, 256, (15, 20), dtype=np.uint8)).resize((160, 120)).convert("RGB")
         for action in KTH_ACTIONS:
             for person in range(1, 26):

@@ -1,7 +1,7 @@
 """The supplement's listing (Section G) in plain eager PyTorch: the reference that speed is measured against.
 
-Corrected only where it cannot run: the names of its kernel sizes, the pointwise layer's inputs (`dim // patch_size**2`), and
-the skip and the mixers, which by the printed indentation would sit inside one `if`. Kept as naive as it is printed.
+Corrected only where it cannot run: the names of the kernel sizes, the inputs of the pointwise layer (`dim // patch_size**2`),
+and the indentation of the skip and the mixers. Otherwise it stays as naive as it is printed.
 """
 
 import torch
@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 
 class Residual(nn.Module):
-    """fn(x) + x."""
+    """Compute fn(x) + x."""
 
     def __init__(self, fn: nn.Module) -> None:
         super().__init__()
         self.fn = fn
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape that fn keeps."""
+        """Take any shape that fn keeps."""
         return self.fn(x) + x
 
 
 def mixer(dim: int, k1: int, k2: int, dilation: int) -> nn.Sequential:
-    """Lines 12 to 27."""
+    """Return lines 12 to 27 of the listing."""
     return nn.Sequential(
         Residual(
             nn.Sequential(
@@ -36,7 +36,7 @@ def mixer(dim: int, k1: int, k2: int, dilation: int) -> nn.Sequential:
 
 
 class Listing(nn.Module):
-    """Lines 29 to 69, without the initialization."""
+    """Lines 29 to 69 of the listing, without the initialization."""
 
     def __init__(self, dim: int, depth: int, patch_size: int, overlap: int, k1: int, k2: int, frames: int = 10) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Listing(nn.Module):
         self.patch_reassemble = nn.Conv2d(dim // patch_size**2, frames, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, 1, H, W) → (B, T, 1, H, W)."""
+        """Predict as many frames (B, T, 1, H, W) as are given."""
         batch, frames, channels, height, width = x.shape
         x = self.patch_encoder(x.reshape(batch, frames * channels, height, width))
         for i, block in enumerate(self.net):
@@ -68,7 +68,7 @@ class Listing(nn.Module):
         return self.patch_reassemble(self.up(x)).reshape(batch, frames, channels, height, width)
 
     def load_weights_of(self, model: nn.Module) -> None:
-        """Take an STLight's weights, which lie in the same order."""
+        """Copy the weights of an STLight, whose state dict has the same order."""
         with torch.no_grad():
             for mine, theirs in zip(self.state_dict().values(), model.state_dict().values(), strict=True):
                 mine.copy_(theirs)

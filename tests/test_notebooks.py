@@ -55,6 +55,7 @@ def test_a_notebook_is_kept_without_outputs(path):
         assert cell["cell_type"] == "markdown" or (cell["outputs"], cell["execution_count"]) == ([], None), cell["id"]
 
 
+@pytest.mark.system
 def test_the_results_can_be_explored(demo, execute, rng, tmp_path, monkeypatch):
     left_out, diverged = "mmnist/k1=11+k2=11/seed0", "mmnist/init=kaiming_normal/seed4"
     for name, config in demo.runs.items():
@@ -80,6 +81,7 @@ def test_the_results_can_be_explored(demo, execute, rng, tmp_path, monkeypatch):
     assert all("text/html" in kinds(outputs[cell]) for cell in outputs.keys() - pictures - silent)
 
 
+@pytest.mark.system
 def test_a_small_model_can_be_trained(execute):
     outputs = execute("train_stlight", timeout=120)
     for cell in ("train-run", "frames-picture", "horizon-picture"):

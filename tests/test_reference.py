@@ -1,13 +1,15 @@
-"""The run that is kept for readers fits the experiments as they are. If not: results/README.md says how to make it anew."""
+"""The reference run that is kept for readers fits the experiments as they are. results/README.md says how to renew it."""
 
 import io
 
 import pandas as pd
 import pytest
 
-from stlight.analysis.aggregate import load_history, load_records, versions
-from stlight.analysis.verdicts.ledger import as_table, ledger
-from stlight.experiments.yaml_files import half_unit
+from stlight.analysis.evidence import all_records, code_versions, load_evidence
+from stlight.analysis.values import Values
+from stlight.analysis.verdicts.findings import as_table
+from stlight.analysis.verdicts.measured import all_findings
+from stlight.experiments.printed_number import PrintedNumber
 from stlight.registry.model_specs import OURS
 from tests.conftest import REPOSITORY
 
@@ -16,25 +18,28 @@ AGAIN = "make it again: results/README.md says how"
 
 
 @pytest.fixture(scope="module")
-def records(demo):
-    return {name: r for e in demo.experiments.values() for name, r in load_records(e, REFERENCE).items()}
+def evidence(demo):
+    return load_evidence(demo, REFERENCE)
 
 
-def test_every_run_is_there_as_it_is_configured_now(demo, records):
-    assert records.keys() == demo.runs.keys(), AGAIN
+def test_every_run_is_recorded_with_the_present_configuration(demo, evidence):
+    assert [f"{name}: {why}" for one in evidence.values() for name, why in one.missing.items()] == [], AGAIN
     kept = {str(path.parent.relative_to(REFERENCE / "runs")) for path in REFERENCE.glob("runs/*/*/*/record.json")}
-    assert kept == records.keys(), f"runs of no experiment; {AGAIN}"
-    for record in records.values():
-        assert len(load_history(record, REFERENCE)) >= 1
+    assert kept == demo.runs.keys(), f"runs of no experiment; {AGAIN}"
+    for one in evidence.values():
+        one.check_complete()
 
 
-def test_it_was_made_from_one_clean_commit(records):
-    assert len(versions(records)) == 1
-    assert not any("+changes" in record.provenance["code"] for record in records.values())
+def test_one_clean_commit_made_it(evidence):
+    records = all_records(evidence.values()).values()
+    assert len(code_versions(records)) == 1
+    assert not any("+changes" in record.provenance["code"] for record in records)
 
 
-def test_its_verdicts_are_those_of_the_code_and_the_experiments_as_they_are(demo):
-    now = pd.read_csv(io.StringIO(as_table(ledger(demo, REFERENCE)).to_csv(index=False)))
+def test_the_present_code_gives_its_verdicts(demo, evidence):
+    findings = all_findings(demo, {name: Values(one) for name, one in evidence.items()})
+    table = as_table(finding for both in findings for finding in both)
+    now = pd.read_csv(io.StringIO(table.to_csv(index=False)))
     pd.testing.assert_frame_equal(now, pd.read_csv(REFERENCE / "claims.csv"), rtol=1e-6)
 
 
@@ -45,7 +50,8 @@ def test_table_2_is_counted_as_it_is_printed():
     assert len(models) == 11
     for model in models:
         flops, parameters = table.loc[(model, "benchmark_flops")], table.loc[(model, "num_params")]
-        assert (abs(flops["measured"] - flops["published"]) <= half_unit(flops["printed"])) == (model != "PredNet"), AGAIN
+        printed = PrintedNumber(flops["printed"])
+        assert (abs(flops["measured"] - printed.value) <= printed.half_unit) == (model != "PredNet"), AGAIN
         assert parameters["measured"] == pytest.approx(parameters["published"], rel=0.01), AGAIN
 
 
@@ -56,7 +62,5 @@ def test_all_that_readers_look_at_is_there_and_small(demo):
     for name in ("report.html", "errata.md", "noise_floor.csv", "selection_audit.csv"):
         assert (REFERENCE / name).is_file(), AGAIN
     # Kept in git: weights and example clips are not.
-    committed = [
-        p for p in REFERENCE.rglob("*") if p.suffix in (".html", ".csv", ".json", ".md", ".png", ".svg", ".tex", ".pdf")
-    ]
-    assert sum(path.stat().st_size for path in committed) < 20e6
+    kinds = (".html", ".csv", ".json", ".md", ".png", ".svg", ".tex", ".pdf")
+    assert sum(p.stat().st_size for p in REFERENCE.rglob("*") if p.suffix in kinds) < 20e6

@@ -6,22 +6,23 @@ from stlight.commands.common import tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Add the options of this verb."""
     parser.add_argument("dataset", help="mmnist, mfmnist, taxibj, kth or all")
-    parser.add_argument("--accept", action="store_true")
+    parser.add_argument("--accept", action="store_true", help="accept existing files as they are and record their checksums")
 
 
-def run(options: argparse.Namespace) -> int | None:
-    """Run the verb."""
+def run(options: argparse.Namespace) -> int:
+    """Fetch one data set or all of them; if one fails, go on with the others and return 1."""
     from stlight.data.clips import DataError
-    from stlight.data.fetching.store import Library
+    from stlight.data.fetching.store import DatasetStore
+    from stlight.registry.dataset_specs import DATASETS
 
-    library = Library(options.workflow, options.data_root)
-    failed = 0
-    for dataset in library.sources if options.dataset == "all" else [options.dataset]:
+    store = DatasetStore(options.workflow, options.data_root)
+    status = 0
+    for dataset in DATASETS if options.dataset == "all" else [options.dataset]:
         try:
-            library.fetch(dataset, accept=options.accept)
+            store.fetch(dataset, accept=options.accept)
         except DataError as error:
             tell(f"stlight: {dataset}: {error}")
-            failed = 1
-    return failed
+            status = 1
+    return status

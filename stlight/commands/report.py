@@ -7,22 +7,21 @@ from stlight.commands.common import load, scale_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Declare no options beyond the common ones."""
 
 
-def run(options: argparse.Namespace) -> int | None:
-    """Run the verb."""
+def run(options: argparse.Namespace) -> None:
+    """Write claims.csv, errata.md, noise_floor.csv, selection_audit.csv and report.html."""
+    from stlight.analysis.evidence import load_evidence
     from stlight.analysis.report import write_report
+    from stlight.analysis.values import Values
 
-    # What repeats a run: the settings that differ from the defaults.
-    settings = [
-        text
-        for name, value, default in (
-            ("--results", options.results, Path("results")),
-            ("--data-root", options.data_root, Path("data")),
-        )
-        if value != default
-        for text in (name, str(value))
-    ]
-    write_report(load(options), options.workflow, scale_folder(options), settings)
-    return None
+    plan, folder = load(options), scale_folder(options)
+    values = {name: Values(evidence) for name, evidence in load_evidence(plan, folder).items()}
+    write_report(plan, values, options.workflow, folder, repeated_options(options))
+
+
+def repeated_options(options: argparse.Namespace) -> list[str]:
+    """Return the options that differ from their defaults and are needed to repeat a run."""
+    chosen = (("--results", options.results, "results"), ("--data-root", options.data_root, "data"))
+    return [text for name, value, default in chosen if value != Path(default) for text in (name, str(value))]

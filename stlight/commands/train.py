@@ -1,7 +1,6 @@
 """Train one run and record it."""
 
 import argparse
-import gc
 import os
 from typing import TYPE_CHECKING
 
@@ -55,25 +54,23 @@ def run(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace, config: "RunConfig", interruption: "Interruption") -> None:
     """Take the run's lock and lease its GPUs before loading torch, because torch sees only the GPUs of that moment."""
-    from stlight.runs.record import recorded
-    from stlight.runtime import gpu_lease, run_lock
+    from stlight.runs.record import load_valid_record
+    from stlight.runtime import gpu_lease, run_lock, start_up
 
     folder = scale_folder(options) / "runs" / options.name
     gpus = 0 if options.device == "cpu" else options.gpus
     with run_lock.hold(folder, tell):
         # While we waited for the lock, another process may have finished the run: then no GPU is needed.
-        gpus = 0 if recorded(folder, config.hash) else gpus
+        gpus = 0 if load_valid_record(folder, config.hash) else gpus
         with gpu_lease.leased(gpus, options.slots_per_gpu, tell) as lease:
             import torch
 
             from stlight.training import train_run
-            from stlight.training.devices import leave_out_compiler
 
             recipe = config.training
             if recipe.kernels != "compiled" and not recipe.deterministic and not torch.cuda.is_available():
-                leave_out_compiler()
-            gc.freeze()
-            gc.enable()
+                start_up.leave_out_compiler()
+            start_up.resume_garbage_collection()
             torch.set_num_threads(options.threads)
             record = train_run(
                 options.name,

@@ -13,7 +13,6 @@ from stlight.config import ModelConfig, RunConfig
 from stlight.costs.step_memory import saved_bytes
 from stlight.costs.workload import Workload
 from stlight.experiments import Experiment, Plan
-from stlight.kernels import using
 from stlight.model import TrainingStep, build_model
 from stlight.model.complexity import count_flops
 from stlight.registry.dataset_specs import ClipShape
@@ -99,9 +98,8 @@ def fit_into_budget(experiments: list[Experiment], hours: dict[str, float], budg
 def time_steps(config: RunConfig, device: torch.device, clips: int, repeats: int = 3) -> RunCost:
     """Time `repeats` training steps and predictions on `clips` clips of noise."""
     # Comparing kernels on a CPU would take longer than the steps timed here; there the first that works is the fastest.
-    workload = Workload(config, device, clips, kernels=None if device.type == "cuda" else config.training.kernels)
-    with using(workload.kernels):
-        saved = saved_bytes(workload.step)
+    workload = Workload(config, device, clips, race=device.type == "cuda")
+    saved = saved_bytes(workload.step)
     step = median(workload.seconds(workload.step) for _ in range(repeats))
     evaluation = median(workload.seconds(workload.predict) for _ in range(repeats)) / clips
     weights = sum(p.numel() for p in workload.model.parameters())

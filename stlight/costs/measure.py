@@ -13,8 +13,7 @@ from stlight.config import RunConfig
 from stlight.costs.step_memory import peak_growth, resident_bytes
 from stlight.costs.workload import Workload
 from stlight.experiments import Experiment
-from stlight.kernels import using
-from stlight.runs.record import provenance
+from stlight.runs.provenance import provenance
 from stlight.training.devices import choose_device, configure, describe_device
 from stlight.training.out_of_memory import out_of_memory
 
@@ -69,11 +68,10 @@ class _VariantTimer:
         self.workload = Workload(config, device, config.training.batch_size, config.training.accumulation_steps)
         self.functions = (self.workload.step, self.workload.predict)
         self.times: tuple[list[float], list[float]] = ([], [])
-        with using(self.workload.kernels):
-            # The first step allocates the optimizer state and loads libraries, which no later step does.
-            self.workload.step()
-            resident = resident_bytes(self.workload.model, self.workload.optimizer)
-            self.peak_memory = resident + peak_growth(self.workload.step, device)
+        # The first step allocates the optimizer state and loads libraries, which no later step does.
+        self.workload.step()
+        resident = resident_bytes(self.workload.model, self.workload.optimizer)
+        self.peak_memory = resident + peak_growth(self.workload.step, device)
         self.calls = [self._calls(function) for function in self.functions]
 
     def take_turn(self) -> None:

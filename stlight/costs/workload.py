@@ -6,21 +6,25 @@ from collections.abc import Callable
 import torch
 
 from stlight.config import RunConfig
-from stlight.kernels import using
+from stlight.kernels import accelerate, backend_of
 from stlight.model import build_model
-from stlight.training.devices import choose_kernels, configure
+from stlight.training.devices import accelerate_for_run, configure
 from stlight.training.loop import flatten_weights, predictor, take_step
 
 
 class Workload:
     """The model and optimizer of a run, and `clips` clips of noise on `device`."""
 
-    def __init__(self, config: RunConfig, device: torch.device, clips: int, parts: int = 1, kernels: str | None = None) -> None:
-        """Build the model. A step computes its batch in `parts` parts; `kernels` None means that the fastest is found out."""
+    def __init__(self, config: RunConfig, device: torch.device, clips: int, parts: int = 1, race: bool = True) -> None:
+        """Build the model. A step computes its batch in `parts` parts. `race` times the kernels if the run names none."""
         shape, self.recipe, self.device, self.parts = config.clip_shape, config.training, device, parts
         configure(self.recipe)
         self.model = build_model(config.model, shape).to(device)
-        self.kernels = kernels or choose_kernels(self.model, config, device)[0]
+        if race:
+            accelerate_for_run(self.model, config, device)
+        else:
+            accelerate(self.model, self.recipe.kernels)
+        self.kernels = backend_of(self.model)
         # A learning rate of 0 keeps the initial weights, so that every step does the same work.
         self.optimizer = torch.optim.Adam([flatten_weights(self.model)], lr=0.0, fused=True)
         size = (clips, shape.context_frames + shape.horizon_frames, shape.channels, shape.height, shape.width)
@@ -38,10 +42,9 @@ class Workload:
 
     def seconds(self, function: Callable[[], object], calls: int = 1) -> float:
         """Return the mean seconds of a call, including the work that it starts on the device."""
-        with using(self.kernels):
-            started = time.perf_counter()
-            for _ in range(calls):
-                function()
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
+        started = time.perf_counter()
+        for _ in range(calls):
+            function()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         return (time.perf_counter() - started) / calls

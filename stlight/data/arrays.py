@@ -1,4 +1,4 @@
-"""NumPy's own files from elsewhere, of which nothing is believed: no pickles are read, and damage of any kind is one error."""
+"""Read .npy files from untrusted sources: never unpickle, and report any damage as `DataError`."""
 
 import tokenize
 from pathlib import Path
@@ -8,40 +8,40 @@ import numpy as np
 
 from stlight.data.clips import DataError
 
-# What NumPy raises for headers that make no sense, besides the ValueError it means to.
+# NumPy raises more than the documented ValueError for a malformed header.
 _DAMAGE = (OSError, ValueError, EOFError, SyntaxError, TypeError, KeyError, OverflowError, MemoryError, tokenize.TokenError)
 
 
 def open_array(path: Path) -> np.ndarray:
-    """An .npy file, memory-mapped. Raises `DataError` if it is missing, empty, cut off, pickled or something else."""
+    """Memory-map an .npy file. Raises `DataError` if it is missing, empty, truncated, pickled or no array."""
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
     except _DAMAGE as error:
         raise DataError(
-            f"{path} is not a readable .npy array ({in_a_line(error)}): expected one of numbers, whole and not pickled"
+            f"{path} is not a readable .npy array ({one_line(error)}): expected a complete array of numbers, not pickled"
         ) from error
 
 
 def read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of the array that a file begins with, at whose first value it then stands.
+    """Read the header of an .npy stream and return shape and dtype; the stream then stands at the first value.
 
-    Raises `DataError`, which begins with `name`, for what is no array, or none that can be read row by row.
+    Raises `DataError`, starting with `name`, unless the stream is an array that can be read row by row.
     """
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran_order, dtype = read(file)
     except _DAMAGE as error:
-        raise DataError(f"{name} is no array: {in_a_line(error)}") from error
+        raise DataError(f"{name} is no array: {one_line(error)}") from error
     if dtype.hasobject:
-        raise DataError(f"{name} holds pickled Python objects, which are not read: expected numbers")
+        raise DataError(f"{name} holds pickled Python objects, which are never read: expected numbers")
     if fortran_order:
-        raise DataError(f"{name} is stored column by column: save it again from np.ascontiguousarray")
+        raise DataError(f"{name} is stored in column-major order: save it again from np.ascontiguousarray")
     return shape, dtype
 
 
-def in_a_line(error: BaseException) -> str:
-    """What an error says, on one line."""
+def one_line(error: BaseException) -> str:
+    """Return the message of an error on one line."""
     return " ".join(str(error).split()) or type(error).__name__

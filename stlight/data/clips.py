@@ -1,4 +1,4 @@
-"""What every source of clips offers: clip i of epoch e of seed s, the same in whatever order and batches it is asked for."""
+"""The interface of every source of clips. Clip i of epoch e of seed s is the same in any order and any batch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -7,15 +7,17 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from stlight.data.counter import random_bits, uniform
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-# Held-out clips are the same for every run, whatever its seed.
+# Held-out clips do not depend on a run's seed.
 HELD_OUT_SEED = 0x57_1167
 
 
 class DataError(ValueError):
-    """A data file that is missing or is not what it should be; the message names it and says what would be right."""
+    """A data file is missing or wrong; the message names the file and says what would be right."""
 
 
 class Clips(ABC):
@@ -27,17 +29,44 @@ class Clips(ABC):
 
     @property
     def index_device(self) -> torch.device:
-        """Where the numbers of clips are best made."""
+        """Device on which the caller should create clip numbers."""
         return self.device
+
+    def available(self, split: Split) -> int | None:
+        """Return the number of different clips of a split, or None if it is unlimited."""
+        return None
 
     @abstractmethod
     def clips(self, split: Split, index_N: Tensor, epoch: int = 0) -> Tensor:
-        """Clips by number: int64 (N,) → float32 (N, T + T', C, H, W) in [0, 1] on `device`.
+        """Return clips by number: int64 (N,) → float32 (N, T + T', C, H, W) in [0, 1] on `device`.
 
-        Training clips depend on (seed, epoch, number) alone; held-out clips on the number alone.
+        Training clips depend on seed, epoch and number only, held-out clips on the number only.
         """
 
     def batches(self, split: Split, indices: Iterable[Tensor], epoch: int = 0) -> Iterator[Tensor]:
-        """The clips of each index in turn; see `clips`."""
+        """Yield the clips of each index in turn; see `clips`."""
         for index_N in indices:
             yield self.clips(split, index_N, epoch)
+
+    def _stream(self, split: Split, epoch: int) -> tuple[int, ...]:
+        """Return the key of the random numbers that a split's clips are drawn from."""
+        return (self.seed if split == "train" else HELD_OUT_SEED, SPLITS.index(split), epoch)
+
+
+class StandIn(Clips):
+    """Generated clips in the shape of a data set, so that its experiments run without a download.
+
+    They resemble the real data in shape and kind of motion only. Tables label every number made with them "stand-in".
+    """
+
+    num_draws: int
+    """Number of uniform random numbers that a clip is drawn from."""
+
+    def clips(self, split: Split, index_N: Tensor, epoch: int = 0) -> Tensor:
+        """Return clips by number; see `Clips.clips`."""
+        bits = random_bits(self._stream(split, epoch), index_N.to(self.device), self.num_draws)
+        return self._draw(uniform(bits).float())
+
+    @abstractmethod
+    def _draw(self, u_ND: Tensor) -> Tensor:
+        """Return the clips that uniform numbers (N, num_draws) stand for."""

@@ -1,7 +1,7 @@
-"""Counter-based random numbers: a pure function of (key, clip, draw), so order, batch size and device cannot matter.
+"""Counter-based random numbers: a pure function of key, clip and draw, so that order and batch size cannot matter.
 
-Only integer operations and single IEEE additions and multiplications are used (no library `sin`, no fused operations),
-so that a CPU and a GPU, or two machines, agree to the bit.
+The code uses only integer operations and single IEEE additions and multiplications (no library `sin`, no fused operations),
+so that CPU and GPU, and any two machines, agree to the bit.
 """
 
 import math
@@ -14,13 +14,13 @@ _INCREMENT = 0x9E3779B97F4A7C15 - 2**64
 _MULTIPLIER_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MULTIPLIER_2 = 0x94D049BB133111EB - 2**64
 
-# Taylor coefficients in x², highest first; for |x| ≤ π the first one left out is below 1e-16.
+# Taylor coefficients in x², highest first. For |x| ≤ π the first omitted term is below 1e-16.
 _SIN = [(-1) ** k / math.factorial(2 * k + 1) for k in range(14, -1, -1)]
 _COS = [(-1) ** k / math.factorial(2 * k) for k in range(14, -1, -1)]
 
 
 def _shift_right(bits: Tensor, count: int) -> Tensor:
-    """Logical right shift: torch's own keeps the sign bit."""
+    """Shift right and fill with zeros, because torch's own shift repeats the sign bit."""
     return (bits >> count) & ((1 << (64 - count)) - 1)
 
 
@@ -31,9 +31,9 @@ def _mix(bits: Tensor) -> Tensor:
 
 
 def random_bits(key: tuple[int, ...], index_N: Tensor, num_draws: int) -> Tensor:
-    """64 random bits for each clip and draw: (N,) int64 clip numbers → (N, num_draws) int64.
+    """Return 64 random bits for each clip and draw: (N,) int64 clip numbers → (N, num_draws) int64.
 
-    `key` names the stream, for example (seed, split, epoch); every entry takes part by a full mixing round.
+    `key` names the stream, for example (seed, split, epoch); each entry is mixed in by a full round.
     """
     state = torch.zeros((), dtype=torch.int64, device=index_N.device)
     for part in key:
@@ -44,22 +44,22 @@ def random_bits(key: tuple[int, ...], index_N: Tensor, num_draws: int) -> Tensor
 
 
 def uniform(bits: Tensor) -> Tensor:
-    """Random bits → float64 uniform in [0, 1), all 53 bits of the mantissa used."""
+    """Convert random bits to float64 numbers uniform in [0, 1), with all 53 bits of the mantissa."""
     return _shift_right(bits, 11).to(torch.float64) * 2.0**-53
 
 
 def integers(bits: Tensor, upper: int) -> Tensor:
-    """Random bits → int64 uniform in [0, upper); `upper` far below 2**53, where the bias is negligible."""
+    """Convert random bits to int64 numbers uniform in [0, upper). The bias is negligible if `upper` is far below 2**53."""
     return (uniform(bits) * upper).to(torch.int64)
 
 
 def unit_circle(turn: Tensor) -> tuple[Tensor, Tensor]:
-    """(cos, sin) of 2π·turn for turn in [0, 1), float64, to about 1e-15 and equal on every device."""
+    """Return (cos, sin) of 2π·turn for turn in [0, 1): float64, accurate to about 1e-15, equal on every device."""
     angle = (turn - 0.5) * (2 * math.pi)
     square = angle * angle
     sine, cosine = torch.zeros_like(angle), torch.zeros_like(angle)
     for sine_term, cosine_term in zip(_SIN, _COS, strict=True):
         sine = sine * square + sine_term
         cosine = cosine * square + cosine_term
-    # The half turn taken away above changes both signs.
+    # The half turn subtracted above flips both signs.
     return -cosine, -(sine * angle)

@@ -1,62 +1,87 @@
 """KTH actions as the benchmark ships them: a folder of JPEG frames for each recording.
 
-`kth/<action>/personNN_<action>_dM_uncomp/image_KKKK.jpg`. Persons 1 to 16 are for training and 17 to 25 for the test; the last
-one for training is kept back for validation, for the benchmark has no such clips of its own. A clip is 30 frames whose numbers
-follow each other, counted from a recording's end: the next begins 30 frames before, or 3 where the person soon leaves the
-picture. Folders and files are taken by name, so the clips are the same on every file system.
+`kth/<action>/personNN_<action>_dM_uncomp/image_KKKK.jpg`. Persons 1 to 16 are for training and 17 to 25 for the test. The
+benchmark has no validation clips, so we keep back person 16. A clip is 30 frames with consecutive numbers, counted from the
+end of a recording: the next clip starts 30 frames earlier, or 3 if the person soon leaves the picture. Folders and files are
+sorted by name, so that the clips do not depend on the file system.
 """
 
+import math
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
 
-from stlight.data.arrays import in_a_line
-from stlight.data.clips import DataError, Split
+from stlight.data.arrays import one_line
+from stlight.data.clips import DataError, Split, StandIn
+from stlight.data.prepare import Prepared, write_frames
+from stlight.data.windows import open_windows
 from stlight.registry.dataset_specs import DATASETS, KTH_ACTIONS
 
-_LAST_TRAINING_PERSON, _VALIDATION_PERSON, _LAST_PERSON = 16, 16, 25
-_FRAMES = DATASETS["kth"].shape.context_frames + DATASETS["kth"].shape.horizon_frames
+_VALIDATION_PERSON, _LAST_PERSON = 16, 25
+_NUM_FRAMES = DATASETS["kth"].shape.context_frames + DATASETS["kth"].shape.horizon_frames
 _STRIDES = {"jogging": 3, "running": 3}
 _RECORDING = re.compile(r"person(\d\d)_.*")
 _IMAGE = re.compile(r"image_(\d+)\.jpe?g")
 
+open_clips = open_windows
+
+
+def count(dataset: str, data_root: Path) -> tuple[int, int]:
+    """Return the numbers of training clips (validation included) and test clips, from the file names alone."""
+    starts = clip_starts(find_recordings(data_root / dataset))
+    return len(starts["train"]) + len(starts["validation"]), len(starts["test"])
+
+
+def convert(dataset: str, data_root: Path) -> Prepared:
+    """Convert all images to one array of frames in their original size and find the clips. Raises `DataError`."""
+    recordings = find_recordings(data_root / dataset)
+    starts, blocks = clip_starts(recordings), read_frames(recordings)
+    first = next(blocks)
+    num_frames = sum(len(recording.images) for recording in recordings)
+    shape = (num_frames, *first.shape[1:])
+    return Prepared(starts, write_frames(data_root, dataset, chain([first], blocks), shape, np.dtype(np.uint8)))
+
 
 class Recording(NamedTuple):
-    """One person doing one thing, filmed once."""
+    """One film of one person doing one action."""
 
     folder: Path
     action: str
     person: int
     images: list[str]
-    """Names of the frames, sorted."""
+    """Sorted file names of the frames."""
 
     @property
     def split(self) -> Split:
-        """Which clips its frames are for."""
-        if self.person > _LAST_TRAINING_PERSON:
+        """The split that its clips belong to."""
+        if self.person > _VALIDATION_PERSON:
             return "test"
         return "validation" if self.person == _VALIDATION_PERSON else "train"
 
     def starts(self) -> list[int]:
-        """Where clips begin among its frames, ascending."""
-        numbers = [int(_number(name)) for name in self.images]
-        stride, starts = _STRIDES.get(self.action, _FRAMES), []
+        """Return the positions among the frames where clips start, ascending."""
+        numbers = [int(_IMAGE.sub(r"\1", name)) for name in self.images]
+        stride, starts = _STRIDES.get(self.action, _NUM_FRAMES), []
         last = len(numbers) - 1
-        while last >= _FRAMES - 1:
-            first = last - _FRAMES + 1
-            follow = numbers[last] - numbers[first] == _FRAMES - 1
-            if follow:
+        while last >= _NUM_FRAMES - 1:
+            first = last - _NUM_FRAMES + 1
+            consecutive = numbers[last] - numbers[first] == _NUM_FRAMES - 1
+            if consecutive:
                 starts.append(first)
-            last -= stride if follow else 1
+            last -= stride if consecutive else 1
         return starts[::-1]
 
 
 def find_recordings(folder: Path) -> list[Recording]:
-    """Every recording under `kth`, in the order of their names. Raises `DataError` for a missing or an empty folder."""
+    """Return every recording under `kth`, sorted by name. Raises `DataError` for a missing or empty folder."""
     recordings: list[Recording] = []
     for action in KTH_ACTIONS:
         if not (folder / action).is_dir():
@@ -74,11 +99,8 @@ def find_recordings(folder: Path) -> list[Recording]:
     return recordings
 
 
-def windows(recordings: list[Recording]) -> dict[Split, np.ndarray]:
-    """Where the clips of each split begin among all frames, one recording's after the other's: int64 (N,).
-
-    Raises `DataError` if a split has none.
-    """
+def clip_starts(recordings: list[Recording]) -> dict[Split, np.ndarray]:
+    """Return for each split the int64 positions of its clips among the frames of all recordings. Raises `DataError` if none."""
     starts: dict[Split, list[int]] = {"train": [], "validation": [], "test": []}
     first = 0
     for recording in recordings:
@@ -87,15 +109,15 @@ def windows(recordings: list[Recording]) -> dict[Split, np.ndarray]:
     persons = {"train": "1 to 15", "validation": "16", "test": "17 to 25"}
     for split, found in starts.items():
         if not found:
-            where = recordings[0].folder.parent.parent
-            raise DataError(f"{where} holds no {split} clip: expected {_FRAMES} frames in a row of persons {persons[split]}")
+            root = recordings[0].folder.parents[1]
+            raise DataError(f"{root} holds no {split} clip: expected {_NUM_FRAMES} frames in a row of persons {persons[split]}")
     return {split: np.array(found, np.int64) for split, found in starts.items()}
 
 
 def read_frames(recordings: list[Recording]) -> Iterator[np.ndarray]:
-    """The frames of each recording in turn, as they were filmed: uint8 (n, 1, H, W), all of one size.
+    """Yield the frames of each recording in their original size: uint8 (n, 1, H, W).
 
-    Raises `DataError` naming an image that cannot be read or is of another size than the first.
+    Raises `DataError` naming an image that cannot be read or differs in size from the first.
     """
     size: tuple[int, ...] = ()
     for recording in recordings:
@@ -111,19 +133,66 @@ def read_frames(recordings: list[Recording]) -> Iterator[np.ndarray]:
         yield np.stack(frames)[:, None]
 
 
-def _number(name: str) -> str:
-    match = _IMAGE.fullmatch(name)
-    assert match
-    return match[1]
-
-
 def _read_image(path: Path) -> np.ndarray:
-    """Grey: the first channel, as in the benchmark, where there are several."""
+    """Read an image as grey: uint8 (H, W). Of a colour image we take the first channel, like the benchmark."""
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image ({in_a_line(error)}): expected a whole JPEG") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as an image ({one_line(error)}): expected a complete JPEG") from error
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
         raise DataError(f"{path} holds {pixels.dtype} {pixels.shape}, expected 8-bit grey or colour")
     return pixels if pixels.ndim == 2 else pixels[..., 0]
+
+
+class KTHStandIn(StandIn):
+    """Generated clips of a grey figure that walks across shaded ground and swings its limbs, (N, 30, 1, 128, 128)."""
+
+    num_draws = 8
+    # Draw at half the size and enlarge: a quarter of the work, and soft edges like those of the real recordings.
+    _SIDE = 64
+
+    def _draw(self, u_ND: Tensor) -> Tensor:
+        u = u_ND.unsqueeze(-1)
+        frame = torch.arange(30, device=u.device)
+        towards_right = torch.where(u[:, 0] < 0.5, 1.0, -1.0)
+        hip_x = 0.5 + towards_right * (u[:, 1] * 0.25 - 0.35 + (0.008 + 0.02 * u[:, 2]) * frame)
+        phase = 2 * math.pi * (u[:, 3] + (0.03 + 0.04 * u[:, 4]) * frame)
+        size = 0.8 + 0.3 * u[:, 5]
+        hip_y = 0.55 + 0.01 * torch.cos(2 * phase)
+        swing = 0.5 * torch.sin(phase) * towards_right
+        shoulder_y = hip_y - 0.2 * size
+
+        def limb(x: Tensor, y: Tensor, angle: Tensor, length: Tensor, thickness: float) -> Tensor:
+            """Return a soft mask of a rounded segment that hangs from (x, y) at `angle`: (N, T, 64, 64)."""
+            end_x, end_y = x + length * torch.sin(angle), y + length * torch.cos(angle)
+            return self._segment(x, y, end_x, end_y, thickness)
+
+        none = torch.zeros_like(swing)
+        figure = torch.stack(
+            [
+                limb(hip_x, shoulder_y, none, 0.2 * size + none, 0.05),
+                limb(hip_x, shoulder_y - 0.09 * size, none, none, 0.05),
+                limb(hip_x, hip_y, swing, 0.27 * size + none, 0.028),
+                limb(hip_x, hip_y, -swing, 0.27 * size + none, 0.028),
+                limb(hip_x, shoulder_y, -swing, 0.2 * size + none, 0.02),
+                limb(hip_x, shoulder_y, swing, 0.2 * size + none, 0.02),
+            ]
+        ).amax(0)
+        rows = torch.linspace(0, 1, self._SIDE, device=u.device).view(1, 1, -1, 1)
+        ground = 0.75 - 0.25 * rows * u[:, 6].view(-1, 1, 1, 1)
+        shade = (0.15 + 0.3 * u[:, 7]).view(-1, 1, 1, 1)
+        frames = ground * (1 - figure) + shade * figure
+        return F.interpolate(frames, scale_factor=2, mode="bilinear", align_corners=False).unsqueeze(2)
+
+    def _segment(self, x0: Tensor, y0: Tensor, x1: Tensor, y1: Tensor, thickness: float) -> Tensor:
+        grid = torch.linspace(0, 1, self._SIDE, device=x0.device)
+        x0, y0, x1, y1 = (value.unsqueeze(-1).unsqueeze(-1) for value in torch.broadcast_tensors(x0, y0, x1, y1))
+        from_x, from_y = grid - x0, grid.unsqueeze(-1) - y0
+        along_x, along_y = x1 - x0, y1 - y0
+        share = ((from_x * along_x + from_y * along_y) / (along_x**2 + along_y**2 + 1e-9)).clamp(0, 1)
+        distance = torch.sqrt((from_x - share * along_x) ** 2 + (from_y - share * along_y) ** 2 + 1e-12)
+        return torch.sigmoid((thickness - distance) * 2 * self._SIDE)
+
+
+stand_in = KTHStandIn

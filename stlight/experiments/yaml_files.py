@@ -1,58 +1,100 @@
-"""The files under `workflow` as they are written: YAML read strictly, checked against a closed schema, numbers as printed."""
+"""Read a YAML file strictly into a Pydantic type, with errors of one line. No other code of the suite reads YAML."""
 
 import difflib
-import json
 import re
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import jsonschema
 import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from stlight.config import error_words
+
+T = TypeVar("T")
 
 
 class ExperimentError(ValueError):
-    """A file under `workflow` that cannot be used; the message names the file, the place in it and what would be right."""
+    """A file under `workflow` that cannot be used; the message names the file, the field and what would be right."""
 
 
-def quantity(printed: str) -> float:
-    """A published number as printed, which may carry a unit: "14.77", or "32.9M" for 32.9e6."""
-    number, unit = (printed[:-1], printed[-1]) if printed[-1] in _UNITS else (printed, "")
-    return float(number) * _UNITS.get(unit, 1)
+class FileModel(BaseModel):
+    """A mapping in a YAML file. Refuses unknown keys with the nearest known one, and values of another type than declared."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_are_known(cls, content: Any) -> Any:
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        for key in content if isinstance(content, dict) else ():
+            if key not in known:
+                raise ValueError(f"unknown key {key!r}{nearest(key, known)}")
+        return content
 
 
-def half_unit(printed: str) -> float:
-    """Half of the last digit printed: no nearer than that does a number as printed say what was rounded to it."""
-    digits = len(printed.rstrip("KMG").partition(".")[2])
-    return 0.5 * _UNITS.get(printed[-1], 1) * 10.0**-digits
-
-
-_UNITS = {"K": 1e3, "M": 1e6, "G": 1e9}
-_QUANTITY = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?[KMG]?")
-
-
-@cache
-def _schema(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text()))
-
-
-def read_yaml(path: Path, schema: Path) -> Any:
-    """The content of a file that fits its schema. Raises `ExperimentError`, in one line, naming the file and the place."""
+def read_file(path: Path, type_: type[T]) -> T:
+    """Read a YAML file into a type. Raises `ExperimentError`, in one line, naming file, field and value."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except UnicodeDecodeError as error:
         raise ExperimentError(f"{path}: not UTF-8 text: {error}") from error
     except yaml.YAMLError as error:
         raise ExperimentError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    best = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(_schema(schema)).iter_errors(content))
-    if best is not None:
-        raise ExperimentError(f"{path}: {best.json_path.removeprefix('$').removeprefix('.') or 'the file'}: {best.message}")
-    return content
+    try:
+        return TypeAdapter(type_).validate_python(content)
+    except ValidationError as error:
+        raise ExperimentError(f"{path}: {_describe(error, content)}") from error
+
+
+def _describe(error: ValidationError, content: Any) -> str:
+    """Return the error that lies deepest in the file as `field: what is wrong`.
+
+    Of a value that may have several types, Pydantic lists what each of them misses; the deepest is of the type meant.
+    """
+    details = error.errors(include_url=False)
+    located = [(_locate(detail, content), detail) for detail in details]
+    place, deepest = max(located, key=lambda pair: pair[0].count(".") + pair[0].count("["))
+    return f"{place or 'the file'}: {_words(deepest)}"
+
+
+def _locate(detail: ErrorDetails, content: Any) -> str:
+    """Return the path of the value at fault in the file, like `claims[0] (best_mse).better.this`."""
+    place, here = "", content
+    location = detail["loc"][:-2] if detail["loc"][-1:] == ("[key]",) else detail["loc"]
+    # Pydantic puts the names of types and of union members between the keys: what is not in the file is one of these.
+    for part in location:
+        if isinstance(here, dict) and part in here:
+            place, here = f"{place}.{part}", here[part]
+        elif isinstance(here, list) and isinstance(part, int):
+            here = here[part]
+            name = here.get("id") if isinstance(here, dict) else None
+            place += f"[{part}] ({name})" if isinstance(name, str) else f"[{part}]"
+    if detail["type"] == "missing":
+        place += f".{location[-1]}"
+    return place.removeprefix(".")
+
+
+def _words(detail: ErrorDetails) -> str:
+    context = detail.get("ctx", {})
+    if detail["type"] == "missing":
+        return "is missing"
+    if detail["type"] == "union_tag_not_found":
+        return "kind: is missing"
+    if detail["type"] == "union_tag_invalid":
+        return f"kind: must be one of {context['expected_tags']}, got {context['tag']!r}"
+    return error_words(detail)
+
+
+class WrittenFloat(float):
+    """A number that keeps the digits it was written with: 21.80 stays 21.80."""
+
+    text: str
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text; here every way of writing a number gives a number, and a repeated key is an error."""
+    """Like YAML 1.1, but 1e-3 is a number, numbers keep their digits, and a repeated or non-text key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
@@ -62,36 +104,23 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, f"the key {repeated[0]!r} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> WrittenFloat:
+        number = WrittenFloat(super().construct_yaml_float(node))
+        number.text = node.value
+        return number
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
-
-def published_entries(path: Path, content: dict[str, Any], metrics: set[str]) -> list[dict[str, Any]]:
-    """The published entries with their metrics as the file prints them, so that 21.80 stays 21.80."""
-    printed = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader).get("published", [])
-    entries: list[dict[str, Any]] = []
-    places = set()
-    for number, (entry, text) in enumerate(zip(content.get("published", []), printed, strict=True)):
-        for metric in metrics & entry.keys():
-            if not _QUANTITY.fullmatch(text[metric]):
-                words = f"must be a number, which may end in K, M or G, got {text[metric]!r}"
-                raise ExperimentError(f"{path}: published[{number}].{metric}: {words}")
-            place = (metric, *sorted((k, v) for k, v in text.items() if k not in metrics and k != "source"))
-            if place in places:
-                raise ExperimentError(f"{path}: published[{number}].{metric}: this cell is published twice")
-            places.add(place)
-        entries.append(entry | {metric: text[metric] for metric in metrics & entry.keys()})
-    return entries
+_FLOAT = "tag:yaml.org,2002:float"
+_Loader.add_constructor(_FLOAT, _Loader.construct_yaml_float)
+_Loader.add_implicit_resolver(_FLOAT, re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The rest of a sentence about an unknown name: the known one most like it, or all of them."""
+    """Return the end of a sentence about an unknown name: the known name most like it, or else all of them."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
 
 
 def as_text(value: Any) -> str:
-    """A value as it stands in names and messages: 0.003, 10000, true."""
+    """Return a value as it stands in names and messages: 0.003, 10000, true."""
     return f"{value:.12g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,1 +1,1 @@
-"""What a run leaves behind: its record, its state, and where its numbers come from."""
+"""The record of a run, its state while it is not done, and where its numbers come from."""

@@ -1,7 +1,7 @@
-"""The outputs of a finished run, kept by a second name, for the workflow to delete the first without loss.
+"""Keep the outputs of a finished run under a second name, so that they survive the workflow's deletion.
 
-Snakemake deletes a job's outputs before it starts the job again. It does so also where the run had finished: because the job
-was killed just after its record was written, or because Snakemake itself was, while its jobs went on. Hard links take no space.
+Snakemake deletes a job's outputs before it starts the job again, even if the run has finished: the job may have been killed
+just after it wrote the record, or Snakemake while its jobs went on. The second names are hard links and take no space.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from stlight.runs.record import RunRecord, recorded
+from stlight.runs.record import RunRecord, load_valid_record
 from stlight.runtime.atomic_files import write_atomically
 
 OUTPUTS = ("history.csv", "weights.safetensors", "examples.npz", "record.json")
@@ -25,20 +25,23 @@ logger = logging.getLogger(__name__)
 
 
 def keep(folder: Path, identity: dict[str, Any]) -> None:
-    """Keep the outputs in a run's folder. `identity` is what they are good for. Without hard links nothing is kept."""
+    """Link a run's outputs a second time, if the file system can. `restore` compares `identity`."""
     kept = folder / _FOLDER
     with contextlib.suppress(OSError):
         shutil.rmtree(kept, ignore_errors=True)
         kept.mkdir()
         for name in OUTPUTS:
             os.link(folder / name, kept / name)
-        # Last: without it the rest counts for nothing.
+        # Last, because the links are valid only with the list.
         files = {name: _digest(folder / name) for name in OUTPUTS}
         write_atomically(kept / _LIST, json.dumps({"identity": identity, "files": files}) + "\n")
 
 
-def put_back(folder: Path, identity: dict[str, Any], newer_than: float = 0.0) -> RunRecord | None:
-    """Give the outputs their names again if they are kept whole, for this identity, and since that time stamp."""
+def restore(folder: Path, identity: dict[str, Any], newer_than: float = 0.0) -> RunRecord | None:
+    """Restore deleted outputs and return their record, or `None` if the backup is not usable.
+
+    A backup is usable if it is complete and undamaged, has this identity, and is newer than the time stamp `newer_than`.
+    """
     kept = folder / _FOLDER
     try:
         listed = json.loads((kept / _LIST).read_text())
@@ -49,13 +52,13 @@ def put_back(folder: Path, identity: dict[str, Any], newer_than: float = 0.0) ->
             partial = folder / f".{name}.partial"
             partial.unlink(missing_ok=True)
             os.link(kept / name, partial)
-            # The workflow takes outputs for old that are older than its inputs.
+            # Snakemake considers outputs outdated that are older than the inputs.
             os.utime(partial)
             partial.replace(folder / name)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    logger.warning("%s was finished already; its outputs are put back", folder)
-    return recorded(folder, identity["config_hash"])
+    logger.warning("%s was finished already; its outputs are restored", folder)
+    return load_valid_record(folder, identity["config_hash"])
 
 
 def _digest(path: Path) -> str:

@@ -1,17 +1,10 @@
-"""What a run leaves behind: `record.json`, written last and whole, so that a run is done exactly when it can be read."""
+"""Write and read the record of a run. `record.json` is written last and atomically: a run is done if it has a valid record."""
 
-import contextlib
 import csv
 import hashlib
 import json
 import logging
 import math
-import os
-import platform
-import socket
-import subprocess
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stlight.config import RunConfig, describe
 from stlight.runtime.atomic_files import write_atomically
-from stlight.runtime.run_lock import living_holder
 
 SELECTIONS = ("last", "best_on_validation", "best_on_test")
 
@@ -29,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class RecordError(ValueError):
-    """A record that is damaged or of another run; the message names the file."""
+    """A record or history is damaged or belongs to another run; the message names the file."""
 
 
 class RunRecord(BaseModel):
@@ -40,37 +32,37 @@ class RunRecord(BaseModel):
     run: str
     """`<dataset>/<variant>/seed<k>`."""
     config: RunConfig
-    """Everything that was configured, resolved."""
+    """The resolved configuration."""
     config_hash: str
     """Hash of `config`."""
     status: Literal["done", "diverged"]
-    """diverged: the loss became infinite, NaN, or exploded; the history goes up to there."""
+    """diverged: the loss became infinite, NaN, or exploded; the history ends there."""
     metrics: dict[Literal["last", "best_on_validation", "best_on_test"], Metrics]
-    """Test metrics at the epoch each selection picks, with that epoch; null where not finite."""
+    """Test metrics at the epoch that each selection picks, and that epoch; null if not finite."""
     trivial: dict[str, Metrics]
-    """The same metrics for repeating the last frame and for all zeros."""
+    """Test metrics of two trivial predictions: the last frame repeated, and all zeros."""
     num_params: int
     """Learnable parameters."""
     prediction_flops: int
-    """Multiply-adds of the convolutions and products that predict one clip, at the size that ran."""
+    """Multiply-adds of convolutions and matrix products that predict one clip, at the size that ran."""
     seconds: dict[str, float]
-    """Wall time in all, and of training and evaluation."""
+    """Wall time: total, training, evaluation, checkpoints."""
     device: dict[str, Any]
-    """What it ran on, and how."""
+    """The device, and how the run computed on it."""
     provenance: dict[str, Any]
-    """Code version, library versions, data, and when."""
+    """Versions of code and libraries, facts about the data, time and host."""
     files: dict[str, str] = {}
-    """SHA-256 of the other outputs; of the history without its seconds."""
+    """SHA-256 of the other outputs; that of the history leaves out its seconds."""
 
 
 def write_record(path: Path, record: RunRecord) -> None:
-    """Write a record atomically, with a checksum of all else in it. Raises `StorageError` where it cannot be."""
+    """Write a record atomically, with a checksum of its content. Raises `StorageError`."""
     content = record.model_dump(mode="json")
     write_atomically(path, json.dumps(content | {"checksum": _checksum(content)}, indent=1, allow_nan=False) + "\n")
 
 
 def read_record(path: Path) -> RunRecord:
-    """Read and check a record. Raises `RecordError`, naming the file, if it is damaged or a hash in it does not fit."""
+    """Read and check a record. Raises `RecordError` if it is damaged, or if its checksum or configuration hash is wrong."""
     refused = f"{path} is not a valid record"
     try:
         content = json.loads(path.read_bytes())
@@ -87,8 +79,11 @@ def read_record(path: Path) -> RunRecord:
     return record
 
 
-def recorded(folder: Path, config_hash: str) -> RunRecord | None:
-    """The record in a run's folder, if there is one of this configuration. A damaged one is named, set aside, and is none."""
+def load_valid_record(folder: Path, config_hash: str) -> RunRecord | None:
+    """Return the record in a run's folder, or `None` if there is none of this configuration.
+
+    Rename a damaged record to `record.json.set-aside` and log a warning.
+    """
     path = folder / "record.json"
     if not path.is_file():
         return None
@@ -96,13 +91,13 @@ def recorded(folder: Path, config_hash: str) -> RunRecord | None:
         record = read_record(path)
     except RecordError as error:
         path.replace(path.with_suffix(".json.set-aside"))
-        logger.warning("%s; set aside as %s.set-aside, the run is to be trained again", error, path.name)
+        logger.warning("%s; set aside as %s.set-aside, the run must be trained again", error, path.name)
         return None
     return record if record.config_hash == config_hash else None
 
 
 def read_history(folder: Path, record: RunRecord) -> list[dict[str, str]]:
-    """The rows of a run's history as text. Raises `RecordError`, naming the file, if they are not those of its record."""
+    """Read the rows of a run's history as text. Raises `RecordError` if they do not have the record's checksum."""
     path = folder / "history.csv"
     try:
         rows = list(csv.DictReader(path.read_text().splitlines()))
@@ -114,95 +109,35 @@ def read_history(folder: Path, record: RunRecord) -> list[dict[str, str]]:
 
 
 def history_digest(rows: list[dict[str, str]]) -> str:
-    """SHA-256 of a history without its columns of seconds."""
+    """Return the SHA-256 of a history without its columns of seconds."""
     kept = [[f"{name}={text}" for name, text in row.items() if not str(name).endswith("seconds")] for row in rows]
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
+
+
+def finite(metrics: dict[str, float]) -> Metrics:
+    """Replace NaN and infinities by `None`, because JSON has neither."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def finite(metrics: dict[str, float]) -> Metrics:
-    """The same with null for NaN and infinities, which JSON does not have."""
-    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+_MOVED = {
+    "Heartbeat": ("stlight.runs.state", "Heartbeat"),
+    "read_state": ("stlight.runs.state", "read_state"),
+    "provenance": ("stlight.runs.provenance", "provenance"),
+    "source_version": ("stlight.runs.provenance", "source_version"),
+    "code_version": ("stlight.runs.provenance", "code_version"),
+    "recorded": ("stlight.runs.record", "load_valid_record"),
+}
 
 
-def provenance(data: dict[str, Any]) -> dict[str, Any]:
-    """Where a run's numbers come from: the code, the libraries and the data (time stamps are the caller's)."""
-    libraries = {name: version(name) for name in ("stlight", "torch", "numpy")}
-    code = {"code": code_version(), "source": source_version()}
-    return code | {"libraries": libraries, "python": platform.python_version(), "data": data}
+def __getattr__(name: str) -> Any:
+    # Temporary: the old places of names, until all callers are merged.
+    import importlib
 
-
-@cache
-def source_version() -> str:
-    """First 16 hex digits of the SHA-256 of the sources that make a run's numbers: what is outside them changes none."""
-    package = Path(__file__).resolve().parent.parent
-    rooms = ("config.py", "metrics.py", "registry", "data", "kernels", "model", "training")
-    paths = [path for room in rooms for path in ([package / room] if room.endswith(".py") else (package / room).rglob("*"))]
-    digest = hashlib.sha256()
-    for path in sorted(path for path in paths if path.suffix in (".py", ".c")):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-@cache
-def code_version() -> str:
-    """The git commit of the code, "+changes" if tracked files differ from it, or the package's version outside git."""
-    folder = Path(__file__).resolve().parent.parent.parent
-    if not (folder / ".git").exists():
-        return version("stlight")
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or version("stlight")
-
-
-class Heartbeat:
-    """`progress.json` beside the record while a run is not done: where it is, who has it, and what stopped it."""
-
-    def __init__(self, folder: Path, **state: Any) -> None:
-        self._path = folder / "progress.json"
-        self._state: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname()} | state
-
-    def beat(self, **state: Any) -> None:
-        """Note what has changed in the state, if it can be written: a run must not end for want of this file."""
-        self._state |= state
-        with contextlib.suppress(OSError):
-            write_atomically(self._path, json.dumps(self._state) + "\n")
-
-    def end(self) -> None:
-        """The run is recorded: nothing is under way any more."""
-        self._path.unlink(missing_ok=True)
-
-
-def read_state(folder: Path, config_hash: str) -> dict[str, Any]:
-    """The state of a run: waiting, starting, running, interrupted, done, diverged or failed, with epoch, device and why.
-
-    starting: a process has it, and waits for a GPU or loads.
-    interrupted: stopped by a signal, or its process is gone; it goes on from its checkpoint when it is started again.
-    A record of another configuration does not count: the run is waiting to be trained again. Raises `RecordError`.
-    """
-    path = folder / "record.json"
-    if path.is_file() and (record := read_record(path)).config_hash == config_hash:
-        return {"status": record.status, "device": record.device}
-    state = _progress(folder, config_hash)
-    if holder := living_holder(folder):
-        # Its process has begun once it has left a word of its own.
-        begun = state and (state["pid"], state["host"]) == (holder["pid"], holder["host"])
-        return {"status": "running"} | state if begun else {"status": "starting"} | holder
-    if not state:
-        return {"status": "waiting"}
-    if "error" in state:
-        return {"status": "failed"} | state
-    return {"status": "interrupted", "why": "its process is gone"} | state
-
-
-def _progress(folder: Path, config_hash: str) -> dict[str, Any]:
-    """What `Heartbeat` noted last, if it is whole and of this configuration."""
-    try:
-        state = json.loads((folder / "progress.json").read_text())
-        known = {"pid", "host", "epoch", "num_epochs", "seconds"} <= state.keys()
-        return state if known and state["config_hash"] == config_hash else {}
-    except (OSError, ValueError, AttributeError, KeyError, RecursionError):
-        return {}
+    if name not in _MOVED:
+        raise AttributeError(name)
+    module, attribute = _MOVED[name]
+    return getattr(importlib.import_module(module), attribute)

@@ -1,1 +1,1 @@
-"""The process and its files: atomic writes, locks, leases of GPUs, signals."""
+"""The process and its files: atomic writes, run lock, GPU lease, signals, start-up."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also after a crash, a full disk or a power cut."""
+"""Write files atomically: after a crash, a full disk or a power cut, a file has its old content or its new one."""
 
 import contextlib
 import errno
@@ -12,46 +12,46 @@ _PARTIAL = ".partial"
 
 
 class StorageError(OSError):
-    """A file that could not be written; the message, one line, says which, and that what was there before is kept."""
+    """A file could not be written; the message, one line, names it. Its previous content is kept."""
 
 
-def write_atomically(path: Path, *content: str | bytes) -> None:
-    """Write a file's content, one piece after the other, so that the file is there whole or as it was before.
+def write_atomically(path: Path, *pieces: str | bytes) -> None:
+    """Write the pieces, one after the other, to a temporary file, fsync it, and rename it to `path`.
 
-    Raises `StorageError` where the disk is full, the quota spent or the device failing; nothing half-written is left.
+    Raises `StorageError` if the disk is full, the quota is spent or the device fails.
     """
-    pieces = [piece.encode() if isinstance(piece, str) else piece for piece in content]
-    with replacing(path, sum(map(len, pieces))) as write:
-        for piece in pieces:
+    content = [piece.encode() if isinstance(piece, str) else piece for piece in pieces]
+    with atomic_writer(path, sum(map(len, content))) as write:
+        for piece in content:
             write(piece)
 
 
 @contextlib.contextmanager
-def replacing(path: Path, size: int) -> Iterator[Callable[[bytes | memoryview], None]]:
-    """The same for content that is too much to hold: gives what writes a piece; the file is there when the block has ended.
+def atomic_writer(path: Path, size: int) -> Iterator[Callable[[bytes | memoryview], None]]:
+    """Stream content into a file atomically. Yields `write(chunk)`; the file has its name when the block ends.
 
-    `size` in bytes is what is said to be needed where there is no room.
+    `size` is the number of bytes that the message states as needed if the disk is full. Raises `StorageError`.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
     try:
-        with explained(path, size):
+        with storage_errors(path, size):
             make_folder(path.parent)
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
 
-        def write(piece: bytes | memoryview) -> None:
-            with explained(path, size):
-                rest = memoryview(piece).cast("B")
+        def write(chunk: bytes | memoryview) -> None:
+            with storage_errors(path, size):
+                rest = memoryview(chunk).cast("B")
                 while rest:
                     rest = rest[os.write(descriptor, rest) :]
 
         try:
             yield write
-            with explained(path, size):
-                # The content must be on the disk before the name is, or a power cut leaves an empty file of that name.
+            with storage_errors(path, size):
+                # Before the rename, or a power cut could leave an empty file under the final name.
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        with explained(path, size):
+        with storage_errors(path, size):
             partial.replace(path)
             sync_folder(path.parent)
     except BaseException:
@@ -61,25 +61,28 @@ def replacing(path: Path, size: int) -> Iterator[Callable[[bytes | memoryview], 
 
 
 @contextlib.contextmanager
-def explained(path: Path, size: int) -> Iterator[None]:
-    """What goes wrong with the writing of a file, as a `StorageError`."""
+def storage_errors(path: Path, size: int) -> Iterator[None]:
+    """Raise any `OSError` in the block as a `StorageError` about `path`, which needs `size` bytes."""
     try:
         yield
     except OSError as error:
-        raise StorageError(_explain(path, size, error)) from error
+        raise StorageError(_message(path, size, error)) from error
 
 
-def note(root: Path, names: Iterable[str]) -> dict[str, list[int]]:
-    """Size and time of change of files or folders under a root: what `has_changed` compares."""
+def fingerprint(root: Path, names: Iterable[str]) -> dict[str, list[int]]:
+    """Return size in bytes and modification time in nanoseconds of files or folders under `root`, for `has_changed`."""
     return {name: [(facts := (root / name).stat()).st_size, facts.st_mtime_ns] for name in names}
 
 
 def has_changed(marker: Path, root: Path) -> bool:
-    """Whether a JSON file whose "noted" is what `note` gave is there, and something that is still there is not as it says."""
+    """True if a file under `root` differs from the fingerprint stored as "noted" in a JSON file, or that file is damaged.
+
+    A missing marker and missing files do not count as changed.
+    """
     try:
         noted = json.loads(marker.read_text())["noted"]
-        there = {name: facts for name, facts in noted.items() if (root / name).exists()}
-        return bool(there != note(root, there))
+        present = {name: facts for name, facts in noted.items() if (root / name).exists()}
+        return bool(present != fingerprint(root, present))
     except FileNotFoundError:
         return False
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -87,13 +90,13 @@ def has_changed(marker: Path, root: Path) -> bool:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what writers that were killed have left; only for who knows that no other is writing there."""
+    """Remove the temporary files of killed writers. Only for the one process that writes to the folder."""
     for path in folder.glob(f".*{_PARTIAL}"):
         path.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder with its parents, each brought to the disk, or a power cut would take them with all that is in them."""
+    """Create a folder and its parents, and fsync each parent so that a power cut cannot remove them again."""
     missing = [parent for parent in (folder, *folder.parents) if not parent.is_dir()]
     for parent in reversed(missing):
         parent.mkdir(exist_ok=True)
@@ -101,23 +104,27 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
+    """Fsync a folder, so that names created or renamed in it survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems have no such call for folders.
+        # Some network file systems cannot fsync folders.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
         os.close(descriptor)
 
 
-def _explain(path: Path, size: int, error: OSError) -> str:
-    kept = "what was there before is kept"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        # The folder itself may be what could not be made.
-        there = next(parent for parent in path.absolute().parents if parent.is_dir())
-        free = f", {shutil.disk_usage(there).free / 1e6:.1f} MB are free" if error.errno == errno.ENOSPC else ""
-        return f"{path}: no space left: {size / 1e6:.1f} MB are needed{free}; make room and start again, {kept}"
-    return f"{path}: cannot be written: {error.strerror or error}; {kept}"
+def _message(path: Path, size: int, error: OSError) -> str:
+    kept = "its previous content is kept"
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return f"{path}: cannot be written: {error.strerror or error}; {kept}"
+    # The path's own folder may be what could not be created.
+    existing = next(parent for parent in path.absolute().parents if parent.is_dir())
+    free = f", {shutil.disk_usage(existing).free / 1e6:.1f} MB are free" if error.errno == errno.ENOSPC else ""
+    return f"{path}: no space left: {size / 1e6:.1f} MB are needed{free}; make room and start again, {kept}"
+
+
+# Temporary: the old names, until all callers are merged.
+explained, replacing, note = storage_errors, atomic_writer, fingerprint

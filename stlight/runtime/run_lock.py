@@ -1,8 +1,8 @@
-"""The right to train a run, held by one process at a time on all the hosts that share its folder.
+"""Let one process at a time train a run, among all processes and hosts that share its folder.
 
-Two layers. A POSIX record lock, which the kernel frees the moment its process dies, also through NFS. And the holder's name in
-the file, whose time of change it renews every few seconds: for file systems whose locks end at the host, a holder on another
-host counts as alive as long as that time moves.
+There are two layers. The first is a POSIX record lock, which the kernel frees when its process dies, also on NFS. The second is
+for file systems whose locks do not reach other hosts: the file names its holder, who renews its modification time every few
+seconds. A holder on another host counts as alive as long as that time moves.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from stlight.runtime.atomic_files import StorageError, make_folder
+from stlight.runtime.atomic_files import StorageError, make_folder, storage_errors
 
 _NAME = ".lock"
 _RENEWED_EVERY = 10.0
@@ -29,15 +29,16 @@ _POLL = 0.5
 _held: dict[Path, "_Lock"] = {}
 
 
-class LockLost(RuntimeError):  # noqa: N818 - says what happened
-    """The process stood still for so long that another one took the run over: what it computed since is not written."""
+class LockLost(RuntimeError):  # noqa: N818 - not every exception is an error
+    """Another process took the run over because this one stood still for too long. It must not write any more."""
 
 
 @contextlib.contextmanager
 def hold(folder: Path, on_wait: Callable[[str], None] = print) -> Iterator[None]:
-    """Hold a run's lock inside; wait for a living holder, of whom `on_wait` is told once. A dead one's is taken over.
+    """Hold the lock of a run's folder inside the block. A process may hold it several times.
 
-    Held a second time by the same process, it is simply held.
+    Waits while another holder is alive, and calls `on_wait` once with a message. Takes over the lock of a dead one at once.
+    Raises `StorageError` if the lock file cannot be written.
     """
     key = folder.resolve()
     if key in _held:
@@ -45,11 +46,11 @@ def hold(folder: Path, on_wait: Callable[[str], None] = print) -> Iterator[None]
         return
     make_folder(folder)
     lock = _Lock(key / _NAME)
-    told = False
+    waits = False
     while other := lock.take():
-        if not told:
+        if not waits:
             on_wait(f"{folder} is held by process {other['pid']} on {other['host']} since {other['since']}: waits for it")
-            told = True
+        waits = True
         time.sleep(_POLL)
     _held[key] = lock
     try:
@@ -60,19 +61,18 @@ def hold(folder: Path, on_wait: Callable[[str], None] = print) -> Iterator[None]
 
 
 def check_held(folder: Path) -> None:
-    """Raise `LockLost` if this process's lock has been taken over; to be asked before anything is written."""
+    """Raise `LockLost` if another process has taken over this process's lock. Call before each write."""
     lock = _held.get(folder.resolve())
     if lock and not lock.still_mine():
         raise LockLost(f"{folder}: another process has taken the run over while this one stood still; it stops here")
 
 
 def living_holder(folder: Path) -> dict[str, Any] | None:
-    """Who holds a run's lock (pid, host, since), if a living process does."""
+    """Return pid, host and since of the living process that holds a run's lock, if there is one."""
     if lock := _held.get(folder.resolve()):
         return lock.me
-    lock = _Lock(folder / _NAME)
     try:
-        return lock.take(only_look=True)
+        return _Lock(folder / _NAME).take(only_look=True)
     except OSError:
         return None
 
@@ -81,7 +81,8 @@ class _Lock:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = -1
-        self._seen = 0.0, 0.0
+        # Modification time of another host's lock, and when we first saw it by our own monotonic clock.
+        self._last_change = 0.0, 0.0
         self._ended = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="run-lock", daemon=True)
         self.me = {
@@ -93,37 +94,31 @@ class _Lock:
         }
 
     def take(self, *, only_look: bool = False) -> dict[str, Any] | None:
-        """Take the lock, or give its living holder."""
-        # To look at it, reading must be enough.
+        """Take the lock and return `None`, or return its living holder. To look needs only the right to read."""
         flags = os.O_RDONLY if only_look else os.O_RDWR | os.O_CREAT
         try:
             descriptor = os.open(self._path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         except OSError as error:
-            if only_look and isinstance(error, FileNotFoundError):
-                return None
             raise StorageError(f"{self._path}: cannot be opened: {error.strerror}") from error
-        taken = False
         try:
-            other = self._judge(descriptor, fcntl.LOCK_SH if only_look else fcntl.LOCK_EX)
+            other = self._find_holder(descriptor, fcntl.LOCK_SH if only_look else fcntl.LOCK_EX)
             if other or only_look:
                 return other
             if not _is_at(descriptor, self._path):
-                # Its holder has removed it between our opening and locking it: try again with the new one.
+                # Its last holder removed the file after we opened it. We try again with a new file.
                 return self.take()
-            try:
+            with storage_errors(self._path, 0):
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, json.dumps(self.me).encode(), 0)
-            except OSError as error:
-                raise StorageError(f"{self._path}: cannot be written: {error.strerror}") from error
-            self._descriptor, taken = descriptor, True
+            self._descriptor = descriptor
         finally:
-            if not taken:
+            if self._descriptor != descriptor:
                 os.close(descriptor)
         self._renewer.start()
         return None
 
-    def _judge(self, descriptor: int, kind: int) -> dict[str, Any] | None:
-        """The living holder of an open lock file; otherwise it is now locked by us."""
+    def _find_holder(self, descriptor: int, kind: int) -> dict[str, Any] | None:
+        """Return the living holder of an open lock file, or lock the file."""
         kernel_locks = True
         try:
             fcntl.lockf(descriptor, kind | fcntl.LOCK_NB)
@@ -135,27 +130,27 @@ class _Lock:
         if other is None:
             return None
         if other.get("kernel") == _kernel():
-            # Our own kernel would not have given us the lock of a living process.
+            # Our kernel refuses the lock of a living process. If it gave us the lock, the holder is dead.
             return None if kernel_locks or not _alive(int(other["pid"])) else other
         if other["host"] == self.me["host"]:
-            # This host has been started again since.
+            # This host has been restarted since.
             return None
-        # Its time is compared with the file system's own clock, and watched, for that clock may have been set since.
+        # The file system's clock may have been set since the last change, so we also watch if the time moves.
         changed = os.fstat(descriptor).st_mtime
-        if changed != self._seen[0]:
-            self._seen = changed, time.monotonic()
-        stale = _now_at(self._path.parent) - changed > _STALE_AFTER or time.monotonic() - self._seen[1] > _STALE_AFTER
-        return None if stale else other
+        if changed != self._last_change[0]:
+            self._last_change = changed, time.monotonic()
+        unchanged_for = max(_now_at(self._path.parent) - changed, time.monotonic() - self._last_change[1])
+        return None if unchanged_for > _STALE_AFTER else other
 
     def still_mine(self) -> bool:
         named = _named_in(self._descriptor)
         return named is not None and named.get("token") == self.me["token"] and _is_at(self._descriptor, self._path)
 
     def release(self) -> None:
-        # Joined, for a closed descriptor's number may soon be another file's.
+        # We join the thread first, because the number of a closed descriptor may soon be another file's.
         self._ended.set()
         self._renewer.join()
-        # Removed while it is still locked; whoever has it open sees that it is no longer the file of this name.
+        # We remove the file while it is locked. A process that has it open notices that it has lost its name.
         if self.still_mine():
             self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
@@ -167,7 +162,7 @@ class _Lock:
 
 
 def _named_in(descriptor: int) -> dict[str, Any] | None:
-    """The holder that a lock file names; none in an empty or half-written one."""
+    """Return the holder that a lock file names; `None` if the file is empty or half-written."""
     try:
         named = json.loads(os.pread(descriptor, 4096, 0))
         return named if {"pid", "host", "since", "token"} <= named.keys() else None
@@ -183,7 +178,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _now_at(folder: Path) -> float:
-    """The time by the clock of the folder's file system, which the times of its files are written by."""
+    """Return the time by the clock of the folder's file system, which sets the modification times of its files."""
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".now.") as file:
             return os.fstat(file.fileno()).st_mtime
@@ -192,7 +187,7 @@ def _now_at(folder: Path) -> float:
 
 
 def _kernel() -> str:
-    """Which running kernel this is: the same host after a restart is another."""
+    """Return an identifier of the running kernel, which changes when the host is restarted."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

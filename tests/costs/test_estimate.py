@@ -14,7 +14,12 @@ def two_experiments(workflow):
     """A workflow of two experiments that share the runs of STLight-L."""
     for path in (workflow / "experiments").glob("*.yaml"):
         path.unlink()
-    write_experiment(workflow, "models", grid={"model": ["STLight-L", "SimVP+IncepU"], "max_lr": [0.001]}, figure={"kind": "tradeoff", "y": "mse"})
+    write_experiment(
+        workflow,
+        "models",
+        grid={"model": ["STLight-L", "SimVP+IncepU"], "max_lr": [0.001]},
+        figure={"kind": "tradeoff", "y": "mse"},
+    )
     write_experiment(workflow, "depths", grid={"depth": [8, 16]})
     return workflow
 

@@ -1,4 +1,4 @@
-"""Small files in the exact formats of the real data sets, and archives of them as they are published."""
+"""Make small files in the exact formats of the real data sets, and archives like the published ones."""
 
 import gzip
 import hashlib
@@ -15,7 +15,7 @@ from stlight.registry.dataset_specs import DATASETS, KTH_ACTIONS
 
 
 def idx(images, magic=0x803, count=None, size=(28, 28)):
-    """An IDX file's bytes."""
+    """Return the bytes of an IDX file."""
     header = np.array([magic, len(images) if count is None else count, *size], ">u4")
     return header.tobytes() + images.tobytes()
 
@@ -31,7 +31,7 @@ def write_moving_mnist(root, rng, dataset="mmnist", clips=6):
 
 
 def taxibj_arrays(rng, train=30, test=6):
-    """X_train, Y_train, X_test, Y_test in [-1, 1], as the published file has them but for their number."""
+    """Return fewer clips than the published file holds: X_train, Y_train, X_test, Y_test in [-1, 1]."""
     sizes = {"X_train": train, "Y_train": train, "X_test": test, "Y_test": test}
     return {name: rng.uniform(-1, 1, (size, 4, 2, 32, 32)) for name, size in sizes.items()}
 
@@ -44,7 +44,7 @@ def write_taxibj(root, rng, **sizes):
 
 
 def write_recording(folder, rng, frames=31, first=1, size=(160, 120), mode="RGB"):
-    """A recording's frames, the same grey in every channel, with numbers in a row."""
+    """Write the frames of a recording with consecutive numbers, equal in all channels."""
     folder.mkdir(parents=True)
     for number in range(first, first + frames):
         pixels = rng.integers(0, 256, (size[1] // 8, size[0] // 8), dtype=np.uint8)
@@ -59,7 +59,7 @@ def write_kth(root, rng, persons=(1, 2, 16, 17), frames=31):
 
 
 def zip_of(folder, inside=""):
-    """A .zip of all that lies under a folder, put under `inside`."""
+    """Return a .zip of all files under a folder, placed under `inside`."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for path in sorted(Path(folder).rglob("*")):
@@ -69,32 +69,47 @@ def zip_of(folder, inside=""):
 
 
 def tar_of(path):
-    """A .tar of one file, in a folder."""
+    """Return a .tar of one file in a folder."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         archive.add(path, f"data/{path.name}")
     return file.getvalue()
 
 
-def publish(site, there, workflow, rng):
-    """Put small data sets on a web site, as the real ones are published, and have a workflow fetch them from there."""
+def make_downloads(there, workflow, rng):
+    """Write small data sets to `there` and return what the addresses of the real ones give, by path on the web site."""
     for dataset in ("mmnist", "mfmnist"):
         write_moving_mnist(there, rng, dataset)
     write_taxibj(there, rng)
     write_kth(there, rng)
+    downloads = {}
+    for dataset, sources in yaml.safe_load((workflow / "data_sources.yaml").read_text()).items():
+        for entry in sources["files"]:
+            place = there / entry["path"]
+            name = entry.get("archive", place.name)
+            if name.endswith(".zip"):
+                content = zip_of(place if place.is_dir() else place.parent, "top")
+            else:
+                content = tar_of(place) if "archive" in entry else place.read_bytes()
+            downloads[f"/{dataset}/{name}"] = content
+    return downloads
+
+
+def serve_downloads(site, downloads, workflow):
+    """Put downloads on a web site, and change a workflow so that it fetches them from there."""
+    site.files |= downloads
     path = workflow / "data_sources.yaml"
     sources = yaml.safe_load(path.read_text())
-    for dataset, number in (("mmnist", [5010, 6]), ("mfmnist", [5010, 6]), ("taxibj", [30, 6]), ("kth", [18, 6])):
-        sources[dataset]["counts"] = number
-    for dataset, entry in ((name, entry) for name in DATASETS for entry in sources[name]["files"]):
-        place = there / entry["path"]
-        name = entry.get("archive", place.name)
-        if name.endswith(".zip"):
-            content = zip_of(place if place.is_dir() else place.parent, "top")
-        else:
-            content = tar_of(place) if "archive" in entry else place.read_bytes()
-        site.files[f"/{dataset}/{name}"] = content
-        entry |= {"urls": [f"{site.url}/{dataset}/{name}"], "megabytes": 10}
-        entry |= {"md5": hashlib.md5(content).hexdigest()} if "md5" in entry else {}
+    for dataset, counts in (("mmnist", [5010, 6]), ("mfmnist", [5010, 6]), ("taxibj", [30, 6]), ("kth", [18, 6])):
+        sources[dataset]["counts"] = counts
+        for entry in sources[dataset]["files"]:
+            place = f"/{dataset}/{entry.get('archive', Path(entry['path']).name)}"
+            entry |= {"urls": [site.url + place], "megabytes": 10}
+            entry |= {"md5": hashlib.md5(downloads[place]).hexdigest()} if "md5" in entry else {}
     path.write_text(yaml.safe_dump(sources))
     (workflow / "data.lock.json").write_text("{}")
+
+
+def publish(site, there, workflow, rng):
+    """Put small data sets on a web site, as the real ones are published, and change a workflow to fetch them from there."""
+    serve_downloads(site, make_downloads(there, workflow, rng), workflow)

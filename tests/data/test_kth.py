@@ -11,7 +11,7 @@ from skimage.transform import resize
 
 from stlight.config import DataConfig
 from stlight.data import DataError, open_dataset
-from stlight.data.kth import Recording, find_recordings, read_frames, windows
+from stlight.data.kth import Recording, clip_starts, find_recordings, read_frames
 from stlight.data.prepare import prepare
 from stlight.registry.dataset_specs import KTH_ACTIONS
 from tests.data.real_files import write_kth, write_recording
@@ -22,7 +22,7 @@ def recording(numbers, action="walking", person=1):
 
 
 def starts_by_the_benchmark_s_rule(numbers, stride):
-    """Its rule as it words it: from the last frame backwards, one frame at a time where thirty do not follow each other."""
+    """Search from the last frame backwards, one frame at a time if thirty are not consecutive, like the benchmark."""
     found, last = [], len(numbers) - 1
     while last >= 29:
         if numbers[last] - numbers[last - 29] == 29:
@@ -39,12 +39,12 @@ def starts_by_the_benchmark_s_rule(numbers, stride):
         (range(1, 31), "walking", [0]),
         (range(1, 66), "walking", [5, 35]),
         (range(1, 38), "running", [1, 4, 7]),
-        # A gap: no clip goes across it, and the part before it counts from its own end.
+        # No clip spans a gap, and the part before the gap counts from its own end.
         ([*range(1, 36), *range(50, 85)], "boxing", [5, 40]),
         ([*range(1, 36), *range(50, 85)], "jogging", [2, 5, 37, 40]),
     ],
 )
-def test_clips_are_counted_from_the_end(numbers, action, expected):
+def test_clips_are_counted_from_the_end_of_a_recording(numbers, action, expected):
     assert recording(numbers, action).starts() == expected
 
 
@@ -70,9 +70,9 @@ def kth(tmp_path, rng):
     return tmp_path
 
 
-def test_clips_are_the_frames_of_the_recordings(kth):
+def test_clips_equal_the_frames_of_the_recordings(kth):
     prepare("kth", "files", kth)
-    # Two persons, each with one clip of four actions and, jogging and running, one; the 31st frame allows no second.
+    # 31 frames give one clip for each person and action, even with a stride of 3.
     config = DataConfig(dataset="kth", source="files", clips_per_epoch=12, validation_clips=6, test_clips=6)
     dataset, facts = open_dataset(config, kth)
     assert facts["count"] == {"train": 12, "validation": 6, "test": 6}
@@ -83,13 +83,13 @@ def test_clips_are_the_frames_of_the_recordings(kth):
         folder = kth / "kth" / action / f"person17_{action}_d1_uncomp"
         frames = [np.asarray(Image.open(path))[..., 0] for path in sorted(folder.iterdir())[1:]]
         expected.append([resize(f / 255, (128, 128), order=1, mode="edge", anti_aliasing=False) for f in frames])
-    # Held-out clips are mixed: each is one of them.
+    # Held-out clips are shuffled, so match each with its nearest.
     distance = np.abs(clips[:, None, :, 0].numpy() - np.array(expected)[None]).max((2, 3, 4))
     assert sorted(distance.argmin(1)) == list(range(6))
     assert distance.min(1).max() < 2e-6
 
 
-def test_the_clips_do_not_depend_on_the_order_of_the_file_system(kth, monkeypatch):
+def test_clips_do_not_depend_on_the_order_of_the_file_system(kth, monkeypatch):
     first = prepare("kth", "files", kth).read_bytes()
     frames = (kth / "prepared" / "kth-files.npy").read_bytes()
     listed = Path.iterdir
@@ -98,7 +98,7 @@ def test_the_clips_do_not_depend_on_the_order_of_the_file_system(kth, monkeypatc
     assert (kth / "prepared" / "kth-files.npy").read_bytes() == frames
 
 
-def test_grey_and_colour_and_frames_of_any_one_size_are_read(tmp_path, rng):
+def test_grey_frames_of_another_size_are_read(tmp_path, rng):
     write_recording(tmp_path / "grey", rng, frames=2, size=(128, 128), mode="L")
     frames = next(read_frames([Recording(tmp_path / "grey", "walking", 1, ["image_0001.jpg", "image_0002.jpg"])]))
     assert frames.shape == (2, 1, 128, 128)
@@ -116,14 +116,14 @@ def test_grey_and_colour_and_frames_of_any_one_size_are_read(tmp_path, rng):
         (lambda image: Image.new("RGB", (80, 60)).save(image), "image_0005.jpg is 80x60, the frames before are 160x120"),
     ],
 )
-def test_wrong_images_are_named(kth, change, words):
+def test_errors_name_the_wrong_image(kth, change, words):
     change(kth / "kth" / "handwaving" / "person02_handwaving_d1_uncomp" / "image_0005.jpg")
     with pytest.raises(DataError, match=words):
         prepare("kth", "files", kth)
     assert not list((kth / "prepared").glob("*"))
 
 
-def test_missing_and_empty_folders_are_named(kth):
+def test_errors_name_missing_and_empty_folders(kth):
     folder = kth / "kth" / "running" / "person01_running_d1_uncomp"
     for path in folder.iterdir():
         path.unlink()
@@ -138,13 +138,13 @@ def test_missing_and_empty_folders_are_named(kth):
         prepare("kth", "files", kth)
 
 
-def test_a_split_without_clips_is_told(tmp_path, rng):
+def test_a_split_without_clips_is_an_error(tmp_path, rng):
     write_kth(tmp_path, rng, persons=(1, 17))
     with pytest.raises(DataError, match="holds no validation clip: expected 30 frames in a row of persons 16"):
-        windows(find_recordings(tmp_path / "kth"))
+        clip_starts(find_recordings(tmp_path / "kth"))
 
 
-def test_other_files_beside_the_recordings_are_let_be(kth):
+def test_other_files_beside_the_recordings_are_ignored(kth):
     (kth / "kth" / "boxing" / ".DS_Store").write_bytes(b"?")
     (kth / "kth" / "boxing" / "person26_boxing_d1").mkdir()
     (kth / "kth" / "boxing" / "person01_boxing_d1_uncomp" / "Thumbs.db").write_bytes(b"?")

@@ -12,7 +12,7 @@ from stlight.config import DataConfig
 from stlight.data import KTHStandIn, MovingMNIST, TaxiBJStandIn, open_dataset
 from stlight.data.counter import random_bits, uniform, unit_circle
 from stlight.data.moving_mnist import positions, render
-from stlight.data.prepare import open_prepared, prepared_path
+from stlight.data.prepare import open_prepared
 from stlight.training.evaluation import evaluate, trivial_predictors
 
 
@@ -32,7 +32,7 @@ def any_dataset(request, data_root):
 
 
 def protocol_positions(start, velocity, num_frames):
-    """The protocol's loop: move first, clamp, turn back on touching an edge."""
+    """Move first, then clamp and reverse at an edge, as the protocol's loop does."""
     path = []
     for _ in range(num_frames):
         start += velocity
@@ -44,10 +44,10 @@ def protocol_positions(start, velocity, num_frames):
     return path
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(start=st.floats(0, 1), velocity=st.floats(-0.1, 0.1), num_frames=st.integers(1, 60))
-def test_closed_form_follows_the_protocol_s_loop(start, velocity, num_frames):
-    # Where a touch falls on a move exactly, the loop's own rounding decides which of two moves it is.
+def test_the_closed_form_equals_the_protocol_s_loop(start, velocity, num_frames):
+    # If a move ends exactly at an edge, the loop's own rounding decides which of two moves touches it.
     distance = (1 - start if velocity > 0 else start) / max(abs(velocity), 1e-300)
     crossing = 1 / max(abs(velocity), 1e-300)
     if any(abs(moves - round(moves)) < 1e-6 for moves in (distance, crossing) if moves < 100) or abs(velocity) < 1e-9:
@@ -102,20 +102,18 @@ def test_something_moves_in_every_clip(any_dataset):
     assert ((clips[:, 1:] - clips[:, :-1]).abs().amax((1, 2, 3, 4)) > 0.05).all()
 
 
-def test_known_clips_on_any_machine(dataset):
+def test_clips_are_the_same_on_any_machine(dataset):
     clips = (dataset.clips("test", torch.arange(4)) * 255).to(torch.uint8)
     assert hashlib.sha256(clips.numpy().tobytes()).hexdigest()[:16] == "e50b57352cb67b5a"
 
 
-def test_digits_of_the_splits_are_disjoint_real_and_balanced(data_root):
-    digits, facts = open_prepared(prepared_path(data_root, "mmnist", "embedded"), data_root)
+def test_the_digits_of_the_splits_are_disjoint(data_root):
+    digits, _ = open_prepared(data_root, "mmnist", "embedded")
     assert {split: len(images) for split, images in digits.items()} == {"train": 4000, "validation": 500, "test": 500}
     images = {split: {image.tobytes() for image in images} for split, images in digits.items()}
     assert not images["train"] & images["validation"]
     assert not images["train"] & images["test"]
     assert not images["validation"] & images["test"]
-    # The order shipped is by class, so in each split every tenth must come from another class.
-    assert len(facts["sha256"]) == 64
 
 
 def test_trivial_predictors_score_as_the_protocol_says(dataset):
@@ -137,7 +135,7 @@ def test_counter_numbers_are_uniform_and_independent():
     assert numbers.max() < 1
     np.testing.assert_allclose(numbers.mean(0), 0.5, atol=0.01)
     np.testing.assert_allclose(numbers.var(0), 1 / 12, atol=0.003)
-    # Neighbouring clips, draws and epochs do not move together.
+    # Neighbouring clips, draws and epochs are uncorrelated.
     assert np.abs(np.corrcoef(numbers.T) - np.eye(4)).max() < 0.03
     next_epoch = uniform(random_bits((7, 0, 4), torch.arange(20_000), 4)).numpy()
     assert abs(np.corrcoef(numbers[1:, 0], numbers[:-1, 0])[0, 1]) < 0.03
@@ -151,14 +149,14 @@ def test_unit_circle_is_sine_and_cosine():
     torch.testing.assert_close(sine, torch.sin(2 * math.pi * turn), rtol=0, atol=1e-13)
 
 
-def test_a_given_test_sequence_is_read_as_it_is(rng, tmp_path):
+def test_a_given_test_sequence_is_read_unchanged(rng, tmp_path):
     digits = {"train": rng.integers(0, 256, (5, 28, 28), dtype=np.uint8)}
     sequence = rng.integers(0, 256, (20, 4, 64, 64), dtype=np.uint8)
     np.save(tmp_path / "sequence.npy", sequence)
     dataset = MovingMNIST(digits, test_sequence=tmp_path / "sequence.npy")
     clips = dataset.clips("test", torch.tensor([3, 1]))
     np.testing.assert_allclose(clips[0, :, 0].numpy() * 255, sequence[:, 3], atol=1e-3)
-    with pytest.raises(IndexError, match="holds 4 clips, clip 4"):
+    with pytest.raises(IndexError, match="4"):
         dataset.clips("test", torch.tensor([4]))
 
 

@@ -34,7 +34,7 @@ def numbers(clips):
 
 
 @given(seed=st.integers(0, 5), epoch=st.integers(0, 5))
-def test_every_training_clip_comes_once_before_any_comes_again(windows, seed, epoch):
+def test_every_training_clip_comes_once_before_any_is_repeated(windows, seed, epoch):
     dataset = Windows(windows, SHAPE, seed=seed)
     order = numbers(dataset.clips("train", torch.arange(21), epoch))
     for first in (0, 7, 14):
@@ -51,14 +51,14 @@ def test_orders_differ_between_seeds_epochs_and_rounds(windows):
 
 
 @given(index=st.lists(st.integers(0, 30), min_size=1, max_size=9), epoch=st.integers(0, 3))
-def test_a_clip_is_the_same_in_whatever_batch_it_is_asked_for(windows, index, epoch):
+def test_a_clip_is_the_same_in_any_batch(windows, index, epoch):
     dataset = Windows(windows, SHAPE, seed=3)
     together = dataset.clips("train", torch.tensor(index), epoch)
     alone = [Windows(windows, SHAPE, seed=3).clips("train", torch.tensor([i]), epoch) for i in index]
     assert torch.equal(together, torch.cat(alone))
 
 
-def test_held_out_clips_depend_on_nothing_and_are_all_there(windows):
+def test_held_out_clips_depend_on_the_number_only(windows):
     one, other = (Windows(windows, SHAPE, seed=seed) for seed in (1, 2))
     for split, count in (("validation", 5), ("test", 6)):
         order = numbers(one.clips(split, torch.arange(count)))
@@ -68,7 +68,7 @@ def test_held_out_clips_depend_on_nothing_and_are_all_there(windows):
             one.clips(split, torch.tensor([count]))
 
 
-def test_batches_are_the_clips_and_errors_come_through(windows):
+def test_batches_equal_the_clips_and_pass_errors_on(windows):
     dataset = Windows(windows, SHAPE)
     indices = torch.arange(13).split(4)
     batches = list(dataset.batches("train", indices, 2))
@@ -90,8 +90,8 @@ def test_values_are_scaled_by_their_type(tmp_path, dtype, factor):
 
 
 @pytest.mark.parametrize(("height", "width"), [(120, 160), (200, 100), (128, 128)])
-def test_frames_are_resized_without_smoothing(tmp_path, rng, height, width):
-    """As the benchmark does: bilinear between pixel centres. scikit-image's own resize is the judge."""
+def test_frames_are_resized_without_antialiasing(tmp_path, rng, height, width):
+    """Compare bilinear interpolation between pixel centres, the benchmark's way, with scikit-image."""
     frames = rng.integers(0, 256, (3, 1, height, width), dtype=np.uint8)
     np.save(tmp_path / "a.npy", frames)
     dataset = Windows({"test": Frames(tmp_path / "a.npy", np.array([0]))}, ClipShape(2, 1, 1, 128, 128))
@@ -102,8 +102,8 @@ def test_frames_are_resized_without_smoothing(tmp_path, rng, height, width):
         np.testing.assert_allclose(frame, expected, atol=2e-6)
 
 
-def test_no_more_is_in_memory_than_what_is_read(tmp_path):
-    """Not even as pages of the file: of 200 MB, most of which is read, the process holds little."""
+def test_memory_holds_only_the_clips_being_read(tmp_path):
+    """Read a file of 100 MB completely: its mapped pages must not stay in the process."""
     code = """
 import resource, sys
 import numpy as np, torch
@@ -111,21 +111,21 @@ from pathlib import Path
 from stlight.registry.dataset_specs import ClipShape
 from stlight.data.windows import Frames, Windows
 
-windows = Windows({"train": Frames(Path(sys.argv[1]), np.arange(3000) * 4)}, ClipShape(2, 2, 1, 128, 128))
+windows = Windows({"train": Frames(Path(sys.argv[1]), np.arange(1500) * 4)}, ClipShape(2, 2, 1, 128, 128))
 peak = []
-for index in torch.arange(3000).split(4):
+for index in torch.arange(1500).split(4):
     windows.clips("train", index)
     peak.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 print(peak[-1] - peak[0])
 """
-    frames = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (12_000, 1, 128, 128))
+    frames = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (6_000, 1, 128, 128))
     frames[:] = 1
     frames.flush()
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.npy")], check=True, capture_output=True, text=True)
     assert int(done.stdout) < 40e6
 
 
-def test_windows_may_overlap(tmp_path, rng):
+def test_windows_can_overlap(tmp_path, rng):
     frames = rng.integers(0, 256, (10, 1, 4, 4), dtype=np.uint8)
     np.save(tmp_path / "a.npy", frames)
     dataset = Windows({"test": Frames(tmp_path / "a.npy", np.array([0, 1, 7]))}, SHAPE)

@@ -1,9 +1,9 @@
 """Claims as files state them: what is refused, and before anything starts."""
 
 import pytest
+from stlight.experiments.claims import KINDS
 
 from stlight.experiments import load_plan
-from stlight.experiments.claims import KINDS
 from stlight.experiments.yaml_files import ExperimentError
 from tests.conftest import WORKFLOW
 from tests.tiny_runs import write_experiment

@@ -14,7 +14,7 @@ import yaml
 
 from stlight.config import ConfigError, ModelConfig, RunConfig
 from stlight.data import TaxiBJStandIn
-from stlight.experiments.yaml_files import half_unit, quantity
+from stlight.experiments.printed_number import PrintedNumber
 from stlight.model import TrainingStep, build_model
 from stlight.model.baselines import build_baseline
 from stlight.model.baselines.phydnet import moment_matrix
@@ -70,25 +70,25 @@ def printed_row(name):
 def test_has_the_parameters_that_table_2_prints(name):
     with torch.device("meta"):
         total = count_parameters(build_model(ModelConfig(model=name), DATASETS["mmnist"].shape))["total"]
-    assert total == pytest.approx(quantity(printed_row(name)["num_params"]), rel=0.01)
+    assert total == pytest.approx(PrintedNumber(printed_row(name)["num_params"]).value, rel=0.01)
 
 
 # Those that are counted within seconds; the counts of all are looked at in the run that is kept (test_reference.py).
 @pytest.mark.parametrize("name", ["ConvLSTM-S", "MAU", "PhyDNet", "PredRNN", "SimVP+IncepU", "TAU"])
 def test_has_the_flops_that_table_2_prints(name):
-    printed = printed_row(name)["benchmark_flops"]
+    printed = PrintedNumber(printed_row(name)["benchmark_flops"])
     mmnist = DATASETS["mmnist"].shape
     counted = complexity(ModelConfig(model=name), mmnist)
-    assert abs(counted["benchmark_flops"] - quantity(printed)) <= half_unit(printed)
+    assert abs(counted["benchmark_flops"] - printed.value) <= printed.half_unit
     # Two counters agree.
     with torch.device("meta"):
         assert counted["prediction_flops"] == count_flops(build_model(ModelConfig(model=name), mmnist), mmnist)
 
 
 def test_the_flops_that_table_2_prints_for_prednet_are_of_colour_frames():
-    printed = printed_row("PredNet")["benchmark_flops"]
+    printed = PrintedNumber(printed_row("PredNet")["benchmark_flops"])
     colour = complexity(ModelConfig(model="PredNet"), DATASETS["mmnist"].shape._replace(channels=3))
-    assert abs(colour["benchmark_flops"] - quantity(printed)) <= half_unit(printed)
+    assert abs(colour["benchmark_flops"] - printed.value) <= printed.half_unit
 
 
 def test_counts_of_small_models_are_those_of_whole_ones():
@@ -212,7 +212,7 @@ def test_goes_on_from_a_checkpoint_to_the_bit(name, number):
     state = train_until(begin(), number)
     torch.manual_seed(number)
     resumed = begin()
-    resumed.go_on_from(state)
+    resumed.load_state_dict(state)
     assert_same(train(resumed, TaxiBJStandIn()), straight)
 
 
@@ -340,7 +340,7 @@ def test_bad_configurations_are_told_in_one_line(fields, words):
 
 @pytest.mark.parametrize(("name", "side"), [("PredNet", 24), ("PredRNN", 18), ("SimVP+IncepU", 10)])
 def test_frames_that_cannot_be_divided_are_refused(name, side):
-    shape = {"own_shape": ClipShape(3, 2, 1, side, side), "dataset": "mine", "source": "files"}
+    shape = {"custom_shape": ClipShape(3, 2, 1, side, side), "dataset": "mine", "source": "files"}
     with pytest.raises(ConfigError, match=f"divisible by what {re.escape(name)} needs, [0-9]+, got {side}x{side}"):
         RunConfig.from_fields({"model": name} | shape)
     with pytest.raises(ConfigError, match="divisible by"):

@@ -38,7 +38,7 @@ def start(tmp_path):
         process.communicate()
 
 
-def test_a_second_process_waits_and_says_for_whom(tmp_path, start):
+def test_a_second_process_waits_and_names_the_holder(tmp_path, start):
     first = start()
     assert first.stdout.readline() == "held\n"
     assert run_lock.living_holder(tmp_path)["pid"] == first.pid
@@ -52,20 +52,18 @@ def test_a_second_process_waits_and_says_for_whom(tmp_path, start):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_dead_holder_s_lock_is_taken_over_at_once(tmp_path, start, number):
+def test_the_lock_of_a_dead_holder_is_taken_over_at_once(tmp_path, start, number):
     first = start()
     assert first.stdout.readline() == "held\n"
     first.send_signal(number)
     first.wait()
     assert (tmp_path / ".lock").exists()
     assert run_lock.living_holder(tmp_path) is None
-    started = time.monotonic()
-    with run_lock.hold(tmp_path):
-        assert time.monotonic() - started < 1
+    with run_lock.hold(tmp_path, pytest.fail):
         assert run_lock.living_holder(tmp_path)["pid"] == os.getpid()
 
 
-def test_held_twice_by_one_process_it_is_held_until_the_end(tmp_path, start):
+def test_a_lock_held_twice_by_one_process_is_held_until_the_outer_block_ends(tmp_path, start):
     with run_lock.hold(tmp_path):
         with run_lock.hold(tmp_path):
             pass
@@ -80,33 +78,38 @@ def of_another_host(folder, seconds_ago):
     return path
 
 
-def test_another_host_s_lock_counts_as_long_as_it_is_renewed(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_lock, "_STALE_AFTER", 1.5)
+def test_the_lock_of_another_host_counts_as_long_as_it_is_renewed(tmp_path, monkeypatch):
     of_another_host(tmp_path, 0)
     assert run_lock.living_holder(tmp_path)["host"] == "far"
     told = []
-    started = time.monotonic()
+    pauses = []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        of_another_host(tmp_path, 0 if len(pauses) < 3 else 61)
+
+    monkeypatch.setattr(time, "sleep", sleep)
     with run_lock.hold(tmp_path, told.append):
-        assert time.monotonic() - started > 1
+        assert len(pauses) == 3
     assert "is held by process 1 on far since today" in told[0]
 
 
-def test_another_host_s_stale_lock_is_taken_over(tmp_path):
+def test_a_stale_lock_of_another_host_is_taken_over(tmp_path):
     of_another_host(tmp_path, 1000)
     assert run_lock.living_holder(tmp_path) is None
     with run_lock.hold(tmp_path, pytest.fail):
         pass
 
 
-def test_a_lock_from_the_future_is_judged_by_whether_its_time_moves(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_lock, "_STALE_AFTER", 1.0)
+def test_a_lock_with_a_time_in_the_future_is_stale_if_its_time_does_not_move(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "_STALE_AFTER", 0.2)
     of_another_host(tmp_path, -100_000)
-    started = time.monotonic()
-    with run_lock.hold(tmp_path, lambda line: None):
-        assert 1 < time.monotonic() - started < 5
+    waited = []
+    with run_lock.hold(tmp_path, waited.append):
+        assert len(waited) == 1
 
 
-def test_a_lock_of_this_host_before_it_was_started_again_is_taken_over_at_once(tmp_path):
+def test_a_lock_from_before_this_host_was_restarted_is_taken_over_at_once(tmp_path):
     path = of_another_host(tmp_path, 0)
     path.write_text(path.read_text().replace('"far"', json.dumps(socket.gethostname())))
     assert run_lock.living_holder(tmp_path) is None
@@ -114,7 +117,7 @@ def test_a_lock_of_this_host_before_it_was_started_again_is_taken_over_at_once(t
         pass
 
 
-def test_who_may_only_read_sees_the_holder(tmp_path, start, monkeypatch):
+def test_a_user_who_can_only_read_sees_the_holder(tmp_path, start, monkeypatch):
     first = start()
     assert first.stdout.readline() == "held\n"
     original = os.open
@@ -134,29 +137,31 @@ def test_the_holder_renews_its_lock(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "_RENEWED_EVERY", 0.05)
     with run_lock.hold(tmp_path):
         os.utime(tmp_path / ".lock", (0, 0))
-        time.sleep(0.5)
-        assert (tmp_path / ".lock").stat().st_mtime > 0
+        deadline = time.monotonic() + 60
+        while (tmp_path / ".lock").stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
-def test_a_holder_that_was_taken_over_writes_nothing_more(tmp_path):
+def test_a_holder_that_lost_its_lock_must_not_write(tmp_path):
     with run_lock.hold(tmp_path):
         run_lock.check_held(tmp_path)
         path = of_another_host(tmp_path, 0)
         with pytest.raises(run_lock.LockLost, match="another process has taken the run over"):
             run_lock.check_held(tmp_path)
-    # Nor does it take the other's lock away.
+    # It must not remove the other's lock.
     assert path.exists()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"pid": 1}'])
-def test_a_lock_of_which_half_was_written_is_taken_over(tmp_path, content):
+def test_a_half_written_lock_is_taken_over(tmp_path, content):
     (tmp_path / ".lock").write_text(content)
     assert run_lock.living_holder(tmp_path) is None
     with run_lock.hold(tmp_path, pytest.fail):
         pass
 
 
-def test_without_kernel_locks_the_name_in_the_file_counts(tmp_path, start, monkeypatch):
+def test_without_kernel_locks_the_process_named_in_the_file_is_the_holder(tmp_path, start, monkeypatch):
     first = start()
     assert first.stdout.readline() == "held\n"
 

@@ -1,141 +1,125 @@
-"""The differences that a claim comes to: what must be above zero for it to hold, and what for it to fail."""
+"""Translate a claim into one-sided comparisons that must exceed zero for it to hold."""
 
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from scipy.stats import linregress
 
-from stlight.analysis.text import METRIC_LABELS, axis_text, field_label, is_higher_better, number
-from stlight.analysis.verdicts.statistics import Difference, Test
+from stlight.analysis.evidence import key
+from stlight.analysis.text import axis_text
+from stlight.analysis.verdicts.difference import Difference, Subject
+from stlight.analysis.verdicts.judging import Either, Test
 from stlight.experiments import Experiment
-from stlight.experiments.claims import Cell, Claim, cells_of, groups, sides, with_metrics
-from stlight.experiments.yaml_files import half_unit
+from stlight.experiments.claim_types import (
+    AsGoodAsBestClaim,
+    BetterClaim,
+    ComparisonClaim,
+    CountGrowsClaim,
+    CountsEqualClaim,
+    GainsClaim,
+    ImprovesAlongClaim,
+    OptimumInClaim,
+    SmallerSpreadClaim,
+)
+from stlight.experiments.grid_cells import GridCell, groups, sides
 
 
-def claimed_cells(experiment: Experiment, claim: Claim) -> list[Cell]:
-    """The cells that a claim may speak of."""
-    metrics = {m for names in experiment.metrics.values() for m in names}
-    return with_metrics(claim, cells_of(experiment.variants, experiment.published, experiment.quoted, metrics))
+@dataclass(frozen=True)
+class Comparer:
+    """Compares two cells for a claim."""
+
+    experiment: Experiment
+    claim: ComparisonClaim
+    losses: Callable[[GridCell, str], np.ndarray]
+    """The losses of a cell in a metric, one per seed."""
+    paired: Callable[[GridCell, str], bool] = lambda cell, metric: False
+    """True if a cell is compared with others seed by seed."""
+    published: bool = False
+    """True if the losses are the paper's numbers, rounded to the digits it prints."""
+
+    def __call__(self, better: GridCell, worse: GridCell, metric: str, threshold: float = 0.0) -> Difference:
+        """Return the difference that exceeds the threshold if the first cell is better by more than it."""
+        resolution = max(cell.printed[metric].half_unit for cell in (better, worse)) if self.published else 0.0
+        about = Subject(metric, better, worse, self._told_by(better, worse), self.published)
+        a, b = self.losses(better, metric), self.losses(worse, metric)
+        return Difference(a, b, self.paired(better, metric), threshold, resolution, about)
+
+    def scaled(self, amount: float, cell: GridCell, metric: str) -> float:
+        """Return an amount in the paper's units as the same share of the cell's value at this scale."""
+        here = abs(float(self.losses(cell, metric).mean()))
+        printed = abs(cell.printed[metric].value) if metric in cell.printed else 0.0
+        return amount * here / printed if printed and math.isfinite(here) else float(amount)
+
+    def _told_by(self, better: GridCell, worse: GridCell) -> list[str]:
+        axes = self.experiment.axes
+        if self.experiment.quoted or "model" in axes:
+            return ["model"]
+        # One or two axes are named completely; of more, those that differ.
+        differ = [a for a in axes if a in self.claim.each or better.coordinates.get(a) != worse.coordinates.get(a)]
+        return axes if len(axes) <= 2 else differ
 
 
-def compared_cells(claim: Claim, group: list[Cell]) -> tuple[list[Cell], ...]:
-    """All cells that a claim compares within one of its groups."""
-    return ([c for c in group if not c.quoted],) if claim.kind == "improves_along" else sides(claim, group)
+def build_test(comparer: Comparer, cells: list[GridCell]) -> Test:
+    """Return the differences that a claim comes to. It must hold in each of its groups and metrics."""
+    claim = comparer.claim
+    places = itertools.product(groups(claim, cells), claim.metrics)
+    return Test(tuple(KINDS[claim.kind](claim, group, metric, comparer) for group, metric in places))
 
 
-def build_test(
-    experiment: Experiment,
-    claim: Claim,
-    cells: list[Cell],
-    values: Callable[[Cell, str], np.ndarray],
-    paired: Callable[[Cell, str], bool],
-    printed: bool = False,
-) -> Test:
-    """The differences that a claim comes to. `values` gives the numbers of a cell, one for each seed, as they are printed.
-
-    `paired` says whether a cell is compared with others seed by seed. `printed`: they are the paper's, rounded to the digits
-    it prints.
-    """
-
-    def losses(cell: Cell, metric: str) -> np.ndarray:
-        found = values(cell, metric)
-        return -found if is_higher_better(metric) else found
-
-    def difference(better: Cell, worse: Cell, metric: str, threshold: float = 0.0) -> Difference:
-        a, b = losses(better, metric), losses(worse, metric)
-        shown = [c.printed[metric] if printed else _mean(v, metric) for c, v in ((better, a), (worse, b))]
-        # Of many axes those that matter here; a place on one or two is told whole.
-        matter = [a for a in experiment.axes if a in claim.each or better.place.get(a) != worse.place.get(a)]
-        told = experiment.axes if len(experiment.axes) <= 2 else matter
-        names = [_name(experiment, cell, told) for cell in (better, worse)]
-        label = f"{metric_name(metric)} {shown[0]} ({names[0]}) against {shown[1]} ({names[1]})"
-        if threshold:
-            least = f"better by more than {threshold:.3g}" if threshold > 0 else f"no worse than by {-threshold:.3g}"
-            label += f", {least}"
-        resolution = max(half_unit(cell.printed[metric]) for cell in (better, worse)) if printed else 0.0
-        return Difference(a, b, paired(better, metric), threshold, resolution, label, metric)
-
-    holds: list[tuple[tuple[Difference, ...], ...]] = []
-    fails: list[tuple[Difference, ...]] = []
-    for group, metric in itertools.product(groups(claim, cells), claim.metrics):
-        for_it, against = _KINDS[claim.kind](claim, group, metric, difference, losses)
-        holds.append(tuple(for_it))
-        fails += against
-    return Test(tuple(holds), tuple(fails))
+def compared_cells(claim: ComparisonClaim, cells: list[GridCell]) -> list[GridCell]:
+    """Return all cells that a claim compares; a cell once for each of its groups."""
+    if isinstance(claim, ImprovesAlongClaim):
+        return [cell for group in groups(claim, cells) for cell in group if not cell.quoted]
+    return [cell for group in groups(claim, cells) for side in sides(claim, group) for cell in side]
 
 
-Groups = list[tuple[Difference, ...]]
-Compare = Callable[..., Difference]
-Losses = Callable[[Cell, str], np.ndarray]
+def _better(claim: BetterClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
+    return (tuple(compare(a, b, metric) for a, b in itertools.product(*sides(claim, group))),)
 
 
-def _better(claim: Claim, group: list[Cell], metric: str, compare: Compare, _: Losses) -> tuple[Groups, Groups]:
-    pairs = list(itertools.product(*sides(claim, group)))
-    return [tuple(compare(a, b, metric) for a, b in pairs)], [(compare(b, a, metric),) for a, b in pairs]
-
-
-def _optimum_in(claim: Claim, group: list[Cell], metric: str, compare: Compare, _: Losses) -> tuple[Groups, Groups]:
+def _optimum_in(claim: OptimumInClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
     inside, outside = sides(claim, group)
-    return (
-        [tuple(compare(a, b, metric) for b in outside) for a in inside],
-        [tuple(compare(b, a, metric) for a in inside) for b in outside],
-    )
+    return tuple(tuple(compare(a, b, metric) for b in outside) for a in inside)
 
 
-def _as_good_as_best(claim: Claim, group: list[Cell], metric: str, compare: Compare, _: Losses) -> tuple[Groups, Groups]:
+def _as_good_as_best(claim: AsGoodAsBestClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
     inside, outside = sides(claim, group)
     pairs = [(a, b) for a in inside for b in [*inside, *outside] if a is not b]
-
-    def margin(cell: Cell) -> float:
-        return _in_proportion(claim.terms["margin"], cell, metric, compare)
-
-    return (
-        [tuple(compare(a, b, metric, -margin(b)) for a, b in pairs)],
-        [(compare(b, a, metric, margin(b)),) for a, b in pairs],
-    )
+    margin = claim.as_good_as_best.margin
+    return (tuple(compare(a, b, metric, -compare.scaled(margin, b, metric)) for a, b in pairs),)
 
 
-def _improves_along(claim: Claim, group: list[Cell], metric: str, compare: Compare, _: Losses) -> tuple[Groups, Groups]:
-    line = sorted((cell for cell in group if not cell.quoted), key=lambda cell: cell.place[claim.terms])
-    steps = list(itertools.pairwise(line))
-    return [tuple(compare(b, a, metric) for a, b in steps)], [(compare(a, b, metric),) for a, b in steps]
+def _improves_along(claim: ImprovesAlongClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
+    ours = [cell for cell in group if not cell.quoted]
+    line = sorted(ours, key=lambda cell: cell.coordinates[claim.improves_along])
+    return (tuple(compare(b, a, metric) for a, b in itertools.pairwise(line)),)
 
 
-def _gains(claim: Claim, group: list[Cell], metric: str, compare: Compare, _: Losses) -> tuple[Groups, Groups]:
+def _gains(claim: GainsClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
     (this,), (over,) = sides(claim, group)
-    by, margin = (_in_proportion(claim.terms[key], over, metric, compare) for key in ("by", "margin"))
-    more, less = compare(this, over, metric, by - margin), compare(over, this, metric, -(by + margin))
-    return (
-        [(more, less)],
-        [(compare(over, this, metric, margin - by),), (compare(this, over, metric, by + margin),)],
-    )
+    by, margin = (compare.scaled(amount, over, metric) for amount in (claim.gains.by, claim.gains.margin))
+    return ((compare(this, over, metric, by - margin), compare(over, this, metric, -(by + margin))),)
 
 
-def _smaller_spread(claim: Claim, group: list[Cell], metric: str, compare: Compare, losses: Losses) -> tuple[Groups, Groups]:
+def _smaller_spread(claim: SmallerSpreadClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
+    """Compare spreads by the distances from the median (Brown and Forsythe)."""
     (this,), (than,) = sides(claim, group)
-
-    def deviations(one: Cell, other: Cell) -> Difference:
-        # Brown and Forsythe: spreads are compared by the distances from the median.
-        compared = compare(one, other, metric)
-        a, b = _distances(compared.a), _distances(compared.b)
-        names = compared.label.replace(f"{metric_name(metric)} ", "", 1).split(" against ")
-        cells = [name.partition(" (")[2].rstrip(")") for name in names]
-        shown = [f"{float(side.mean()):.3g} ({cell})" for side, cell in zip((a, b), cells, strict=True)]
-        label = f"mean distance of {metric_name(metric)} from its median {shown[0]} against {shown[1]}"
-        return replace(compared, a=a, b=b, paired=False, label=label, shown=(compared.a, compared.b))
-
-    return [(deviations(this, than),)], [(deviations(than, this),)]
+    values = compare(this, than, metric)
+    about = replace(values.subject, seeds=(values.a, values.b))  # type: ignore[type-var]
+    return ((replace(values, a=_from_median(values.a), b=_from_median(values.b), paired=False, subject=about),),)
 
 
-def _distances(values: np.ndarray) -> np.ndarray:
-    """From their median; a run that diverged is infinitely far from any."""
+def _from_median(values: np.ndarray) -> np.ndarray:
+    """Return the distances of values from their median; a diverged run is infinitely far from it."""
     finite = np.isfinite(values)
     return np.where(finite, np.abs(values - (np.median(values[finite]) if finite.any() else 0.0)), math.inf)
 
 
-_KINDS: dict[str, Callable[[Claim, list[Cell], str, Compare, Losses], tuple[Groups, Groups]]] = {
+KINDS: dict[str, Callable[..., Either]] = {
     "better": _better,
     "optimum_in": _optimum_in,
     "as_good_as_best": _as_good_as_best,
@@ -143,28 +127,39 @@ _KINDS: dict[str, Callable[[Claim, list[Cell], str, Compare, Losses], tuple[Grou
     "gains": _gains,
     "smaller_spread": _smaller_spread,
 }
+"""For each kind of claim about cells: claim, group, metric and comparer to groups of differences, one of which must hold."""
 
 
-def _in_proportion(amount: float, cell: Cell, metric: str, compare: Compare) -> float:
-    """An amount in the paper's units, in the units of this scale: the same share of the cell it is measured against."""
-    here, printed = abs(float(compare(cell, cell, metric).b.mean())), abs(cell.published.get(metric, 0.0))
-    return amount * here / printed if printed and math.isfinite(here) else float(amount)
+Deviations = tuple[dict[str, float], float, str]
+"""The deviation of each part by its label, how much is allowed, and a sentence about the largest, `most`."""
 
 
-def _name(experiment: Experiment, cell: Cell, axes: list[str]) -> str:
-    """What a reader calls a cell beside another: its model, or its place on the axes that matter there."""
-    if cell.quoted:
-        return cell.label
-    if experiment.quoted or "model" in experiment.axes:
-        return str(cell.place["model"])
-    return ", ".join(f"{field_label(axis)} = {axis_text(axis, cell.place[axis])}" for axis in axes)
+def _counts_equal(claim: CountsEqualClaim, experiment: Experiment, counts: dict[str, Any]) -> Deviations:
+    terms, deviations = claim.counts_equal, {}
+    for variant in experiment.variants:
+        count = counts[key(variant)]
+        counted, formula = (count[kind][terms.component] for kind in ("parameters", "closed_forms"))
+        deviations[f"{_settings(variant.axes)}: {counted:,} against {formula:,}"] = abs(counted / formula - 1)
+    words = f"counted parameters are at most {{most:.1%}} from the formula (allowed: {terms.within:.0%})"
+    return deviations, terms.within, words
 
 
-def metric_name(metric: str) -> str:
-    """What a reader calls a metric, without its arrow."""
-    return METRIC_LABELS[metric].rstrip(" ↓↑")
+def _count_grows(claim: CountGrowsClaim, experiment: Experiment, counts: dict[str, Any]) -> Deviations:
+    terms = claim.count_grows
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for variant in experiment.variants:
+        others = _settings({axis: value for axis, value in variant.axes.items() if axis != terms.axis})
+        count = counts[key(variant)]["parameters"][terms.component]
+        lines.setdefault(others, []).append((math.log(variant.axes[terms.axis]), math.log(count)))
+    exponents = {name: float(linregress(*zip(*line, strict=True)).slope) for name, line in lines.items() if len(line) > 1}
+    deviations = {f"{name}: exponent {found:.3f}": abs(found - terms.exponent) for name, found in exponents.items()}
+    words = f"the exponent is at most {{most:.3f}} from {terms.exponent} (allowed: {terms.within:g})"
+    return deviations, terms.within, words
 
 
-def _mean(losses: np.ndarray, metric: str) -> str:
-    value = float(losses.mean())
-    return "diverged" if math.isinf(value) else number(-value if is_higher_better(metric) else value, metric)
+def _settings(axes: dict[str, Any]) -> str:
+    return ", ".join(f"{axis} = {axis_text(value)}" for axis, value in axes.items())
+
+
+COUNT_KINDS: dict[str, Callable[..., Deviations]] = {"counts_equal": _counts_equal, "count_grows": _count_grows}
+"""For each kind of claim about counts: claim, experiment and counts to the deviations from it."""

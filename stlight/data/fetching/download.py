@@ -1,12 +1,11 @@
-"""Files over HTTP: from the first of several addresses that has the right one, going on where a transfer was cut off."""
+"""Download a file from the first of several addresses that has the right one, and resume interrupted transfers."""
 
-import contextlib
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,200 +13,164 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
-from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from stlight.data.clips import DataError
-from stlight.runtime.atomic_files import StorageError, explained, make_folder, sync_folder
+from stlight.runtime.atomic_files import StorageError, make_folder, storage_errors, sync_folder
 
 # Seconds to connect, and to wait for the next bytes.
 _TIMEOUT = (3.0, 30.0)
 _CHUNK = 2**16
-# Bytes a second below which a transfer is given up, and the seconds that it must be so.
-_SLOWEST, _SLOW_FOR = 1000.0, 30.0
-# Transfers in a row that are cut off before they bring anything, after which an address is given up.
-_FRUITLESS = 3
-# Requests more that an error of the server's own is worth.
-_AGAIN = 2
+# Give up an address after so many transfers in a row that brought nothing.
+_MAX_FRUITLESS = 3
 _PAUSE = 0.5
+# Repeat a request if the server fails. Ignore Retry-After, which may ask for an hour, because other addresses may work.
+_RETRY = Retry(
+    total=2, connect=0, read=1, status_forcelist=(429, 500, 502, 503, 504), backoff_factor=0.5, respect_retry_after_header=False
+)
 
 
-class Unavailable(Exception):  # noqa: N818 - says what is
-    """An address that does not give the file; the message says why."""
+class _UnusableAnswer(Exception):  # noqa: N818
+    """The answer of an address is not the file; the message says why."""
+
+
+class _Interrupted(Exception):  # noqa: N818
+    """A transfer ended before all bytes were there."""
 
 
 def download(
-    urls: Sequence[str], target: Path, *, check: Callable[[Path], None], resumable: bool, at_most: int, hopeless: set[str]
+    urls: Sequence[str], target: Path, *, check: Callable[[Path], None], resumable: bool, max_bytes: int, unreachable: set[str]
 ) -> str:
-    """Bring a file to `target`, whole and checked, or not at all; returns the address it came from.
+    """Download a file to `target`, complete and checked, or not at all. Returns the address it came from.
 
-    `check` raises `DataError` for a file that is not the right one. What a cut-off transfer has brought stays beside the target
-    and is gone on from, in this call or a later one: from any address if `resumable`, which takes a checksum to be safe, else
-    from the same one as long as it vouches for the file being the same. More than `at_most` bytes are not taken.
-    Hosts that cannot be reached are added to `hopeless`, and not tried again.
-    Raises `DataError` with what each address answered, `StorageError` where the disk has no room.
+    The bytes of an interrupted transfer stay beside the target, and this or a later call resumes them: from any address if
+    `resumable`, which is safe only with a checksum, otherwise from the same address if its entity tag has not changed.
+    `check` raises `DataError` for a wrong file. Hosts in `unreachable` are skipped; hosts that do not answer are added.
+    Raises `DataError` with the answer of each address, and `StorageError` if the disk is full or fails.
     """
     make_folder(target.parent)
     part = target.with_name(f"{target.name}.part")
-    answers = []
+    answers: dict[str, None] = {}
     with requests.Session() as session:
-        # A server may ask for an hour, and there may be another one.
-        again = Retry(
-            total=_AGAIN,
-            connect=0,
-            read=0,
-            status_forcelist=(429, 500, 502, 503, 504),
-            backoff_factor=_PAUSE,
-            respect_retry_after_header=False,
-        )
         for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(max_retries=again))
+            session.mount(scheme, HTTPAdapter(max_retries=_RETRY))
         for url in urls:
             host = urlsplit(url).netloc
             try:
-                if host in hopeless:
-                    raise Unavailable("not reached")
-                _transfer(session, url, part, resumable=resumable, at_most=at_most)
+                if host in unreachable:
+                    raise _UnusableAnswer("cannot be reached")
+                _transfer(session, url, part, resumable=resumable, max_bytes=max_bytes)
                 check(part)
-            except Unavailable as error:
-                answers.append(f"{host}: {error}")
-            except requests.exceptions.ConnectionError:
-                hopeless.add(host)
-                answers.append(f"{host}: not reached")
-            except requests.exceptions.RequestException as error:
-                answers.append(f"{host}: {_in_words(error)}")
+            except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
+                unreachable.add(host)
+                answers[f"{host}: cannot be reached ({type(error).__name__})"] = None
+            except (_UnusableAnswer, requests.exceptions.RequestException) as error:
+                answers[f"{host}: {error}"] = None
             except DataError as error:
-                # Of no use to go on from.
-                _forget(part)
-                answers.append(f"{host}: {error}")
+                _discard(part)
+                answers[f"{host}: {error}"] = None
             else:
-                with explained(target, 0):
+                with storage_errors(target, 0):
                     part.replace(target)
                     sync_folder(target.parent)
-                _forget(part)
+                _discard(part)
                 return url
-    raise DataError(f"{target} could not be fetched ({'; '.join(dict.fromkeys(answers))})")
+    raise DataError(f"{target} could not be fetched ({'; '.join(answers)})")
 
 
-def _transfer(session: requests.Session, url: str, part: Path, *, resumable: bool, at_most: int) -> None:
-    """Bring the whole of an address to `part`, with as many requests as it takes."""
+def _transfer(session: requests.Session, url: str, part: Path, *, resumable: bool, max_bytes: int) -> None:
+    """Bring the complete content of an address to `part`, with as many requests as it takes."""
     fruitless = 0
     while True:
         before = _size(part)
         try:
-            _request(session, url, part, resumable=resumable, at_most=at_most)
+            _request(session, url, part, resumable=resumable, max_bytes=max_bytes)
             return
-        except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError) as error:
-            if _never_connected(error):
-                raise
-            if isinstance(_reason(error), ReadTimeoutError):
-                raise Unavailable("does not answer") from error
+        except _Interrupted as error:
             fruitless = 0 if _size(part) > before else fruitless + 1
-            if fruitless == _FRUITLESS:
-                raise Unavailable(f"cut off after {_size(part)} bytes, again and again") from error
+            if fruitless == _MAX_FRUITLESS:
+                raise _UnusableAnswer(f"interrupted after {_size(part)} bytes, {_MAX_FRUITLESS} times in a row") from error
             time.sleep(_PAUSE * fruitless)
 
 
-def _never_connected(error: requests.exceptions.RequestException) -> bool:
-    kinds = (requests.exceptions.ConnectTimeout, requests.exceptions.SSLError, requests.exceptions.ProxyError)
-    return isinstance(error, kinds) or isinstance(_reason(error), NewConnectionError)
-
-
-def _reason(error: requests.exceptions.RequestException) -> object:
-    """What kept a request from being answered at all."""
-    return getattr(error.args[0], "reason", None) if error.args else None
-
-
-def _request(session: requests.Session, url: str, part: Path, *, resumable: bool, at_most: int) -> None:
-    """One request, for what is not there yet."""
-    origin = part.with_name(f"{part.name}.from")
-    headers = {"Accept-Encoding": "identity", "User-Agent": "stlight"}
+def _request(session: requests.Session, url: str, part: Path, *, resumable: bool, max_bytes: int) -> None:
+    """Request the bytes that are missing once, and append them to `part`."""
+    origin = _origin(part)
+    try:
+        known = json.loads(origin.read_text())
+    except (OSError, ValueError):
+        known = {}
+    validator = known["validator"] if known.get("url") == url else ""
     size = _size(part)
-    known = _origin(origin)
-    same = known.get("url") == url and known.get("validator")
-    if size and (resumable or same):
+    # The file itself, not compressed for the transfer.
+    headers = {"Accept-Encoding": "identity", "User-Agent": "stlight"}
+    if size and (resumable or validator):
         headers["Range"] = f"bytes={size}-"
-        headers |= {"If-Range": known["validator"]} if same else {}
+        headers |= {"If-Range": validator} if validator else {}
     else:
         size = 0
     with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
-        if size and answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            if answer.headers.get("Content-Range") == f"bytes */{size}":
+        received = answer.headers
+        if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and size:
+            if received.get("Content-Range") == f"bytes */{size}":
                 return
-            _forget(part)
-            raise requests.exceptions.ChunkedEncodingError("begins anew")
+            _discard(part)
+            raise _Interrupted
         if answer.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-            raise Unavailable(f"{answer.status_code} {answer.reason}".strip())
-        if answer.headers.get("Content-Type", "").startswith("text/html"):
-            raise Unavailable("answers with a web page")
+            raise _UnusableAnswer(f"{answer.status_code} {answer.reason}")
+        if received.get("Content-Type", "").startswith("text/html"):
+            raise _UnusableAnswer("answers with a web page")
         if answer.status_code == HTTPStatus.OK:
             size = 0
-        elif not answer.headers.get("Content-Range", "").startswith(f"bytes {size}-"):
-            raise Unavailable(f"answers with another part than was asked for: {answer.headers.get('Content-Range')}")
-        length = answer.headers.get("Content-Length", "")
+        elif not received.get("Content-Range", "").startswith(f"bytes {size}-"):
+            raise _UnusableAnswer(f"answers with another range than requested: {received.get('Content-Range')}")
+        length = received.get("Content-Length", "")
         total = size + int(length) if length.isdigit() else None
-        if (total or 0) > at_most:
-            raise Unavailable(f"offers {total} bytes, expected at most {at_most}")
-        _check_room(part, (total or size) - size)
-        validator = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-        with explained(part, total or at_most):
-            origin.write_text(json.dumps({"url": url, "validator": "" if validator.startswith("W/") else validator}))
-            file = part.open("ab" if size else "wb")
-        quiet = not sys.stderr.isatty()
-        with file, tqdm(total=total, initial=size, desc=part.stem, unit="B", unit_scale=True, disable=quiet) as bar:
-            for chunk in _chunks(answer):
+        if (total or 0) > max_bytes:
+            raise _UnusableAnswer(f"offers {total} bytes, expected at most {max_bytes}")
+        free = shutil.disk_usage(part.parent).free
+        if (needed := (total or size) - size) > free:
+            raise StorageError(f"{part.parent} is full: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
+        tag = received.get("ETag") or received.get("Last-Modified") or ""
+        with storage_errors(part, total or max_bytes):
+            # A weak tag does not promise equal bytes.
+            origin.write_text(json.dumps({"url": url, "validator": "" if tag.startswith("W/") else tag}))
+            _append(answer, part, size, total, max_bytes)
+
+
+def _append(answer: requests.Response, part: Path, size: int, total: int | None, max_bytes: int) -> None:
+    """Append the body of an answer to the first `size` bytes of `part`. The bytes are kept if the transfer breaks off."""
+    quiet = not sys.stderr.isatty()
+    with (
+        part.open("ab" if size else "wb") as file,
+        tqdm(total=total, initial=size, desc=part.stem, unit="B", unit_scale=True, disable=quiet) as bar,
+    ):
+        try:
+            # Servers may label the file itself as encoded: never decode it.
+            while chunk := answer.raw.read1(_CHUNK, decode_content=False):
                 size += len(chunk)
-                if size > at_most:
-                    raise Unavailable(f"sends more than the {at_most} bytes that are expected at most")
-                with explained(part, total or at_most):
-                    file.write(chunk)
+                if size > max_bytes:
+                    raise _UnusableAnswer(f"sends more than {max_bytes} bytes, the most expected")
+                file.write(chunk)
                 bar.update(len(chunk))
-            with explained(part, total or at_most):
-                file.flush()
-                os.fsync(file.fileno())
-        if total is not None and size != total:
-            raise requests.exceptions.ChunkedEncodingError(f"{size} of {total} bytes")
-
-
-def _chunks(answer: requests.Response) -> Iterator[bytes]:
-    """The bytes as they come and as they are, whatever encoding the server says they have. A trickle is no transfer."""
-    begun, received = time.monotonic(), 0
-    try:
-        while chunk := answer.raw.read1(_CHUNK, decode_content=False):
-            yield chunk
-            received += len(chunk)
-            if (passed := time.monotonic() - begun) > _SLOW_FOR:
-                if received < _SLOWEST * passed:
-                    raise Unavailable(f"sends less than {_SLOWEST / 1000:g} kB a second")
-                begun, received = time.monotonic(), 0
-    except HTTPError as error:
-        raise requests.exceptions.ChunkedEncodingError(error) from error
-
-
-def _check_room(part: Path, needed: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if needed > free:
-        raise StorageError(f"{part.parent} has no room: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
+        except HTTPError as error:
+            raise _Interrupted from error
+        file.flush()
+        os.fsync(file.fileno())
+    if total is not None and size != total:
+        raise _Interrupted
 
 
 def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _origin(origin: Path) -> dict[str, str]:
-    with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads(origin.read_text()))
-    return {}
+def _origin(part: Path) -> Path:
+    """Return the path of the file that holds the address and entity tag of `part`."""
+    return part.with_name(f"{part.name}.from")
 
 
-def _forget(part: Path) -> None:
-    for path in (part, part.with_name(f"{part.name}.from")):
+def _discard(part: Path) -> None:
+    for path in (part, _origin(part)):
         path.unlink(missing_ok=True)
-
-
-def _in_words(error: requests.exceptions.RequestException) -> str:
-    if isinstance(error, requests.exceptions.TooManyRedirects):
-        return "redirects in a circle"
-    if isinstance(error, requests.exceptions.RetryError):
-        return "answers with errors of its own (5xx)"
-    return type(error).__name__

@@ -1,6 +1,6 @@
 """How often a verdict is wrong: the real verdict code on numbers whose truth is known.
 
-`python -m tests.error_rates` prints the table of docs/statistics.md (half an hour on two cores); `--quick` a small form of it.
+`python -m tests.analysis.verdicts.error_rates` prints the table of docs/statistics.md; `--quick` runs fewer trials.
 """
 
 import argparse
@@ -13,10 +13,13 @@ import numpy as np
 from scipy import stats
 from tabulate import tabulate
 
-from stlight.analysis.aggregate import interval
-from stlight.analysis.verdicts.comparisons import build_test
-from stlight.analysis.verdicts.statistics import LEVEL, judge, seeds_move_together
-from stlight.experiments.claims import Cell, Claim
+from stlight.analysis.values import interval
+from stlight.analysis.verdicts.comparisons import Comparer, build_test
+from stlight.analysis.verdicts.judging import LEVEL, judge
+from stlight.analysis.verdicts.ranking import seeds_move_together
+from stlight.experiments import claim_types
+from stlight.experiments.grid_cells import GridCell
+from stlight.experiments.printed_number import PrintedNumber
 
 EFFECTS = (0.0, 0.5, 1.0, 2.0, 4.0)
 SEEDS = (1, 3, 5, 10)
@@ -28,9 +31,10 @@ def draw(rng, noise, shape):
     return rng.standard_normal(shape) if noise == "normal" else rng.standard_t(3, shape) / math.sqrt(3)
 
 
-def claim(kind, terms, number=0, **fields):
-    defaults = {"section": "", "sentence": "", "metrics": ["mse"], "each": [], "among": {}, "note": "", "not_on_published": ""}
-    return Claim(id=f"claim{number}", kind=kind, terms=terms, **defaults | fields)
+def claim(kind, terms, number=0):
+    type_ = next(t for t in vars(claim_types).values() if getattr(t, "kind", None) == kind)
+    terms = SimpleNamespace(**terms) if isinstance(terms, dict) and kind != "optimum_in" else terms
+    return type_(id=f"claim{number}", metrics=["mse"], **{kind: terms})
 
 
 def at(*places):
@@ -49,13 +53,15 @@ class Case:
         values = 100 + means[:, None] + spreads[:, None] * draw(rng, noise, (len(means), n))
         values[rng.random(values.shape) < self.diverging] = math.inf
         # The published number of each cell is the scale that margins are stated in.
-        cells = [Cell(str(i), {"x": i}, SimpleNamespace(dataset="d"), {"mse": "100.0"}) for i in range(len(means))]
+        printed = {"mse": PrintedNumber("100.0")}
+        cells = [GridCell(str(i), {"x": i}, SimpleNamespace(dataset="d"), printed) for i in range(len(means))]
         paired = seeds_move_together(list(values))
         experiment = SimpleNamespace(quoted=[], axes=["x"])
-        tests = {
-            c.id: build_test(experiment, c, cells, lambda cell, _: values[cell.place["x"]], lambda *_: paired)
-            for c in self.claims
-        }
+
+        def losses(cell, _):
+            return values[cell.coordinates["x"]]
+
+        tests = {c.id: build_test(Comparer(experiment, c, losses, lambda *_: paired), cells) for c in self.claims}
         return {name: judgement.verdict for name, judgement in judge(tests).items()}
 
 
@@ -63,8 +69,8 @@ def sign(effect):
     return True if effect else None
 
 
-def pair(**fields):
-    return claim("better", {"this": at(0), "than": at(1)}, **fields)
+def pair():
+    return claim("better", {"this": at(0), "than": at(1)})
 
 
 def within(margin):
@@ -127,7 +133,7 @@ def coverage(n, trials=20_000, resamples=1000):
     by_t = by_bootstrap = 0
     for _ in range(trials):
         values = rng.standard_normal(n)
-        low, high = interval(list(values))
+        low, high = interval(values)
         by_t += low <= 0 <= high
         low, high = np.percentile(values[rng.integers(0, n, (resamples, n))].mean(1), [2.5, 97.5])
         by_bootstrap += low <= 0 <= high
@@ -152,7 +158,7 @@ def wrong_if_pooled(n, ratio, cells=12, trials=4000):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m tests.error_rates", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.analysis.verdicts.error_rates", description=__doc__)
     parser.add_argument("--trials", type=int, default=4000)
     parser.add_argument("--quick", action="store_true", help="200 trials")
     parser.add_argument("--coverage", action="store_true", help="instead, how often intervals hold the truth")

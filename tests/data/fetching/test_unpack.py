@@ -2,32 +2,31 @@ import io
 import stat
 import tarfile
 import zipfile
-from pathlib import Path
 
 import pytest
 
 from stlight.data.clips import DataError
-from stlight.data.fetching.unpack import finish, unpack
+from stlight.data.fetching.unpack import unpack
+from stlight.runtime.atomic_files import StorageError
 
 MAX_BYTES = 10_000
 
 
-def as_zip(path, members, **infos):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+def as_zip(path, members, mode=stat.S_IFREG | 0o644, method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             info = zipfile.ZipInfo(name)
-            info.compress_type = zipfile.ZIP_DEFLATED
-            info.external_attr = infos.get("mode", stat.S_IFREG | 0o644) << 16
+            info.compress_type, info.external_attr = method, mode << 16
             archive.writestr(info, content)
     return path
 
 
-def as_tar(path, members, kind=tarfile.REGTYPE, compressed=""):
+def as_tar(path, members, kind=tarfile.REGTYPE, compressed="", headers=None):
     with tarfile.open(path, f"w:{compressed}") as archive:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size, info.type = (len(content) if kind == tarfile.REGTYPE else 0), kind
-            info.linkname = "/etc/passwd"
+            info.linkname, info.pax_headers = "/etc/passwd", headers or {}
             archive.addfile(info, io.BytesIO(content))
     return path
 
@@ -38,122 +37,136 @@ def files(folder):
 
 @pytest.mark.parametrize("make", [as_zip, as_tar, lambda path, members: as_tar(path, members, compressed="gz")])
 @pytest.mark.parametrize("inside", ["", "top/", "a/b/"])
-def test_what_is_wanted_is_found_in_whatever_folder(tmp_path, make, inside):
+def test_members_are_found_in_any_folder(tmp_path, make, inside):
     wanted = {"boxing/p/1.jpg": b"one", "boxing/p/2.jpg": b"", "running/x": b"r" * 3000}
     other = {f"{inside}README": b"?", f"__MACOSX/{inside}boxing/p/._1.jpg": b"?"}
     archive = make(tmp_path / "archive", {inside + name: content for name, content in wanted.items()} | other)
-    unpack(archive, tmp_path / "out", ["boxing", "running"], MAX_BYTES, folders=True)
+    unpack(archive, tmp_path / "out", ["boxing", "running"], MAX_BYTES)
     assert files(tmp_path / "out") == wanted
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["boxing", "running"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["archive", "out"]
 
 
-@pytest.mark.parametrize("name", ["../data.npy", "/data.npy", "sub/../../data.npy", "..\\data.npy", "C:/data.npy"])
+@pytest.mark.parametrize("name", ["../data.npy", "/data.npy", "sub/../../data.npy"])
 @pytest.mark.parametrize("make", [as_zip, as_tar])
-def test_no_path_leads_out(tmp_path, make, name):
+def test_a_path_that_leads_outside_is_refused(tmp_path, make, name):
     archive = make(tmp_path / "archive", {"data.npy": b"good", name: b"bad"})
     with pytest.raises(DataError, match="which leads out of it: nothing was unpacked"):
-        unpack(archive, tmp_path / "out", ["data.npy"], MAX_BYTES, folders=False)
+        unpack(archive, tmp_path / "out" / "data.npy", ["data.npy"], MAX_BYTES)
     assert files(tmp_path) == {"archive": archive.read_bytes()}
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"),
+    ("make", "options"),
     [
-        (tarfile.SYMTYPE, "a link"),
-        (tarfile.LNKTYPE, "a link"),
-        (tarfile.CHRTYPE, "a device"),
-        (tarfile.BLKTYPE, "a device"),
-        (tarfile.FIFOTYPE, "a device"),
+        (as_tar, {"kind": tarfile.SYMTYPE}),
+        (as_tar, {"kind": tarfile.LNKTYPE}),
+        (as_tar, {"kind": tarfile.CHRTYPE}),
+        (as_tar, {"kind": tarfile.FIFOTYPE}),
+        (as_tar, {"headers": {"GNU.sparse.map": "0,5000,5000,5000", "GNU.sparse.size": "10"}}),
+        (as_zip, {"mode": stat.S_IFLNK | 0o777}),
     ],
+    ids=["symbolic link", "hard link", "device", "pipe", "sparse", "link in zip"],
 )
-def test_links_and_devices_are_refused(tmp_path, kind, words):
-    archive = as_tar(tmp_path / "archive", {"data.npy": b""}, kind)
-    with pytest.raises(DataError, match=f"holds 'data.npy', {words}: nothing was unpacked"):
-        unpack(archive, tmp_path / "out", ["data.npy"], MAX_BYTES, folders=False)
+def test_links_devices_and_sparse_files_are_refused(tmp_path, make, options):
+    archive = make(tmp_path / "archive", {"data.npy": b"/etc/passwd"}, **options)
+    with pytest.raises(DataError, match="holds 'data.npy', a link, a device or a sparse file: nothing was unpacked"):
+        unpack(archive, tmp_path / "data.npy", ["data.npy"], MAX_BYTES)
+    assert files(tmp_path) == {"archive": archive.read_bytes()}
 
 
-@pytest.mark.parametrize(("mode", "words"), [(stat.S_IFLNK, "a link"), (stat.S_IFCHR, "a device"), (stat.S_IFIFO, "a device")])
-def test_links_and_devices_in_a_zip_are_refused(tmp_path, mode, words):
-    archive = as_zip(tmp_path / "archive", {"data.npy": b"/etc/passwd"}, mode=mode | 0o777)
-    with pytest.raises(DataError, match=f"holds 'data.npy', {words}"):
-        unpack(archive, tmp_path / "out", ["data.npy"], MAX_BYTES, folders=False)
-
-
-def test_the_size_is_bounded_whatever_the_archive_says(tmp_path):
-    archive = as_zip(tmp_path / "bomb", {"data.npy": b"\0" * (MAX_BYTES + 1)})
+@pytest.mark.parametrize("make", [as_zip, lambda path, members: as_tar(path, members, compressed="gz")])
+def test_the_size_is_limited_even_if_headers_lie(tmp_path, make):
+    archive = make(tmp_path / "bomb", {"data.npy": b"\0" * (MAX_BYTES + 1)})
     assert archive.stat().st_size < 500
-    with pytest.raises(DataError, match="expected at most 0: nothing was unpacked"):
-        unpack(archive, tmp_path / "out", ["data.npy"], MAX_BYTES, folders=False)
-    # One that lies about it: the size in its directory says 100.
-    content = bytearray(archive.read_bytes())
-    directory = content.rindex(b"PK\x01\x02")
-    content[directory + 24 : directory + 28] = (100).to_bytes(4, "little")
-    archive.write_bytes(content)
-    with pytest.raises(DataError):
-        unpack(archive, tmp_path / "out", ["data.npy"], MAX_BYTES, folders=False)
-    assert not (tmp_path / "out" / "data.npy").exists()
+    with pytest.raises(DataError, match="holds 0 MB, expected at most 0: nothing was unpacked"):
+        unpack(archive, tmp_path / "data.npy", ["data.npy"], MAX_BYTES)
+    if make is as_zip:
+        content = bytearray(archive.read_bytes())
+        directory = content.rindex(b"PK\x01\x02")
+        content[directory + 24 : directory + 28] = (100).to_bytes(4, "little")
+        archive.write_bytes(content)
+        with pytest.raises(DataError, match="is not a complete archive"):
+            unpack(archive, tmp_path / "data.npy", ["data.npy"], MAX_BYTES)
+    assert files(tmp_path) == {"bomb": archive.read_bytes()}
 
 
 @pytest.mark.parametrize("make", [as_zip, as_tar])
-def test_what_is_no_whole_archive_is_named(tmp_path, make):
+def test_an_incomplete_archive_is_named(tmp_path, make):
     content = make(tmp_path / "archive", {"data.npy": b"x" * 5000}).read_bytes()
     for bad in (b"", b"no archive", content[: len(content) // 3]):
         (tmp_path / "archive").write_bytes(bad)
-        with pytest.raises(DataError, match="archive is (not a whole|neither a)"):
-            unpack(tmp_path / "archive", tmp_path / "out", ["data.npy"], MAX_BYTES, folders=False)
-    assert files(tmp_path / "out") == {}
-
-
-def test_what_lacks_or_repeats_a_wanted_name_is_refused(tmp_path):
-    archive = as_tar(tmp_path / "archive", {"boxing/1": b"1"})
-    with pytest.raises(DataError, match="lacks running: nothing was unpacked"):
-        unpack(archive, tmp_path / "out", ["boxing", "running"], MAX_BYTES, folders=True)
-    archive = as_tar(tmp_path / "archive", {"a/boxing/1": b"1", "b/boxing/1": b"2"})
-    with pytest.raises(DataError, match="holds boxing/1 twice"):
-        unpack(archive, tmp_path / "out", ["boxing"], MAX_BYTES, folders=True)
-
-
-def test_a_folder_of_the_name_of_a_file_is_not_that_file(tmp_path):
-    archive = as_zip(tmp_path / "archive", {"data.npy/x": b"1"})
-    with pytest.raises(DataError, match="lacks data.npy: nothing was unpacked"):
-        unpack(archive, tmp_path / "out", ["data.npy"], MAX_BYTES, folders=False)
+        with pytest.raises(DataError, match="archive is (not a complete|neither a)"):
+            unpack(tmp_path / "archive", tmp_path / "data.npy", ["data.npy"], MAX_BYTES)
+    assert set(files(tmp_path)) == {"archive"}
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
-def test_damage_inside_an_archive_is_one_line_whatever_its_compression(tmp_path, method, rng):
-    with zipfile.ZipFile(tmp_path / "archive", "w", method) as archive:
-        archive.writestr("data.npy", rng.bytes(5000))
-    content = bytearray((tmp_path / "archive").read_bytes())
+def test_damage_is_one_error_for_every_compression(tmp_path, method, rng):
+    archive = as_zip(tmp_path / "archive", {"data.npy": rng.bytes(5000)}, method=method)
+    content = bytearray(archive.read_bytes())
     content[2000] ^= 255
-    (tmp_path / "archive").write_bytes(content)
-    with pytest.raises(DataError, match="archive is not a whole archive"):
-        unpack(tmp_path / "archive", tmp_path / "out", ["data.npy"], MAX_BYTES, folders=False)
-    assert files(tmp_path / "out") == {}
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match="archive is not a complete archive"):
+        unpack(archive, tmp_path / "data.npy", ["data.npy"], MAX_BYTES)
+    assert set(files(tmp_path)) == {"archive"}
 
 
-def test_what_was_stopped_while_it_was_moved_is_finished(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("content", "target", "members", "words"),
+    [
+        ({"boxing/1": b"1"}, "kth", ["boxing", "running"], "lacks running"),
+        ({"a/boxing/1": b"1", "b/boxing/1": b"2"}, "kth", ["boxing"], "holds several boxing"),
+        ({"data.npy/x": b"1"}, "data.npy", ["data.npy"], "lacks data.npy"),
+    ],
+)
+def test_a_missing_or_ambiguous_member_is_an_error(tmp_path, content, target, members, words):
+    archive = as_tar(tmp_path / "archive", content)
+    with pytest.raises(DataError, match=f"{words}: nothing was unpacked"):
+        unpack(archive, tmp_path / target, members, MAX_BYTES)
+    assert not (tmp_path / target).exists()
+
+
+def test_an_interrupted_call_leaves_no_target_and_the_next_one_starts_again(tmp_path, monkeypatch):
     members = {f"{name}/1": name.encode() for name in "abc"}
     archive = as_tar(tmp_path / "archive", members)
-    rename = Path.rename
 
-    def stopped(path, target):
-        if path.name == "b":
-            raise KeyboardInterrupt
-        return rename(path, target)
+    def killed(*_, **__):
+        raise SystemExit
 
-    monkeypatch.setattr(Path, "rename", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        unpack(archive, tmp_path / "out", list("abc"), MAX_BYTES, folders=True)
-    monkeypatch.undo()
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".archive.unpacking", "a"]
-    assert finish(archive, tmp_path / "out", list("abc"))
-    assert files(tmp_path / "out") == members
-    assert not finish(archive, tmp_path / "out", list("abc"))
+    with monkeypatch.context() as patch:
+        # Like a kill: no clean-up runs.
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)
+        patch.setattr("os.sync", killed)
+        with pytest.raises(SystemExit):
+            unpack(archive, tmp_path / "out", list("abc"), MAX_BYTES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".archive.unpacking", "archive"]
+    unpack(archive, tmp_path / "out", list("abc"), MAX_BYTES)
+    assert files(tmp_path) == {"archive": archive.read_bytes()} | {f"out/{name}": text for name, text in members.items()}
 
 
-def test_what_is_there_is_kept(tmp_path):
+def test_files_reach_the_disk_before_the_target_gets_its_name(tmp_path, monkeypatch):
+    archive = as_tar(tmp_path / "archive", {"data.npy": b"1"})
+    synced = []
+    monkeypatch.setattr("os.sync", lambda: synced.append(files(tmp_path).keys() & {"data.npy"}))
+    unpack(archive, tmp_path / "data.npy", ["data.npy"], MAX_BYTES)
+    assert synced == [set()]
+
+
+def test_a_full_disk_is_a_storage_error_and_leaves_nothing(tmp_path, monkeypatch):
+    archive = as_zip(tmp_path / "archive", {"data.npy": b"1"})
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(StorageError, match="data.npy: no space left"):
+        unpack(archive, tmp_path / "data.npy", ["data.npy"], MAX_BYTES)
+    assert set(files(tmp_path)) == {"archive"}
+
+
+def test_an_existing_target_is_kept(tmp_path):
     archive = as_tar(tmp_path / "archive", {"data.npy": b"new"})
     (tmp_path / "data.npy").write_bytes(b"old")
-    with pytest.raises(DataError, match="is there already: move it away"):
-        unpack(archive, tmp_path, ["data.npy"], MAX_BYTES, folders=False)
+    with pytest.raises(DataError, match="already exists: move it away"):
+        unpack(archive, tmp_path / "data.npy", ["data.npy"], MAX_BYTES)
     assert (tmp_path / "data.npy").read_bytes() == b"old"

@@ -1,28 +1,25 @@
-"""A real web server on localhost that misbehaves as told, and notes what it was asked."""
+"""A real web server on localhost that misbehaves on request and logs what it was asked."""
 
 import contextlib
 import re
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Site:
-    """What lies at each path, and what happens there."""
+    """The files of a web site and the faults of each path."""
 
     def __init__(self):
         self.files = {}
         self.asked = []
         self.cuts = {}
-        """At a path: of the next answers, how many bytes come before the connection is cut."""
+        """By path: for each of the next answers, the number of bytes sent before the connection is cut."""
         self.status = {}
-        """Status instead of the file, by path; a list is worked off, then the file is there."""
+        """By path: a status instead of the file, or a list of them before the file."""
         self.redirects = {}
-        self.silent = {}
-        """At a path: after how many bytes nothing more comes, while the connection stays; below 0 not even an answer."""
+        self.mute = set()
+        """Paths that accept a connection and never answer."""
         self.over = threading.Event()
-        self.trickle = {}
-        """At a path: so many bytes at a time, twenty times a second."""
         self.encoding = ""
         self.ranges = True
         self.etag = '"1"'
@@ -32,7 +29,7 @@ class Site:
     def answer(self, handler):
         path, wanted = handler.path, handler.headers.get("Range")
         self.asked.append((path, wanted))
-        if self.silent.get(path, 0) < 0:
+        if path in self.mute:
             self.over.wait()
             return
         status = self.status.get(path)
@@ -76,15 +73,7 @@ class Site:
         if self.etag:
             handler.send_header("ETag", self.etag)
         handler.end_headers()
-        if path in self.silent:
-            handler.wfile.write(body[: self.silent[path]])
-            handler.wfile.flush()
-            self.over.wait()
-        elif path in self.trickle:
-            for start in range(0, len(body), self.trickle[path]):
-                handler.wfile.write(body[start : start + self.trickle[path]])
-                time.sleep(0.05)
-        elif self.cuts.get(path):
+        if self.cuts.get(path):
             handler.wfile.write(body[: self.cuts[path].pop(0)])
             handler.wfile.flush()
             handler.close_connection = True
@@ -94,7 +83,7 @@ class Site:
 
 @contextlib.contextmanager
 def serving():
-    """A site that is served as long as the block lasts."""
+    """Serve a site until the block ends."""
     site = Site()
 
     class Handler(BaseHTTPRequestHandler):
@@ -109,7 +98,7 @@ def serving():
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    server.handle_error = lambda *_: None  # a client that has gone is no error
+    server.handle_error = lambda *_: None  # a client that disconnects is no error
     site.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

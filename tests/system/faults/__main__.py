@@ -1,4 +1,4 @@
-"""`python -m tests.system.faults`: break runs in every way one can think of; they end as if nothing had happened."""
+"""Break runs in many ways and check that they resume to the same outputs: `python -m tests.system.faults`."""
 
 import argparse
 import os
@@ -16,8 +16,8 @@ from tests.system.faults.runs import warm_up
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.system.faults", description=__doc__)
     parser.add_argument("cases", nargs="*", help=f"parts of names of: {', '.join(CASES)} (all)")
-    parser.add_argument("--quick", action="store_true", help="a part of each, in a minute")
-    parser.add_argument("--seed", type=int, default=0, help="of what is random (0)")
+    parser.add_argument("--quick", action="store_true", help="a part of each fault, in a minute")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments and places (0)")
     options = parser.parse_args()
     warm_up()
     rows, wrong = [], 0

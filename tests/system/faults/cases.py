@@ -1,4 +1,4 @@
-"""The faults, each a function that gives its figures; any but zero under `wrong` is a failure of the suite."""
+"""Faults, one function each. It returns counts; a count of `wrong` above zero is a failure of the suite."""
 
 import os
 import random
@@ -32,14 +32,14 @@ from tests.tiny_runs import tiny
 
 Figures = dict[str, int]
 
-# The least that has all parts of a run: two steps in one epoch, evaluation, outputs.
+# The smallest run with all parts: two steps in one epoch, evaluation, outputs.
 LEAST = tiny(clips_per_epoch=4, num_epochs=1, validation_clips=1, test_clips=1, kernels="fused")
 CONFIGS = [
     tiny(num_epochs=4, kernels="fused"),
     tiny(num_epochs=3, kernels="plain", prediction="rollout", decoder="reassemble_shuffle"),
     tiny(num_epochs=2, kernels="space_to_batch", accumulation_steps=2, max_lr=1e30),
 ]
-# Signals at random moments; the others ask politely.
+# Signals at random moments: mostly SIGKILL, sometimes one that asks to stop.
 SIGNALS = [signal.SIGKILL] * 8 + [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
 
 
@@ -50,7 +50,7 @@ def folder() -> Iterator[Path]:
 
 
 def reference(root: Path, config) -> tuple[tuple, float, int]:
-    """What an uninterrupted run leaves, the seconds it takes, and its number of operations."""
+    """Return an uninterrupted run's outputs, its seconds and its number of operations."""
     seconds = []
     for name in "ab":
         run = Run(root / f"reference-{config.hash}-{name}", config)
@@ -61,7 +61,7 @@ def reference(root: Path, config) -> tuple[tuple, float, int]:
 
 
 def kills(quick: bool, seed: int) -> Figures:
-    """Kills at random moments, and within writes, of many short runs, started again until done and compared to the bit."""
+    """Kill many short runs at random moments and within writes, resume them until they are done, and compare their outputs."""
     chance, figures = random.Random(seed), Counter()
     with folder() as root:
         references = [reference(root, config) for config in CONFIGS]
@@ -71,7 +71,7 @@ def kills(quick: bool, seed: int) -> Figures:
             run = Run(root / f"run{figures['runs']}", CONFIGS[number])
             figures["runs"] += 1
             status = None
-            # A run that makes no headway for being killed too soon is let go in the end.
+            # After 25 attempts a run is left alone, because it may make no progress if it is always killed early.
             for attempt in range(30):
                 in_a_write = attempt < 25 and chance.random() < 0.3
                 pid = run.start(kill_at(chance.randrange(1, operations)) if in_a_write else lambda *_: None)
@@ -87,7 +87,7 @@ def kills(quick: bool, seed: int) -> Figures:
                     figures["of them within a write"] += run.writing
                 else:
                     figures["other signals"] += 1
-                    # Before and after training a signal ends a process in its own way.
+                    # Before and after training a signal has its default effect.
                     figures["wrong"] += status not in (INTERRUPTED, -which)
             figures["wrong"] += status != DONE or run.outputs() != expected or bool(run.left_over())
             shutil.rmtree(run.folder)
@@ -95,7 +95,7 @@ def kills(quick: bool, seed: int) -> Figures:
 
 
 def _each_operation(quick: bool, seed: int, fault: Callable[[int], Operation], accepted: tuple[int, ...]) -> Figures:
-    """A fault at every operation of a run in turn; the old state or the new must be there, and the run end as it should."""
+    """Cause a fault at every operation of a run in turn. Afterwards no file may be half-written, and the run must resume."""
     figures: Counter[str] = Counter()
     with folder() as root:
         expected, _, operations = reference(root, LEAST)
@@ -111,7 +111,7 @@ def _each_operation(quick: bool, seed: int, fault: Callable[[int], Operation], a
 
 
 def _whole(run: Run) -> bool:
-    """Whether every record and checkpoint under its own name can be read."""
+    """True if every record and checkpoint can be read."""
     try:
         if (run.folder / "record.json").exists():
             read_record(run.folder / "record.json")
@@ -140,7 +140,7 @@ def bad_device_at_every_operation(quick: bool, seed: int) -> Figures:
 
 
 def damaged_checkpoints(quick: bool, seed: int) -> Figures:
-    """A damaged bit in every region of the newest checkpoint, and any length of it: set aside, and the one before used."""
+    """Flip a bit in, or truncate, the newest checkpoint. The run must set it aside and resume from the one before."""
     chance, figures = random.Random(seed), Counter()
     with folder() as root:
         expected, _, _ = reference(root, LEAST)
@@ -164,13 +164,13 @@ def damaged_checkpoints(quick: bool, seed: int) -> Figures:
 
 
 def full_disk(quick: bool, seed: int) -> Figures:
-    """File systems of every size between nothing and enough; the run stops in one line, and goes on when there is room."""
+    """Train on file systems that are too small. The run must stop with a message of one line, and resume when there is room."""
     figures: Counter[str] = Counter()
     with folder() as root:
         disk = root / "disk"
         disk.mkdir()
         if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True, check=False).returncode:
-            return {"file systems, for none can be mounted here": 0}
+            return {"file systems, because none can be mounted here": 0}
         subprocess.run(["umount", disk], check=True)
         expected, _, _ = reference(root, LEAST)
         for kilobytes in range(8, 600, 120 if quick else 24):
@@ -193,7 +193,7 @@ def full_disk(quick: bool, seed: int) -> Figures:
 
 
 def two_at_once(quick: bool, seed: int) -> Figures:
-    """Several processes start the same run at about the same time, some are killed: never do two train it at once."""
+    """Start the same run in several processes and kill some. No two may train it at the same time."""
     chance, figures = random.Random(seed), Counter()
     with folder() as root:
         expected, seconds, _ = reference(root, CONFIGS[0])
@@ -224,9 +224,9 @@ def leased_devices(quick: bool, seed: int) -> Figures:
 
 
 def slurm(quick: bool, seed: int) -> Figures:
-    """The project's Slurm profile on a real Slurm; its quick form is a test of its own."""
+    """Run the project's Slurm profile on a real Slurm. The quick form is a test of its own (tests/system/slurm)."""
     if quick:
-        return {"cases, for they have a test of their own": 0}
+        return {"cases, because they have a test of their own": 0}
     from tests.system.faults.cluster import jobs_of_slurm
     from tests.system.slurm.sandbox import Sandbox, UnavailableError
 

@@ -1,4 +1,4 @@
-"""Runs as jobs of a real Slurm, through Snakemake and the project's own profile, while everything happens to them."""
+"""Train runs as jobs of a real Slurm, with Snakemake and the project's profile, and interrupt them in every way."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from stlight.experiments import load_plan
-from stlight.runs.record import read_state
+from stlight.runs.state import read_state
 from stlight.training import train_run
 from tests.conftest import REPOSITORY
 from tests.system.slurm.sandbox import Sandbox
@@ -42,29 +42,34 @@ figure: {{kind: lines}}
 
 
 def set_up(work: Path, grid: str, epochs: int) -> list[str]:
-    """The project's workflow with one small experiment, and its Slurm profile with the sandbox's sizes; gives the runs."""
+    """Copy the workflow with one small experiment and the Slurm profile with the sandbox's sizes. Return the runs' names."""
     for name in ("workflow", "profiles"):
         shutil.copytree(REPOSITORY / name, work / name)
     shutil.copy(REPOSITORY / "Snakefile", work)
     for path in (work / "workflow" / "experiments").glob("*.yaml"):
         path.unlink()
     (work / "workflow" / "experiments" / "survival.yaml").write_text(EXPERIMENT.format(grid=grid))
-    # 200 epochs are the paper's base, so this is the number trained.
+    # The experiment states the paper's 200 epochs, so the scale's base is the number that is trained.
     (work / "workflow" / "scales" / "slurm.yaml").write_text(SCALE.format(epochs=epochs))
     path = work / "profiles" / "slurm" / "config.yaml"
     profile = yaml.safe_load(path.read_text())
     profile["default-resources"] |= {"mem_mb": 400, "runtime": 5}
-    # A signal two minutes before the end would come at once: here the limit itself is the warning.
+    # No warning signal: two minutes before such a short limit it would come at once.
     profile["set-resources"]["train"] |= {"mem_mb": "400 * min(attempt, 3)", "runtime": 15, "slurm_extra": "--nice=0"}
     profile["set-threads"]["train"] = 1
-    # No accounting here.
+    # The sandbox has no accounting.
     profile |= {"slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 3, "latency-wait": 5}
     path.write_text(yaml.safe_dump(profile))
     return list(load_plan(work / "workflow", "slurm", work / "data").runs)
 
 
+def _default_ctrl_c() -> None:
+    # A shell that starts us in the background makes its children ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Workflow:
-    """A Snakemake that submits to the cluster, and a view of its runs."""
+    """Snakemake, submitting to the cluster, and the state of its runs."""
 
     def __init__(self, slurm: Sandbox, work: Path) -> None:
         self.slurm, self.work, self.log = slurm, work, work / "snakemake.log"
@@ -74,7 +79,9 @@ class Workflow:
         snakemake = Path(sys.executable).parent / "snakemake"
         command = [snakemake, "--profile", "profiles/slurm", "--config", "scale=slurm"]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=self.work, env=self.slurm.env, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                command, cwd=self.work, env=self.slurm.env, stdout=log, stderr=log, preexec_fn=_default_ctrl_c
+            )
 
     def unlock(self) -> None:
         command = [Path(sys.executable).parent / "snakemake", "--unlock", "--config", "scale=slurm"]
@@ -90,7 +97,7 @@ class Workflow:
             return 0
 
     def under_way(self) -> dict[str, tuple[int, str]]:
-        """Process id and Slurm job of each run that trains."""
+        """Return process id and Slurm job of each run that is training."""
         found = {}
         for entry in Path("/proc").glob("[0-9]*"):
             try:
@@ -106,12 +113,12 @@ class Workflow:
     def last_session(self, run: str) -> str:
         return (self.work / "results" / "slurm" / "logs" / "train" / f"{run}.log").read_text()
 
-    def gone(self, run: str, pid: int, seconds: float = 90) -> None:
+    def gone(self, run: str, pid: int, seconds: float = 180) -> None:
         self.slurm.wait_for(lambda: self.under_way().get(run, (None,))[0] != pid, seconds)
 
 
 def jobs_of_slurm(slurm: Sandbox, work: Path, quick: bool) -> dict[str, int]:
-    """Kill, cancel, end, drain, lose, requeue, and see every run end as one that nothing has happened to."""
+    """Kill, cancel, time out, drain, lose and requeue jobs; compare each run's outputs with those of an undisturbed run."""
     grid = "{k1: [5, 7]}" if quick else "{k1: [5, 7, 9, 11], decoder: [shuffle_reassemble, reassemble_shuffle]}"
     runs = set_up(work, grid, 60 if quick else 150)
     figures: Counter[str] = Counter(runs=len(runs))
@@ -127,13 +134,13 @@ def jobs_of_slurm(slurm: Sandbox, work: Path, quick: bool) -> dict[str, int]:
     figures["interrupted"] = len(interrupted)
     plan = load_plan(work / "workflow", "slurm", work / "data")
     for run in runs:
-        went_on = "goes on from epoch" in workflow.last_session(run)
-        put_back = "was finished already" in workflow.last_session(run)
+        resumed = "from epoch" in workflow.last_session(run)
+        restored = "was finished already" in workflow.last_session(run)
         waited = "waits for it" in workflow.last_session(run)
-        figures["went on from a checkpoint"] += went_on
-        figures["put back"] += put_back
-        figures["waited for the job that had them"] += waited and not put_back
-        figures["wrong"] += run in interrupted and not (went_on or put_back or waited)
+        figures["resumed from a checkpoint"] += resumed
+        figures["restored"] += restored
+        figures["waited for the job that had them"] += waited and not restored
+        figures["wrong"] += run in interrupted and not (resumed or restored or waited)
         train_run(run, plan.run(run), work / "straight" / run, work)
         straight, survived = outputs(work / "straight" / run), outputs(workflow.folder(run))
         figures["wrong"] += survived[0]["device"].pop("gpus") not in [[str(gpu)] for gpu in range(4)]
@@ -170,7 +177,7 @@ def _all_events(workflow: Workflow, runs: list[str], figures: Counter[str]) -> s
     slurm.run("scontrol", "requeue", before[requeued][1])
     for run in here:
         workflow.gone(run, before[run][0])
-    # A drained node's jobs go on; those of a lost one start elsewhere.
+    # Jobs of a drained node continue; those of a lost node start elsewhere.
     slurm.drain("n2")
     epochs = {run: workflow.epoch(run) for run in there}
     slurm.wait_for(lambda: all(workflow.epoch(run) > epochs[run] for run in there), 120)
@@ -183,7 +190,7 @@ def _all_events(workflow: Workflow, runs: list[str], figures: Counter[str]) -> s
 
 
 def _stop_snakemake(workflow: Workflow, runs: list[str], figures: Counter[str]) -> set[str]:
-    """Ctrl-C, which cancels the jobs; and SIGKILL, after which the jobs train on, and the next call's must wait for them."""
+    """Stop Snakemake by Ctrl-C, which cancels the jobs, and by SIGKILL, after which the next call must wait for the jobs."""
     slurm = workflow.slurm
     slurm.wait_for(lambda: len(workflow.under_way()) >= 4, 300)
     stopped = set(workflow.under_way())

@@ -1,4 +1,4 @@
-"""Leases of GPUs under fire: many processes at once, some killed while they wait or hold."""
+"""Lease GPUs to many processes at once and kill some of them while they wait or hold."""
 
 import os
 import random
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stlight.runtime.gpu_lease import JOB_VARIABLES
 
-# A holder states its stay by the clock that all processes of a host share, from after it got the lease to before it leaves it.
+# A holder prints when it got its lease and when it will give it back, by the clock that all processes of a host share.
 JOB = """
 import sys, time
 from stlight.runtime.gpu_lease import leased
@@ -19,27 +19,31 @@ from stlight.runtime.gpu_lease import leased
 def tell(*words):
     print(*words, time.monotonic(), flush=True)
 
-gpus, slots, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-with leased(gpus, slots, lambda line: tell("waits")) as lease:
-    tell("from", *(f"{gpu}.{slot}" for gpu, slot in zip(lease.gpus, lease.slots)))
+slots, seconds = int(sys.argv[1]), float(sys.argv[2])
+with leased(1, slots, lambda line: tell("waits")) as lease:
+    tell("from", f"{lease.gpus[0]}.{lease.slot}")
     time.sleep(seconds)
     tell("until")
 """
-DEADLINE = 120.0
+DEADLINE = 300.0
 
 
 def devices(gpus: int = 8, jobs: int = 40, slots_per_gpu: int = 1, kills: int = 20, seed: int = 0) -> dict[str, int]:
-    """Run jobs (or more, if they are done before the kills are) that each lease one GPU or two, and start killed ones again.
+    """Run jobs that each lease a GPU, kill some, and start a new job for each killed one and while kills are left.
 
-    clashes: pairs of stays on the same slot that overlap; a killed job's stay ends when the signal was sent. leaked: slots that
-    could not be leased at once when all jobs were done. Raises `TimeoutError` if they are not done after two minutes.
+    Returns:
+        clashes: pairs of overlapping leases of one slot; a killed job's lease ends when the signal was sent.
+        leaked: slots that could not be leased at once when all jobs were done.
+
+    Raises:
+        TimeoutError: jobs are not done after five minutes.
     """
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         locks = Path(folder, "locks")
         environment = {name: value for name, value in os.environ.items() if name not in JOB_VARIABLES}
         environment |= {"STLIGHT_GPU_LOCKS": str(locks), "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(gpus))), "PATH": ""}
-        stays, killed = _fire(Path(folder), environment, jobs, slots_per_gpu, kills, gpus, chance)
+        stays, killed = _fire(Path(folder), environment, jobs, slots_per_gpu, kills, chance)
         leaked = _leaked(environment, gpus, slots_per_gpu)
     clashes = sum(one[0] == other[0] and one[1] < other[2] and other[1] < one[2] for one, other in combinations(stays, 2))
     return {"jobs": jobs, "leases": len({stay[3] for stay in stays}), "kills": killed, "clashes": clashes, "leaked": leaked}
@@ -49,7 +53,7 @@ Stay = tuple[str, float, float, Path]
 
 
 def _fire(
-    folder: Path, environment: dict[str, str], jobs: int, slots: int, kills: int, gpus: int, chance: random.Random
+    folder: Path, environment: dict[str, str], jobs: int, slots: int, kills: int, chance: random.Random
 ) -> tuple[list[Stay], int]:
     running: dict[Path, subprocess.Popen[bytes]] = {}
     stays: list[Stay] = []
@@ -58,9 +62,8 @@ def _fire(
     def start() -> None:
         nonlocal started
         log = folder / f"{started}.log"
-        wanted = 2 if gpus > 1 and started % 4 == 0 else 1
         started += 1
-        words = [str(wanted), str(slots), str(chance.uniform(0.005, 0.1))]
+        words = [str(slots), str(chance.uniform(0.005, 0.1))]
         with log.open("wb") as file:
             running[log] = subprocess.Popen([sys.executable, "-c", JOB, *words], env=environment, stdout=file)
 
@@ -69,7 +72,7 @@ def _fire(
         for _ in range(jobs):
             start()
         while running or killed < kills:
-            if not running:  # all are done before all kills were: more to kill
+            if not running:
                 for _ in range(kills - killed + 2):
                     start()
             if time.monotonic() > deadline:
@@ -83,7 +86,7 @@ def _fire(
                 process = running.pop(victim)
                 moment = time.monotonic()
                 process.kill()
-                # It may have ended in the meantime; then it has done its work and needs no other.
+                # A victim that ended before the signal came has done its work and needs no successor.
                 if process.wait() < 0:
                     killed += 1
                     start()
@@ -96,7 +99,7 @@ def _fire(
 
 
 def _victim(running: dict[Path, subprocess.Popen[bytes]], chance: random.Random) -> Path | None:
-    """Every other time one of those that hold, that wait, or that may be anywhere."""
+    """Choose nobody half of the time; otherwise a job that holds, one that waits, or any."""
     if chance.random() < 0.5:
         return None
     kind = chance.choice(["from", "waits", ""])
@@ -111,11 +114,11 @@ def _stays(log: Path, end: float) -> list[Stay]:
     lines = [line.split() for line in log.read_text().splitlines()]
     held = [line for line in lines if line[0] == "from"]
     end = min([end, *(float(line[-1]) for line in lines if line[0] == "until")])
-    return [(slot, float(begin), end, log) for _, *slots, begin in held for slot in slots]
+    return [(slot, float(begin), end, log) for _, slot, begin in held]
 
 
 def _leaked(environment: dict[str, str], gpus: int, slots: int) -> int:
-    """How many slots of all cannot be leased one after the other, each kept, without a wait."""
+    """Lease all slots one after the other and keep them; return how many cannot be leased without waiting."""
     code = (
         "import sys; from stlight.runtime.gpu_lease import leased\n"
         f"with leased(1, {slots}, sys.exit): print('leased', flush=True); sys.stdin.read()"

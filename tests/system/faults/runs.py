@@ -1,4 +1,4 @@
-"""Runs in processes of their own, forked from one that has loaded all: a start takes milliseconds, and a kill is a real one."""
+"""Train runs in forked processes, which start in milliseconds and can be killed for real."""
 
 import errno
 import mmap
@@ -15,42 +15,44 @@ from pathlib import Path
 import torch
 
 from stlight.config import RunConfig
-from stlight.runtime import atomic_files
+from stlight.runtime import atomic_files, start_up
 from stlight.runtime.signals import Interrupted, Interruption
-from stlight.training import run as training_run
+from stlight.training import train_run
 from stlight.training.checkpoint import Checkpoints
-from stlight.training.devices import leave_out_compiler
+from stlight.training.session import Session
 from tests.tiny_runs import outputs, tiny
 
 DONE, FAILED, CRASHED, CLASHED, INTERRUPTED = 0, 1, 2, 3, 75
 
 Operation = Callable[[int, str, tuple], None]
-"""Told of each call before it is made: its number from 1, its name, its arguments."""
+"""Called before each call that writes, with its number (from 1), name and arguments."""
 
 
 def warm_up() -> None:
-    """Load here what the forked processes would each load anew."""
-    leave_out_compiler()
+    """Load everything before forking, so that the forked processes need not."""
+    start_up.leave_out_compiler()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        training_run.train_run("a/run/seed0", tiny(num_epochs=1, kernels="fused"), Path(folder), Path(folder))
+        train_run("a/run/seed0", tiny(num_epochs=1, kernels="fused"), Path(folder), Path(folder))
 
 
 class Run:
-    """One run in a folder, started and stopped as often as it takes."""
+    """A run in a folder, which can be started and stopped repeatedly."""
 
     def __init__(self, folder: Path, config: RunConfig, checkpoint_always: bool = True) -> None:
         self.folder, self.config, self.checkpoint_always = folder, config, checkpoint_always
         self.log = folder.with_suffix(".log")
-        # Shared with the children: whether one is writing a file, and the operations it has made.
+        # Shared with the forked processes: byte 0 is set while one writes a file, bytes 8 to 15 count its operations.
         self._shared = mmap.mmap(-1, 16)
 
     def start(self, operation: Operation = lambda *_: None) -> int:
-        """Fork a process that trains the run; gives its id."""
+        """Fork a process that trains the run; return its id."""
         self._shared[:16] = bytes(16)
         if pid := os.fork():
             return pid
         status = CRASHED
+        # It may be inherited as ignored.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
             descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(descriptor, 2)
@@ -60,11 +62,11 @@ class Run:
             os._exit(status)
 
     def wait(self, pid: int) -> int:
-        """Its exit status, or minus the signal that ended it."""
+        """Wait for a process; return its exit status, or minus the signal that ended it."""
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     def to_the_end(self, tries: int = 5) -> int:
-        """Start it until it is done; gives the last status."""
+        """Start the run until it is done; return the last status."""
         for _ in range(tries):
             if (status := self.wait(self.start())) != INTERRUPTED:
                 break
@@ -72,20 +74,20 @@ class Run:
 
     @property
     def writing(self) -> bool:
-        """Whether the process was, when last seen, within the writing of a file."""
+        """True if the process was writing a file when it ended."""
         return bool(self._shared[0])
 
     @property
     def operations(self) -> int:
-        """Calls that wrote, so far."""
+        """Number of calls that wrote."""
         return struct.unpack_from("q", self._shared, 8)[0]
 
     def outputs(self) -> tuple:
-        """What it left, times aside."""
+        """Return the outputs without times."""
         return outputs(self.folder)
 
     def left_over(self) -> list[str]:
-        """Files that a finished run has no use for."""
+        """Return the names of files that a finished run should have removed."""
         known = {"record.json", "history.csv", "weights.safetensors", "examples.npz", ".finished"}
         return [path.name for path in self.folder.iterdir() if path.name not in known and not path.name.endswith(".set-aside")]
 
@@ -98,7 +100,7 @@ class Run:
         interruption = Interruption()
         try:
             with interruption.noticed():
-                training_run.train_run("a/run/seed0", self.config, self.folder, self.folder, interruption=interruption)
+                train_run("a/run/seed0", self.config, self.folder, self.folder, interruption=interruption)
         except Interrupted:
             return INTERRUPTED
         except OSError as error:
@@ -129,12 +131,12 @@ class Run:
         for name in ("open", "write", "fsync", "close", "replace", "unlink"):
             setattr(os, name, watched(name))
         original_write = atomic_files.write_atomically
-        for module in ("stlight.training.checkpoint", "stlight.training.run", "stlight.runs.record"):
+        for module in ("stlight.training.checkpoint", "stlight.training.outputs", "stlight.runs.record"):
             sys.modules[module].write_atomically = write
 
     def _watch_clashes(self) -> None:
-        """A name that the kernel gives to one process at a time shows if two should train the run at once."""
-        original = training_run._Session.run
+        """End with `CLASHED` if two processes train the run at once: the kernel gives a socket's name to one process only."""
+        original = Session.run
 
         def alone(session, examples):
             with socket.socket(socket.AF_UNIX) as name:
@@ -144,11 +146,11 @@ class Run:
                     os._exit(CLASHED)
                 return original(session, examples)
 
-        training_run._Session.run = alone
+        Session.run = alone
 
 
 def kill_at(number: int) -> Operation:
-    """SIGKILL before the operation of this number; a write is cut in half."""
+    """Kill the process before the operation of this number; half of a write is done."""
 
     def operation(n: int, name: str, arguments: tuple) -> None:
         if n == number:
@@ -160,7 +162,7 @@ def kill_at(number: int) -> Operation:
 
 
 def fail_at(number: int, code: int) -> Operation:
-    """An error of the device or the file system at the operation of this number; a write gets half of its bytes out."""
+    """Raise an error of the file system at the operation of this number; half of a write is done."""
 
     def operation(n: int, name: str, arguments: tuple) -> None:
         if n == number and name not in ("close", "unlink"):
@@ -172,10 +174,10 @@ def fail_at(number: int, code: int) -> Operation:
 
 
 def power_cut_at(number: int, chance: random.Random) -> Operation:
-    """SIGKILL, and the loss of what no fsync had made durable: contents, and names too, as the file system sees fit."""
+    """Kill the process, truncate unsynced files at random lengths, and undo unsynced renames in half of the cases."""
     unsynced: set[Path] = set()
     renamed: list[tuple[Path, Path]] = []
-    # The calls as they were before they were watched.
+    # The original calls: `os` will hold watched ones.
     replace, unlink = os.replace, os.unlink
 
     def forget(before: Path) -> None:

@@ -1,7 +1,11 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.system
 
 
 def test_runs_survive_the_quick_form_of_every_fault():

@@ -7,10 +7,10 @@ from tests.system.slurm.sandbox import Sandbox, UnavailableError
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    """A running Slurm, or a skipped test that says why there is none."""
+    """Start a Slurm, or skip the test with the reason."""
     sandbox = Sandbox(tmp_path_factory.mktemp("slurm"))
     try:
-        # Files of tests run side by side; those that need a Slurm take turns.
+        # Test files run in parallel, but only one Slurm at a time.
         sandbox.start(patience=900)
     except UnavailableError as reason:
         pytest.skip(str(reason))

@@ -1,4 +1,4 @@
-"""A real Slurm on one machine, on loopback and without systemd: two nodes with four stand-in GPUs each."""
+"""Run a real Slurm on one machine, on loopback and without systemd: two nodes with four stand-in GPUs each."""
 
 import contextlib
 import fcntl
@@ -17,13 +17,13 @@ NODES = ("n1", "n2")
 GPUS = 4
 CPUS = 8
 COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "setpriv")
-# Where Slurm's commands look without SLURM_CONF: Snakemake's plugin drops it before the inner srun.
+# Slurm's commands look here without SLURM_CONF, which Snakemake's plugin drops before the inner srun.
 SYSTEM = Path("/etc/slurm")
 MARK = "# stlight's sandbox: made by its tests, removed with them\n"
-# Every process of a sandbox has it in its environment, and so has what these start.
+# An environment variable of every process of a sandbox and of the processes that these start.
 TAG = "STLIGHT_SLURM_SANDBOX"
 
-# Those of a lower tier make way.
+# A job of a higher tier preempts those of a lower tier.
 PARTITIONS = {
     "gpu": "Default=YES PriorityTier=1 MaxTime=1-0",
     "urgent": "PriorityTier=10 MaxTime=1-0",
@@ -31,20 +31,20 @@ PARTITIONS = {
 
 
 class UnavailableError(Exception):
-    """Slurm cannot be started here; the text says why."""
+    """Slurm cannot be started here; the message says why."""
 
 
 class Sandbox:
     """A Slurm cluster in a folder.
 
-    Partitions: `gpu`, and `urgent`, whose jobs put those of `gpu` back in the queue.
+    Partitions: `gpu`, and `urgent`, whose jobs preempt those of `gpu`, which are requeued.
 
     >>> with Sandbox(folder) as slurm:
     ...     slurm.run("sbatch", "--gres=gpu:1", "--wrap", "echo $CUDA_VISIBLE_DEVICES")
     """
 
     def __init__(self, folder: Path, kill_wait: int = 10) -> None:
-        """`kill_wait`: seconds between SIGTERM and SIGKILL for a job that must go; Slurm's own default is 30."""
+        """`kill_wait`: seconds between SIGTERM and SIGKILL for a cancelled job; Slurm's default is 30."""
         self.folder = folder.resolve()
         self.kill_wait = kill_wait
         self.env = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf"), TAG: str(self.folder)}
@@ -59,7 +59,7 @@ class Sandbox:
         self.stop()
 
     def start(self, patience: float = 0) -> None:
-        """Start the daemons and wait until every node takes jobs; `patience`: seconds for another sandbox to end."""
+        """Start the daemons and wait until every node takes jobs. Wait `patience` seconds for another sandbox to end."""
         if os.geteuid() != 0:
             raise UnavailableError("Slurm's sandbox needs root")
         missing = [name for name in COMMANDS if shutil.which(name) is None]
@@ -74,61 +74,60 @@ class Sandbox:
             raise
 
     def stop(self) -> None:
-        """Leave nothing: no job, no process, no link. Also after a start that failed half way."""
+        """Remove all jobs, processes and links, also after a start that failed."""
         for name in ("slurmctld", *NODES, "munged"):
             if name in self._daemons:
                 self._end(name)
-        # Jobs and their shepherds outlive the daemons. A shepherd may fork between the look and the kill, and a killed
-        # process takes a moment to go: so until none is seen.
-        self.wait_for(self._none_left, 30)
+        # Jobs and slurmstepd outlive the daemons. They may fork while we kill them, so we repeat until none is left.
+        self.wait_for(self._none_left, 60)
         if self._lock is not None:
             for link in self._links():
                 link.unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = None
 
-    def run(self, *command: str, seconds: float = 60) -> str:
-        """What a command prints that must succeed, for example `sbatch`."""
+    def run(self, *command: str, seconds: float = 120) -> str:
+        """Run a command, for example `sbatch`, and return its output. Raises `RuntimeError` if it fails."""
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=seconds, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
         return done.stdout.strip()
 
     def jobs(self) -> dict[str, str]:
-        """The state of every job, finished ones too, by its number."""
+        """Return the state of every job, also finished ones, by its number."""
         lines = self.run("squeue", "--noheader", "--states=all", "--format=%i %T").splitlines()
         return dict(line.split() for line in lines)
 
     def state(self, node: str) -> str:
-        """What `sinfo` calls a node: idle, mixed, draining, down*, …"""
+        """Return a node's state as `sinfo` prints it: idle, mixed, draining, down*, …"""
         return self.run("sinfo", "--noheader", "--Node", f"--nodes={node}", "--partition=gpu", "--format=%T")
 
     def drain(self, node: str) -> None:
-        """A node takes no new jobs; those it has go on."""
+        """Let a node take no new jobs; its present jobs continue."""
         self.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
 
     def down(self, node: str) -> None:
-        """A node is lost, and its jobs with it."""
+        """Mark a node as lost, with its jobs."""
         self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
 
     def resume(self, node: str) -> None:
-        """A drained or lost node comes back."""
+        """Return a drained or lost node to service."""
         self.run("scontrol", "update", f"nodename={node}", "state=resume")
-        self.wait_for(lambda: self.state(node) in ("idle", "mixed", "allocated"), 30)
+        self.wait_for(lambda: self.state(node) in ("idle", "mixed", "allocated"), 120)
 
     def end_soon(self, job: str, seconds: int) -> None:
-        """Move a running job's time limit. Limits are whole minutes and are looked at every 30 s; this saves the minute."""
+        """Move a running job's time limit to `seconds` from now. Slurm checks limits every 30 s."""
         end = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + seconds))
         self.run("scontrol", "update", f"jobid={job}", f"endtime={end}")
 
     def restart_controller(self, pause: float = 0) -> None:
-        """Stop the controller, leave it away for `pause` seconds, start it again."""
+        """Stop the controller, wait `pause` seconds, and start it again."""
         self._end("slurmctld")
         time.sleep(pause)
         self._start_controller()
 
     def wait_for(self, condition: Callable[[], object], seconds: float) -> None:
-        """Until a condition holds; a `TimeoutError` names the daemons' last words if it does not."""
+        """Wait until a condition holds. Raises `TimeoutError` with the last lines of the daemons' logs."""
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
@@ -137,7 +136,7 @@ class Sandbox:
             time.sleep(0.1)
 
     def processes(self) -> list[int]:
-        """Everything of this sandbox that runs: daemons, shepherds, jobs."""
+        """Return the ids of all processes of this sandbox: daemons, slurmstepd, jobs."""
         return [int(entry.parent.name) for entry in Path("/proc").glob("[0-9]*/environ") if self._owns(entry)]
 
     def _none_left(self) -> bool:
@@ -150,11 +149,12 @@ class Sandbox:
     def _owns(self, environment: Path) -> bool:
         try:
             return f"{TAG}={self.folder}".encode() in environment.read_bytes().split(b"\0")
-        except OSError:  # it has ended, or is not ours to look at
+        except OSError:
+            # The process has ended, or belongs to another user.
             return False
 
     def _take_the_machine(self, patience: float) -> None:
-        # One sandbox at a time: they share the links. The lock also goes when its holder is killed.
+        # Sandboxes share the links, so only one may run. The kernel frees the lock when its holder is killed.
         lock = os.open("/run/lock/stlight-slurm.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
         try:
             self.wait_for(lambda: _locked(lock), patience)
@@ -162,13 +162,13 @@ class Sandbox:
             os.close(lock)
             raise UnavailableError("another sandbox runs on this machine") from None
         for link in self._links():
-            # A link of a sandbox that was killed may go: it held the lock, and its daemons died with it.
+            # We may replace the link of a killed sandbox, because its daemons died with it.
             ours = link.is_symlink() and (not link.exists() or link.read_text().startswith(MARK))
             if not ours and os.path.lexists(link):
                 os.close(lock)
                 raise UnavailableError(f"{link} exists: this machine has a Slurm of its own")
         self._lock = lock
-        # Jobs that an earlier sandbox in this folder left behind are no longer known.
+        # Forget the jobs of an earlier sandbox in this folder.
         shutil.rmtree(self.folder / "state", ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         for link in self._links():
@@ -191,7 +191,7 @@ class Sandbox:
             devices = self.folder / node
             devices.mkdir(exist_ok=True)
             for gpu in range(GPUS):
-                # With plain files in their place Slurm would leave CUDA_VISIBLE_DEVICES unset.
+                # With plain files Slurm would leave CUDA_VISIBLE_DEVICES unset.
                 if not (devices / f"nvidia{gpu}").exists():
                     try:
                         os.mknod(devices / f"nvidia{gpu}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
@@ -211,16 +211,16 @@ class Sandbox:
             "SlurmUser": "root",
             "SlurmdUser": "root",
             "AuthType": "auth/munge",
-            # A job that was put back in the queue starts again when its old credential has expired; by default two minutes.
+            # A requeued job starts when its old credential has expired, by default after two minutes.
             "AuthInfo": f"socket={self.folder}/munge.socket,cred_expire=20",
-            # As in a container: no control groups, no accounting. Of what is left, process groups are the stricter: they keep a
-            # process whose parent has died, and kill it as control groups would.
+            # A container has no control groups and no accounting. Process groups are the best substitute: they keep a process
+            # whose parent has died, and kill it as control groups would.
             "ProctrackType": "proctrack/pgid",
             "TaskPlugin": "task/none",
             "JobAcctGatherType": "jobacct_gather/none",
             "AccountingStorageType": "accounting_storage/none",
             "MpiDefault": "none",
-            # Machines smaller than the nodes they stand for.
+            # The machine is smaller than the nodes.
             "SlurmdParameters": "config_overrides",
             "SelectType": "select/cons_tres",
             "SelectTypeParameters": "CR_Core_Memory",
@@ -232,7 +232,7 @@ class Sandbox:
             "PreemptMode": "REQUEUE",
             "OverTimeLimit": 0,
             "KillWait": self.kill_wait,
-            # squeue tells of finished jobs this long.
+            # Seconds for which squeue lists finished jobs.
             "MinJobAge": 300,
         }
         partitions = [f"PartitionName={name} Nodes=ALL {more}" for name, more in PARTITIONS.items()]
@@ -244,18 +244,18 @@ class Sandbox:
         munge = f"{self.folder}/munge"
         files = [f"--key-file={munge}.key", f"--socket={munge}.socket", f"--pid-file={munge}.pid", f"--seed-file={munge}.seed"]
         self._spawn("munged", "munged", "--foreground", "--force", f"--log-file={munge}.log", *files)
-        self.wait_for(lambda: self._succeeds("munge", "-n", "-S", f"{munge}.socket"), 20)
+        self.wait_for(lambda: self._succeeds("munge", "-n", "-S", f"{munge}.socket"), 60)
         self._start_controller()
         for node in NODES:
             self._spawn(node, "slurmd", "-D", "-N", node)
-        self.wait_for(lambda: [self.state(node) for node in NODES] == ["idle"] * len(NODES), 40)
+        self.wait_for(lambda: [self.state(node) for node in NODES] == ["idle"] * len(NODES), 120)
 
     def _start_controller(self) -> None:
         self._spawn("slurmctld", "slurmctld", "-D")
-        self.wait_for(lambda: self._succeeds("scontrol", "ping"), 30)
+        self.wait_for(lambda: self._succeeds("scontrol", "ping"), 120)
 
     def _spawn(self, name: str, *command: str) -> None:
-        # Whoever kills the tests kills the daemons, too.
+        # The daemons end with the tests, however these end.
         with (self.folder / f"{name}.log").open("ab") as log:
             self._daemons[name] = subprocess.Popen(
                 ["setpriv", "--pdeathsig=TERM", *command],
@@ -270,7 +270,7 @@ class Sandbox:
         daemon = self._daemons.pop(name)
         daemon.terminate()
         try:
-            # A node waits for its jobs.
+            # A node waits for its jobs; we do not.
             daemon.wait(20 if name == "slurmctld" else 5)
         except subprocess.TimeoutExpired:
             daemon.kill()

@@ -4,6 +4,8 @@ import pytest
 
 from tests.system.slurm.sandbox import GPUS, NODES, Sandbox, UnavailableError
 
+pytestmark = pytest.mark.system
+
 FINAL = {"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"}
 
 
@@ -11,13 +13,13 @@ def submit(slurm, folder, script, *options):
     return slurm.run("sbatch", "--parsable", "--mem=100", f"--output={folder}/%j.log", *options, "--wrap", script)
 
 
-def until(slurm, job, states, seconds=60):
+def until(slurm, job, states, seconds=300):
     slurm.wait_for(lambda: slurm.jobs()[job] in states, seconds)
     return slurm.jobs()[job]
 
 
 def test_eight_jobs_have_eight_gpus(slurm, tmp_path):
-    # None ends before all have begun.
+    # No job ends before all have begun.
     script = f"echo $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES; while [ $(ls {tmp_path} | wc -l) -lt 8 ]; do sleep 0.1; done"
     jobs = [submit(slurm, tmp_path, script, "--gres=gpu:1") for _ in range(8)]
     assert {until(slurm, job, FINAL) for job in jobs} == {"COMPLETED"}
@@ -26,11 +28,12 @@ def test_eight_jobs_have_eight_gpus(slurm, tmp_path):
 
 
 def test_a_job_outlives_a_drained_node_and_the_controller(slurm, tmp_path):
-    job = submit(slurm, tmp_path, "sleep 4; echo end", "--nodelist=n1")
+    job = submit(slurm, tmp_path, f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done; echo end", "--nodelist=n1")
     until(slurm, job, {"RUNNING"})
     slurm.drain("n1")
     assert slurm.state("n1") == "draining"
     slurm.restart_controller(pause=1)
+    (tmp_path / "go").touch()
     assert until(slurm, job, FINAL) == "COMPLETED"
     slurm.resume("n1")
     assert (tmp_path / f"{job}.log").read_text() == "end\n"
@@ -58,7 +61,7 @@ def test_a_second_sandbox_is_refused(slurm, tmp_path):
     assert "is UP" in slurm.run("scontrol", "ping")
 
 
-# The last: it stops the others' sandbox.
+# Must be the last test, because it stops the sandbox.
 def test_nothing_is_left(slurm, tmp_path):
     job = submit(slurm, tmp_path, "trap '' TERM; sleep 300")
     until(slurm, job, {"RUNNING"})

@@ -116,7 +116,7 @@ def test_a_data_set_of_one_s_own_is_trained_and_scored(tmp_path):
     snakemake("--config", "scale=smoke", **settings)
     table = pd.read_csv(tmp_path / "results" / "smoke" / "tables" / "balls.csv")
     assert set(table["status"]) == {"done"}
-    assert set(table["data"]) == {"own files"}
+    assert set(table["data"]) == {"custom files"}
     assert np.isfinite(table["measured"]).all()
     # Other clips: prepared and trained anew.
     clips = np.load(tmp_path / "data" / "balls" / "test.npy")

@@ -1,0 +1,236 @@
+"""All that the results of a scale hold about each experiment. Every file is read here, once, and checked here only."""
+
+import json
+import math
+import zipfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from stlight.experiments import Experiment, Plan, Scale, Variant
+from stlight.registry.metric_specs import COUNTED_METRICS, TIMED_METRICS
+from stlight.runs.record import RecordError, RunRecord, read_history, read_record
+from stlight.runs.state import unfinished_state
+
+
+class MixedVersionsError(ValueError):
+    """Different versions of the code made the records of an experiment. The message says which runs to train again."""
+
+
+class IncompleteError(ValueError):
+    """Results that a complete table needs are missing; the message names the first one and what to do."""
+
+
+class Examples(NamedTuple):
+    """Example clips of a run, uint8 arrays of shape (clip, time, channel, height, width)."""
+
+    context: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run that has a valid record."""
+
+    record: RunRecord
+    history: pd.DataFrame
+    """One row per epoch; NaN for what could not be measured."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A run that has no valid record."""
+
+    state: str
+    """waiting, starting, running, interrupted, failed or damaged."""
+    why: str
+    """What stopped the run; empty if unknown."""
+
+
+class ResultsFolder:
+    """The results of one scale. Caches each file, because experiments share runs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._runs: dict[str, Recorded | Missing] = {}
+        self._examples: dict[str, Examples] = {}
+
+    def run(self, name: str, config_hash: str) -> Recorded | Missing:
+        """Return a run's record and history if they are valid and of this configuration, and otherwise its state."""
+        if name not in self._runs:
+            try:
+                self._runs[name] = self._read_run(name, config_hash)
+            except RecordError as error:
+                self._runs[name] = Missing("damaged", str(error))
+        return self._runs[name]
+
+    def _read_run(self, name: str, config_hash: str) -> Recorded | Missing:
+        folder, otherwise = self.path / "runs" / name, ""
+        with suppress(FileNotFoundError):
+            record = read_record(folder / "record.json")
+            if record.config_hash == config_hash:
+                rows = read_history(folder, record)
+                columns = {column: [float(row[column] or "nan") for row in rows] for column in (rows[0] if rows else ())}
+                return Recorded(record, pd.DataFrame(columns))
+            otherwise = "its record is of another configuration"
+        state = unfinished_state(folder, config_hash)
+        why = state.get("error") or state.get("why") or otherwise or self._last_log_line(name)
+        return Missing(state["status"], str(why))
+
+    def _last_log_line(self, name: str) -> str:
+        """Return the last line that a run without a state logged; empty if it has not been started."""
+        log = self.path / "logs" / "train" / f"{name}.log"
+        with suppress(OSError):
+            lines = log.read_text(errors="replace").splitlines()
+            return next((line for line in reversed(lines) if line.strip()), f"ended without a word in {log}")
+        return ""
+
+    def examples(self, name: str) -> Examples:
+        """Return the example clips of a run. Raises `OSError` if they are missing and `RecordError` if they are damaged."""
+        if name not in self._examples:
+            path = self.path / "runs" / name / "examples.npz"
+            try:
+                with np.load(path, allow_pickle=False) as stored:
+                    self._examples[name] = Examples(*(stored[field] for field in Examples._fields))
+            except (ValueError, KeyError, zipfile.BadZipFile) as error:
+                raise RecordError(f"{path} is damaged: {error}") from error
+        return self._examples[name]
+
+    def counts(self, experiment: Experiment) -> tuple[dict[str, Any], str]:
+        """Return the counts of an experiment, and what to do if they are missing or damaged."""
+        named = {metric for metrics in experiment.metrics.values() for metric in metrics}
+        wanted = {"parameters", "benchmark_flops"} | named & COUNTED_METRICS - {"num_params"}
+
+        def whole(counts: Any) -> bool:
+            return all(wanted <= counts[key(variant)].keys() for variant in experiment.variants)
+
+        return self._read_json("complexity", experiment, "count", whole)
+
+    def timings(self, experiment: Experiment) -> tuple[dict[str, Any], str]:
+        """Return the timings of an experiment, and what to do if they are missing or damaged."""
+
+        def whole(timings: Any) -> bool:
+            return {"device", "threads"} <= timings.keys() and all(
+                (found := timings["variants"][key(variant)])["config_hash"] == variant.config.hash
+                and all(math.isfinite(found[metric]) for metric in TIMED_METRICS)
+                for variant in experiment.variants
+            )
+
+        return self._read_json("speed", experiment, "measure", whole)
+
+    def _read_json(
+        self, folder: str, experiment: Experiment, verb: str, whole: Callable[[Any], bool]
+    ) -> tuple[dict[str, Any], str]:
+        path, problem = self.path / folder / f"{experiment.name}.json", "is missing"
+        if path.is_file():
+            problem = "is damaged or of another grid"
+            with suppress(ValueError, TypeError, KeyError, AttributeError):
+                if whole(content := json.loads(path.read_bytes())):
+                    return content, ""
+        return {}, f"{path} {problem}: python -m stlight {verb} {experiment.name}"
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """All that is known about one experiment at one scale."""
+
+    experiment: Experiment
+    scale: Scale
+    results: ResultsFolder
+    runs: dict[str, Recorded]
+    """The runs that have a valid record, by name."""
+    missing: dict[str, str]
+    """Why each other run has none, by name; "waiting" for one that has not been started."""
+    counts: dict[str, Any]
+    """Parameters and FLOPs at the paper's size by `<dataset>/<variant>`; empty if nothing is counted, or not yet."""
+    timings: dict[str, Any]
+    """Device, threads, rounds, and `variants` by `<dataset>/<variant>`; empty if nothing is timed, or not yet."""
+    uncounted: str
+    """What to do about counts that the experiment needs and that are missing or damaged; empty if none are."""
+    untimed: str
+    """What to do about timings that the experiment needs and that are missing or damaged; empty if none are."""
+
+    @property
+    def records(self) -> dict[str, RunRecord]:
+        """The valid records by run name."""
+        return {name: run.record for name, run in self.runs.items()}
+
+    def recorded(self, variant: Variant) -> dict[int, Recorded]:
+        """Return the runs of a variant that have a valid record, by seed."""
+        names = {seed: variant.run_name(seed) for seed in range(self.experiment.seeds)}
+        return {seed: self.runs[name] for seed, name in names.items() if name in self.runs}
+
+    def check_complete(self) -> None:
+        """Raise `IncompleteError` unless every run has a valid record and all counts and timings are there."""
+        if self.missing:
+            name, why = next(iter(self.missing.items()))
+            total = len(self.experiment.run_names)
+            raise IncompleteError(
+                f"{self.experiment.name}: {len(self.missing)} of its {total} runs have no record: {name}: {why}"
+            )
+        if self.uncounted or self.untimed:
+            raise IncompleteError(self.uncounted or self.untimed)
+
+    def check_versions(self) -> None:
+        """Raise `MixedVersionsError` unless one version of the code and of torch made all records."""
+        found = code_versions(self.records.values())
+        if len(found) > 1:
+            words = [f"{len(names)} of {label}, {names[0]} the first" for label, names in found.items()]
+            raise MixedVersionsError(
+                f"{self.experiment.name}: its records come from {len(found)} versions of the code: {'; '.join(words)}. Delete"
+                " the records of all but one and start again, or ask for them together with --config mixed_versions=yes"
+            )
+
+
+def key(variant: Variant) -> str:
+    """Return the name of a variant in the files of counts and timings."""
+    return f"{variant.dataset}/{variant.name}"
+
+
+def load_evidence(plan: Plan, folder: Path, names: Iterable[str] | None = None) -> dict[str, Evidence]:
+    """Load all that a scale's results hold about the named experiments, or all of them, each file once."""
+    results = ResultsFolder(folder)
+    wanted = plan.experiments if names is None else [plan.experiment(name).name for name in names]
+    return {name: load_one(plan.experiments[name], plan.scale, results) for name in wanted}
+
+
+def load_one(experiment: Experiment, scale: Scale, results: ResultsFolder) -> Evidence:
+    """Load all that a scale's results hold about one experiment."""
+    pairs = [(v, seed) for v in experiment.variants for seed in range(experiment.seeds)] if experiment.train else []
+    found = {v.run_name(seed): results.run(v.run_name(seed), v.run_config(seed).hash) for v, seed in pairs}
+    runs = {name: run for name, run in found.items() if isinstance(run, Recorded)}
+    missing = {}
+    for name, run in found.items():
+        if isinstance(run, Missing):
+            dataset = name.partition("/")[0]
+            waits_for = experiment.waits_for.get(dataset)
+            why = run.why or (f"{dataset} waits for {waits_for}" if waits_for else "")
+            missing[name] = f"{run.state}: {why}" if why else run.state
+    counts, uncounted = results.counts(experiment) if experiment.counts else ({}, "")
+    timings, untimed = results.timings(experiment) if experiment.timed else ({}, "")
+    return Evidence(experiment, scale, results, runs, missing, counts, timings, uncounted, untimed)
+
+
+def all_records(evidence: Iterable[Evidence]) -> dict[str, RunRecord]:
+    """Return the valid records of several experiments by run name."""
+    return {name: record for one in evidence for name, record in one.records.items()}
+
+
+def code_versions(records: Iterable[RunRecord]) -> dict[str, list[str]]:
+    """Return the runs that each version of the code and of torch made, by a label for readers."""
+    labels: dict[tuple[str, str], str] = {}
+    found: dict[str, list[str]] = {}
+    for record in records:
+        facts = record.provenance
+        torch = str(facts.get("libraries", {}).get("torch", "?")).partition("+")[0]
+        source = str(facts.get("source", "?"))
+        # Commits with the same sources make the same numbers and count as one version, named by the first commit.
+        label = labels.setdefault((source, torch), f"{source} (commit {facts.get('code', '?')}, torch {torch})")
+        found.setdefault(label, []).append(record.run)
+    return found

@@ -1,0 +1,129 @@
+"""What a reader must know to read a table."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stlight.analysis.audit import noise_floor
+from stlight.analysis.evidence import Evidence
+from stlight.analysis.values import Values
+from stlight.registry.metric_specs import COUNTED_METRICS, METRICS
+from stlight.registry.model_specs import OURS
+from stlight.runs.record import RunRecord
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence under a table."""
+
+    text: str
+    kind: Literal["about", "missing"] = "about"
+    """missing: says what has not been run or measured yet, which the report shows elsewhere."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def table_notes(values: Values) -> list[Note]:
+    """Return the notes of an experiment's table."""
+    about = _about_training(values) if values.experiment.train else _ABOUT_COUNTS
+    return [*map(Note, about), *_missing(values.evidence)]
+
+
+_ABOUT_COUNTS = (
+    "Counted at the paper's size (10 → 10 frames of 1×64×64), whatever the scale. The closed forms are the leading"
+    " terms of Section B: weights of the convolutions, without biases and BatchNorm.",
+    "FLOPs are multiply-adds of the convolutions in one forward pass of one clip, each counted once, by two counters"
+    " that agree; fvcore's total also counts BatchNorm.",
+)
+
+
+def _about_training(values: Values) -> Iterator[str]:
+    experiment, scale = values.experiment, values.evidence.scale
+    metrics = set(values.cells["metric"])
+    sources = sorted(set(values.cells.loc[values.cells["status"] != "quoted", "data"]))
+    interval = " (± is half the 95 % t interval of the mean)." if experiment.seeds > 1 else ", so no interval can be given."
+    yield (
+        f"Scale {scale.name}: {scale.summary[0].lower()}{scale.summary[1:]}. Data: {', '.join(sources)}. Selection:"
+        f" {experiment.selection} epoch. Seeds: {experiment.seeds}{interval}"
+    )
+    for floor in noise_floor(values):
+        yield f"{_floor_text(floor)} Cells that cannot be told from the best are marked ≈."
+    if experiment.share_of_epochs < 1:
+        yield (
+            f"At this scale its runs are trained for {experiment.share_of_epochs:.3g} of the epochs that it states, all rows"
+            " alike: recurrent models of this size take many times longer than STLight's."
+        )
+    if scale.name != "paper":
+        if any(variant.config.model.model != OURS for variant in experiment.variants):
+            yield (
+                "Other models are reduced in the proportion in which STLight is, to no fewer than four channels and one layer;"
+                " scheduled sampling falls over the same share of a run's steps."
+            )
+        yield "Axes are in the paper's units; a smaller scale translates them, so compare shapes, not digits."
+    if "stand-in" in sources:
+        yield "stand-in: clips generated in the data set's shape; such a number says nothing about the real data set."
+    if COUNTED_METRICS & metrics:
+        yield "Parameters and FLOPs are counted at the paper's size."
+    yield from _about_timings(values.evidence)
+    if "ssim" in metrics:
+        yield "SSIM follows the benchmark's convention (data range 2); the records also hold the true unit range."
+    for dataset, names in experiment.metrics.items():
+        records = [r for r in values.evidence.records.values() if r.config.data.dataset == dataset]
+        if records:
+            yield f"Trivial predictors on {dataset}: {_trivial(records[0], names)}."
+        yield from _in_parts(records)
+
+
+def _about_timings(evidence: Evidence) -> Iterator[str]:
+    if timings := evidence.timings:
+        device, threads = timings["device"], timings["threads"]
+        where = f"{device.get('name', '?')} ({device.get('type', '?')}, {threads} thread{'s' * (threads != 1)})"
+        counted = any(metric in COUNTED_METRICS for names in evidence.experiment.metrics.values() for metric in names)
+        but = ", while parameters and FLOPs are of the paper's" if counted and evidence.scale.name != "paper" else ""
+        yield (
+            f"Times, rates and memory of all rows were measured side by side in one process on {where}: medians of"
+            f" {timings.get('rounds', 'several')} rounds, of training steps and predictions without the making of clips."
+        )
+        yield (
+            f"They are of the sizes of scale {evidence.scale.name}{but}. Memory is the peak of a training step: weights,"
+            " gradients, Adam's moments and the step's own tensors."
+        )
+
+
+def _missing(evidence: Evidence) -> list[Note]:
+    reasons = [f"{name}: {why}" for name, why in evidence.missing.items()]
+    reasons += [why for why in (evidence.uncounted, evidence.untimed) if why]
+    return [Note(f"Not there yet: {reason}.", "missing") for reason in reasons]
+
+
+def _floor_text(floor: dict[str, Any]) -> str:
+    """Return the noise floor of one metric as a sentence."""
+    spec = METRICS[floor["metric"]]
+    name = f"{floor['dataset']} {spec.label}"
+    if not math.isfinite(floor["smallest_difference"]):
+        return f"{name}: {floor['why']}, so no cell can be told from another."
+    text = f"{name}: a cell is told from the best if it is worse by about {spec.format(floor['smallest_difference'])}"
+    order = f"; between two seeds the cells' order agrees with τ = {floor['stability']:.2f}"
+    return text + (order if math.isfinite(floor["stability"]) else "") + "."
+
+
+def _in_parts(records: Iterable[RunRecord]) -> Iterator[str]:
+    """Yield the runs whose batches did not fit into memory: they were computed otherwise than configured."""
+    split = [r for r in records if r.device.get("accumulation_steps", 1) != r.config.training.accumulation_steps]
+    names = ", ".join(f"{r.run} in {r.device['accumulation_steps']}" for r in split)
+    if names:
+        yield f"Batches in parts, because memory ran out, with BatchNorm's statistics of each part: {names}."
+
+
+def _trivial(record: RunRecord, metrics: list[str]) -> str:
+    """Return the scores of the trivial predictors, which every model should beat, in the metrics that a table shows."""
+    names = dict.fromkeys("mse" if m == "dispersion" else m for m in metrics)
+    specs = {spec.source or name: spec for name in names if (spec := METRICS[name]).ranked}
+    texts = []
+    for predictor, scores in record.trivial.items():
+        found = [(spec, score) for source, spec in specs.items() if (score := scores.get(source)) is not None]
+        shown = [f"{spec.label} {spec.format(spec.factor * score)}" for spec, score in found]
+        texts.append(f"{predictor.replace('_', ' ')} {', '.join(shown)}")
+    return "; ".join(texts)

@@ -1,0 +1,194 @@
+"""The numbers of an experiment: one row per seed, metric and selection, and from these one row per cell and metric."""
+
+import math
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from stlight.analysis import curves
+from stlight.analysis.evidence import Evidence, Recorded, key
+from stlight.analysis.verdicts import ranking
+from stlight.analysis.verdicts.difference import CONFIDENCE
+from stlight.config import DataConfig
+from stlight.experiments import Variant
+from stlight.registry.metric_specs import COUNTED_METRICS, METRICS, TIMED_METRICS, metrics_from
+from stlight.registry.model_specs import OURS
+from stlight.runs.record import SELECTIONS
+
+CURVE_METRICS = metrics_from("curve")
+
+TIDY = ("metric", "printed", "published", "measured", "low", "high", "n", "selection", "status", "runs", "values")
+"""Columns of the tidy table after the coordinates and the source of the data, before standing and p_best."""
+
+
+def losses(rows: pd.DataFrame) -> np.ndarray:
+    """Return the values of one metric as losses, lower being better, as every comparison of cells needs them.
+
+    A diverged run is the worst: its loss is infinite, whatever metrics it recorded last. A table still prints these.
+    """
+    values = rows["value"].to_numpy(float)
+    better_if_higher = len(rows) and METRICS[rows["metric"].iloc[0]].higher_is_better
+    return np.where(rows["diverged"].to_numpy(bool), math.inf, -values if better_if_higher else values)
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % t interval of the mean; NaN below two values or if a value is not finite."""
+    if len(values) < 2 or not np.isfinite(values).all():
+        return math.nan, math.nan
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+class Values:
+    """The numbers of one experiment, computed from its evidence."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.experiment = evidence.experiment
+        self.by_seed = pd.DataFrame(
+            _rows(evidence),
+            columns=[
+                *dict.fromkeys(["dataset", "variant", *self.experiment.axes]),
+                *("seed", "run", "metric", "selection", "value", "diverged"),
+            ],
+        )
+        """One row per dataset, variant, seed, metric and selection. Metrics of a whole run repeat for each selection; counts
+        and timings have neither seed nor selection (-1 and "-")."""
+        grouped = self.by_seed.groupby(["dataset", "variant", "metric", "selection"], sort=False)
+        self._groups = dict(iter(grouped))
+
+    def seeds(self, variant: Variant, metric: str, selection: str | None = None) -> pd.DataFrame:
+        """Return the rows of one cell and metric in the order of the seeds. By default the experiment's selection."""
+        if metric in COUNTED_METRICS | TIMED_METRICS:
+            selection = "-"
+        place = (variant.dataset, variant.name, metric, selection or self.experiment.selection)
+        return self._groups.get(place, self.by_seed.iloc[:0])
+
+    def mean(self, variant: Variant, metric: str) -> float:
+        """Return the mean over the recorded seeds of one cell; NaN without any, or if a value is not finite."""
+        rows = self.seeds(variant, metric)
+        return float(np.mean(rows["value"].to_numpy(float))) if len(rows) else math.nan
+
+    def losses(self, variant: Variant, metric: str) -> np.ndarray:
+        """Return the losses of one cell, one per seed."""
+        return losses(self.seeds(variant, metric))
+
+    @cached_property
+    def rankings(self) -> dict[tuple[str, str], ranking.Ranking]:
+        """The order of the cells by data set and ranked metric; a single cell has no order."""
+        found = {}
+        for dataset, metrics in sorted(self.experiment.metrics.items()):
+            for metric in sorted(m for m in metrics if METRICS[m].ranked):
+                variants = self.variants_of(dataset)
+                if len(variants) > 1:
+                    found[dataset, metric] = ranking.rank([self.losses(v, metric) for v in variants])
+        return found
+
+    def variants_of(self, dataset: str) -> list[Variant]:
+        """Return the variants that use a data set, in the order of the grid."""
+        return [variant for variant in self.experiment.variants if variant.dataset == dataset]
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """One row per cell and metric: dataset, variant, the grid's coordinates, data, metric, then these.
+
+        `published` is the paper's number and `printed` its digits: 21.80 if `published` is 21.8.
+        `measured` is the mean over seeds, `low` and `high` its 95 % t interval (from two seeds on), `values` each seed's value
+        and `runs` their names. A diverged seed keeps its last metrics; if these are not finite, the mean is not either.
+        status: done, diverged (at least one seed), counted, measured (timed side by side in one process), waiting or quoted
+        (the published number of another model). standing among the measured cells: best, tie (cannot be distinguished from
+        the best) or worse. p_best: probability of being the best.
+        """
+        experiment = self.experiment
+        rows = [self._cell(v, metric) for v in experiment.variants for metric in experiment.metrics[v.dataset]]
+        for entry in experiment.quoted:
+            place = {"dataset": next(iter(experiment.metrics)), "variant": ""} | {"model": entry.model} | entry.coordinates
+            for metric in dict.fromkeys(m for names in experiment.metrics.values() for m in names if m in entry.numbers):
+                number = entry.numbers[metric]
+                fixed = {"data": entry.source, "metric": metric, "printed": number.text, "published": number.value}
+                fixed |= {"n": 0, "selection": "-", "status": "quoted", "runs": [], "values": [], "standing": ""}
+                rows.append(place | fixed)
+        columns = [*dict.fromkeys(["dataset", "variant", *self.coordinates]), "data", *TIDY, "standing", "p_best"]
+        table = pd.DataFrame(rows, columns=columns)
+        # Quoted rows leave axes empty. A nullable type keeps whole numbers whole.
+        whole = [a for a in experiment.axes if all(type(v.axes[a]) is int for v in experiment.variants)]
+        return table.astype(dict.fromkeys(whole, "Int64"))
+
+    @property
+    def coordinates(self) -> list[str]:
+        """The columns that tell cells apart: the axes, and the model if some are quoted."""
+        return list(dict.fromkeys([*(["model"] if self.experiment.quoted else []), *self.experiment.axes]))
+
+    def _cell(self, variant: Variant, metric: str) -> dict[str, Any]:
+        experiment = self.experiment
+        rows = self.seeds(variant, metric)
+        values, printed = rows["value"].to_numpy(float), experiment.printed(variant, metric)
+        low, high = interval(values)
+        if METRICS[metric].origin in ("counted", "timed"):
+            done = "counted" if metric in COUNTED_METRICS else "measured"
+            status, selection, listed = done if len(rows) else "waiting", "-", rows.iloc[:0]
+        else:
+            waiting = len(rows) < experiment.seeds
+            status = "diverged" if rows["diverged"].any() else "waiting" if waiting else "done"
+            selection, listed = experiment.selection, rows
+        cell = ({"model": OURS} if experiment.quoted else {}) | variant.axes
+        cell |= {"dataset": variant.dataset, "variant": variant.name}
+        cell |= {"data": source_label(variant.config.data) if experiment.train else "none", "metric": metric}
+        cell |= {"published": printed.value if printed else math.nan, "printed": printed.text if printed else ""}
+        cell |= {"measured": self.mean(variant, metric), "low": low, "high": high, "n": len(values)}
+        cell |= {"selection": selection, "status": status, "runs": list(listed["run"]), "values": list(listed["value"])}
+        cell |= {"standing": "", "p_best": math.nan}
+        if order := self.rankings.get((variant.dataset, metric)):
+            place = self.variants_of(variant.dataset).index(variant)
+            cell |= {"standing": order.standing(place) if len(values) else "", "p_best": order.p_best[place]}
+        return cell
+
+    def best_variants(self) -> dict[str, Variant]:
+        """Return for each data set the variant with the best mean of the first ranked metric; none if no mean is finite."""
+        best = {}
+        for dataset, metrics in self.experiment.metrics.items():
+            metric = next((m for m in metrics if METRICS[m].ranked), metrics[0])
+            found = [(v, values) for v in self.variants_of(dataset) if len(values := self.losses(v, metric))]
+            means = [(float(values.mean()), v) for v, values in found if np.isfinite(values).all()]
+            if means:
+                best[dataset] = min(means, key=lambda entry: entry[0])[1]
+        return best
+
+
+def source_label(data: DataConfig) -> str:
+    """Return what a reader calls the source of a run's clips."""
+    labels = {"embedded": "embedded digits", "files": "benchmark files", "stand_in": "stand-in"}
+    return "custom files" if data.custom_shape else labels[data.source]
+
+
+def _rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the long frame."""
+    for variant in evidence.experiment.variants:
+        place = variant.axes | {"dataset": variant.dataset, "variant": variant.name}
+        count = evidence.counts.get(key(variant), {})
+        timing = evidence.timings.get("variants", {}).get(key(variant), {})
+        whole = {"num_params": count["parameters"]["total"]} if count else {}
+        whole |= {m: found[m] for found in (count, timing) for m in COUNTED_METRICS | TIMED_METRICS if m in found}
+        for metric, value in whole.items():
+            yield place | {"seed": -1, "run": "", "metric": metric, "selection": "-", "value": value, "diverged": False}
+        for seed, run in evidence.recorded(variant).items():
+            fixed = place | {"seed": seed, "run": run.record.run, "diverged": run.record.status == "diverged"}
+            for selection in SELECTIONS:
+                for metric, value in _metrics(run, selection).items():
+                    yield fixed | {"metric": metric, "selection": selection, "value": value}
+
+
+def _metrics(run: Recorded, selection: str) -> dict[str, float]:
+    """Return all metrics of a run at the epoch that a selection picks; NaN for those that are not finite."""
+    found = {name: math.nan if value is None else value for name, value in run.record.metrics[selection].items()}  # type: ignore[index]
+    values = {}
+    for metric, spec in METRICS.items():
+        if spec.origin == "frame" and (source := spec.source or metric) in found:
+            values[metric] = spec.factor * found[source]
+        elif spec.origin == "curve":
+            values[metric] = getattr(curves, metric)(run.history[spec.source].to_numpy(float))
+    return values | {"seconds": run.record.seconds["training"]}

@@ -1,0 +1,85 @@
+"""The cells that claims speak of: points of an experiment's grid and models that the paper quotes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stlight.experiments.printed_number import PrintedNumber
+from stlight.registry.model_specs import OURS
+
+if TYPE_CHECKING:
+    from stlight.experiments.claim_types import BaseClaim, ComparisonClaim
+    from stlight.experiments.field_types import Coordinates
+    from stlight.experiments.plan import Experiment, Variant
+
+
+@dataclass(frozen=True)
+class GridCell:
+    """One of our variants, or a model that the paper quotes."""
+
+    label: str
+    coordinates: dict[str, Any]
+    """Values on the experiment's axes and `model`; of a quoted model, those that its row gives."""
+    variant: "Variant | None" = None
+    """None for a quoted model, which has no runs."""
+    printed: dict[str, PrintedNumber] = field(default_factory=dict, compare=False)
+    """The paper's numbers by metric."""
+
+    @property
+    def quoted(self) -> bool:
+        """True for a model that the paper quotes and the grid does not have."""
+        return self.variant is None
+
+
+def cells_of(experiment: "Experiment") -> list[GridCell]:
+    """Return a cell for each variant and each quoted row, with the paper's numbers."""
+    cells = []
+    for variant in experiment.variants:
+        coordinates = {"model": OURS} | variant.axes
+        fitting = [entry for entry in experiment.published if entry.coordinates.items() <= coordinates.items()]
+        printed = {metric: number for entry in fitting for metric, number in entry.numbers.items()}
+        cells.append(GridCell(f"{variant.dataset}/{variant.name}", coordinates, variant, printed))
+    return cells + [GridCell(str(entry.model), entry.coordinates, None, entry.numbers) for entry in experiment.quoted]
+
+
+def cells_for(claim: "BaseClaim", cells: Iterable[GridCell]) -> list[GridCell]:
+    """Return the cells that a claim can be tested on: a quoted row must have all of its metrics."""
+    return [cell for cell in cells if not cell.quoted or set(claim.metrics) <= cell.printed.keys()]
+
+
+def select(cells: Iterable[GridCell], places: "list[Coordinates]") -> list[GridCell]:
+    """Return the cells at any of the coordinates, in order. Coordinates without a model select our own variants only."""
+    cells = list(cells)
+    # The paper's "other models" are those that it prints numbers of, not a baseline added since.
+    only_printed = any(cell.printed for cell in cells if cell.coordinates.get("model") != OURS)
+    return [cell for cell in cells if any(_is_at(cell, place, only_printed) for place in places)]
+
+
+def _is_at(cell: GridCell, place: "Coordinates", only_printed: bool) -> bool:
+    if "model" not in place and cell.quoted:
+        return False
+    for key, value in place.items():
+        values = value if isinstance(value, list) else [value]
+        if key == "model" and values == ["others"]:
+            if cell.coordinates.get("model") == OURS or (only_printed and not cell.printed):
+                return False
+        elif cell.coordinates.get(key) not in values:
+            return False
+    return True
+
+
+def groups(claim: "BaseClaim", cells: Iterable[GridCell]) -> list[list[GridCell]]:
+    """Return the cells in `among`, one list for each combination of values of the axes in `each`."""
+    found: dict[tuple[Any, ...], list[GridCell]] = {}
+    for cell in select(cells, [claim.among]) if claim.among else cells:
+        if all(axis in cell.coordinates for axis in claim.each):
+            found.setdefault(tuple(cell.coordinates[axis] for axis in claim.each), []).append(cell)
+    return list(found.values())
+
+
+def sides(claim: "ComparisonClaim", group: list[GridCell]) -> tuple[list[GridCell], list[GridCell]]:
+    """Return the cells that a claim is about and those that it compares them with: by default all other variants."""
+    first = select(group, claim.subject)
+    if claim.reference is not None:
+        return first, select(group, claim.reference)
+    return first, [cell for cell in group if cell not in first and not cell.quoted]

@@ -1,0 +1,158 @@
+"""Scales: how large the experiments are run. A scale states what the paper's base becomes; every other value follows."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from stlight.config import BASELINE_FIELDS, DEFAULTS, ComputeConfig, ModelConfig
+from stlight.experiments.field_types import CLIP_COUNTS, DatasetName, PositiveFloat, PositiveInt
+from stlight.experiments.yaml_files import FileModel
+from stlight.registry.dataset_specs import DATASETS
+from stlight.registry.model_specs import OURS
+
+_FOLLOWS = {
+    "warmup_epochs": "num_epochs",
+    "warmup_lr": "max_lr",
+    "min_lr": "max_lr",
+    "baseline_width": "hidden_dim",
+    "baseline_depth": "depth",
+}
+"""Fields that a scale changes in proportion to another one."""
+_STLIGHT_FIELDS = ModelConfig.model_fields.keys() - {"model", *BASELINE_FIELDS}
+
+
+class ScaleBase(FileModel):
+    """What the paper's values become. Every value that an experiment states follows in proportion."""
+
+    hidden_dim: PositiveInt
+    depth: PositiveInt
+    patch_size: PositiveInt
+    batch_size: PositiveInt
+    num_epochs: PositiveInt
+    max_lr: PositiveFloat
+
+    @model_validator(mode="after")
+    def _patches_divide_the_width(self) -> Self:
+        if self.hidden_dim % self.patch_size**2:
+            raise ValueError(f"hidden_dim {self.hidden_dim} must be divisible by patch_size² = {self.patch_size**2}")
+        return self
+
+
+class DatasetAtScale(FileModel):
+    """Source and numbers of clips of one data set."""
+
+    source: Literal["auto", "embedded", "stand_in", "files"]
+    """auto: the benchmark's files if all of them exist, else the source that needs none."""
+    clips_per_epoch: PositiveInt
+    validation_clips: PositiveInt
+    test_clips: PositiveInt
+
+
+class ClipLimits(FileModel):
+    """Upper bounds for the numbers of clips."""
+
+    clips_per_epoch: PositiveInt | None = None
+    validation_clips: PositiveInt | None = None
+    test_clips: PositiveInt | None = None
+
+
+class ScaleFile(FileModel):
+    """How large the experiments are run."""
+
+    summary: str
+    """One line: what the scale is for and how long it takes."""
+    base: ScaleBase
+    data: dict[DatasetName, DatasetAtScale] = Field(default_factory=dict)
+    """By data set. One that is not named has its published numbers of clips, within the limits of `custom`."""
+    custom: ClipLimits = ClipLimits()
+    """Limits for custom data sets, and for those that `data` does not name."""
+    compute: ComputeConfig = ComputeConfig()
+    """How runs compute, unless an experiment says otherwise."""
+    seeds: PositiveInt
+    """Seeds per variant, unless an experiment asks for more."""
+    max_seeds: PositiveInt | None = None
+    """No experiment gets more seeds than this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How large the experiments are run, with the sources of the data that are there."""
+
+    name: str
+    summary: str
+    base: dict[str, Any]
+    """What the paper's values become."""
+    sources: dict[str, str]
+    """Where each data set of the benchmark comes from."""
+    clips: dict[str, dict[str, int]]
+    """Numbers of clips, for the data sets that the scale names."""
+    limits: dict[str, int]
+    """Upper bounds of the numbers of clips of the others."""
+    compute: dict[str, Any]
+    """How runs compute, unless an experiment says otherwise."""
+    seeds: int
+    max_seeds: int | None
+
+    @classmethod
+    def from_file(cls, name: str, file: ScaleFile, data_root: Path) -> Self:
+        """Choose the source of each data set. Without limits, an unnamed data set is read from its files, as published."""
+        sources: dict[str, str] = {}
+        for dataset, spec in DATASETS.items():
+            stated = file.data[dataset].source if dataset in file.data else "auto" if file.custom.model_fields_set else "files"
+            exists = all((data_root / path).exists() for path in spec.files)
+            sources[dataset] = ("files" if exists else spec.fallback or "files") if stated == "auto" else stated
+        return cls(
+            name=name,
+            summary=file.summary,
+            base=file.base.model_dump(),
+            sources=sources,
+            clips={dataset: stated.model_dump(exclude={"source"}) for dataset, stated in file.data.items()},
+            limits=file.custom.model_dump(exclude_none=True),
+            compute=file.compute.model_dump(exclude_unset=True),
+            seeds=file.seeds,
+            max_seeds=file.max_seeds,
+        )
+
+    def resolve(self, paper_fields: dict[str, Any], share_of_epochs: float = 1.0) -> dict[str, Any]:
+        """Translate fields in the paper's units into fields at this scale, for a share of the epochs."""
+        dataset, ours = paper_fields["dataset"], paper_fields["model"] == OURS
+        epochs = max(1, round(paper_fields["num_epochs"] * share_of_epochs))
+        fields = {name: self._in_proportion(name, value) for name, value in (paper_fields | {"num_epochs": epochs}).items()}
+        fields |= {name: paper_fields[name] for name in (BASELINE_FIELDS if ours else _STLIGHT_FIELDS)}
+        if not ours:
+            # Scheduled sampling takes the same share of a run's steps as in the paper.
+            at_scale = DEFAULTS | self.clips.get("mmnist", {}) | self.base
+            share = fields["num_epochs"] / paper_fields["num_epochs"] * _steps_per_epoch(at_scale) / _steps_per_epoch(DEFAULTS)
+            fields["sampling_steps"] = max(1, round(paper_fields["sampling_steps"] * share))
+        compute = self.compute if ours else {n: v for n, v in self.compute.items() if n not in ("kernels", "cuda_graphs")}
+        fields |= {name: value for name, value in compute.items() if paper_fields[name] == DEFAULTS[name]}
+        patch_area = fields["patch_size"] ** 2
+        if ours and paper_fields["hidden_dim"] % paper_fields["patch_size"] ** 2 == 0:
+            # A width that the patches divide stays one, for both decoders, so that pairs of variants share one width.
+            fields["hidden_dim"] = max(1, math.floor(fields["hidden_dim"] / patch_area + 0.5)) * patch_area
+        # A short training has no epoch to spare for a warm-up.
+        fields["warmup_epochs"] = min(fields["warmup_epochs"], fields["num_epochs"] - 1)
+        limited = {name: min(fields[name], self.limits.get(name, fields[name])) for name in CLIP_COUNTS}
+        return fields | self.clips.get(dataset, limited) | {"source": self.sources.get(dataset, "files")}
+
+    def _in_proportion(self, name: str, value: Any) -> Any:
+        base = _FOLLOWS.get(name, name)
+        if base not in self.base:
+            return value
+        scaled = value * self.base[base] / DEFAULTS[base]
+        if name in BASELINE_FIELDS:
+            return min(1.0, _rounded(scaled))
+        least = 0 if base != name else 1
+        return max(least, math.floor(scaled + 0.5)) if isinstance(DEFAULTS[name], int) else _rounded(scaled)
+
+
+def _rounded(value: float) -> float:
+    """Return a value to twelve digits, so that 0.003 × 0.01 / 0.001 reads 0.03."""
+    return float(f"{value:.12g}")
+
+
+def _steps_per_epoch(fields: dict[str, Any]) -> float:
+    return float(fields["clips_per_epoch"] / fields["batch_size"])

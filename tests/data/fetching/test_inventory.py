@@ -1,0 +1,45 @@
+import re
+
+import numpy as np
+import pytest
+
+from stlight.cli import main
+from stlight.registry.dataset_specs import DATASETS
+
+
+@pytest.fixture
+def options(published, tmp_path):
+    return ["--workflow", str(published), "--data-root", str(tmp_path / "data")]
+
+
+def test_missing_files_are_listed_with_the_runs_that_wait(options, capsys):
+    assert main(["doctor", *options, "--scale", "paper"]) == 1
+    text = capsys.readouterr().out
+    assert "dataset.npz is missing: python -m stlight fetch taxibj\n  stops 1 run at scale paper: table1_literature" in text
+    assert "stops 79 runs at scale paper: " in text
+    assert "disk: about 60 MB to fetch and 5500 MB to prepare" in text
+    assert main(["doctor", *options, "--scale", "demo"]) == 0
+
+
+def test_existing_files_are_verified_counted_and_compared_with_the_scale(options, workflow, tmp_path, capsys):
+    assert main(["fetch", "all", *options]) == 0
+    for dataset in DATASETS:
+        assert main(["prepare", dataset, "files", *options]) == 0
+    options += ["--scale", "paper"]
+    assert main(["doctor", *options]) == 1
+    assert "taxibj has 6 test clips, scale paper asks for 500" in capsys.readouterr().out
+    scale = workflow / "scales" / "paper.yaml"
+    scale.write_text(re.sub("test_clips: [0-9]+", "test_clips: 6", scale.read_text()))
+    assert main(["doctor", *options]) == 0
+    text = capsys.readouterr().out
+    assert "30 for training, 6 test clips" in text
+    assert "18 for training, 6 test clips" in text
+    assert "disk: about 0 MB to fetch and 0 MB to prepare" in text
+    assert text.count(" yes") == 4
+
+    (tmp_path / "data" / "moving_mnist" / "mnist_test_seq.npy").write_bytes(b"")
+    np.savez(tmp_path / "data" / "taxibj" / "dataset.npz", X_train=np.zeros(3))
+    assert main(["doctor", *options]) == 1
+    text = capsys.readouterr().out
+    assert "mnist_test_seq.npy is wrong: SHA-256" in text
+    assert "dataset.npz is wrong: SHA-256" in text

@@ -1,0 +1,43 @@
+"""A process that starts without torch's compiler trains as one that has it, and ends with its output written."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROCESS = """
+import sys
+from stlight.runtime import start_up
+start_up.postpone_garbage_collection()
+import torch
+if {without}:
+    start_up.leave_out_compiler()
+start_up.resume_garbage_collection()
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = torch.nn.Linear(8, 8)
+optimizer = torch.optim.Adam(model.parameters())
+schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=10)
+for _ in range(3):
+    optimizer.zero_grad()
+    model(torch.ones(2, 8)).square().sum().backward()
+    optimizer.step()
+    schedule.step()
+print("loads the compiler" if "torch._dynamo.convert_frame" in sys.modules else "does without")
+print(model.weight.tolist())
+start_up.exit_at_once(7)
+"""
+
+
+@pytest.fixture(scope="module")
+def outputs():
+    codes = [PROCESS.format(without=without) for without in (True, False)]
+    ended = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False) for code in codes]
+    assert [process.returncode for process in ended] == [7, 7], ended
+    return [process.stdout.splitlines() for process in ended]
+
+
+def test_the_compiler_is_left_out_and_the_weights_are_the_same(outputs):
+    (first, *without), (second, *with_compiler) = outputs
+    assert (first, second) == ("does without", "loads the compiler")
+    assert without == with_compiler
