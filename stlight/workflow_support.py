@@ -49,7 +49,7 @@ class Settings:
         return f"{self.results}/{self.scale}"
 
     def shell_prefix(self, python: list[str], workflow: Path) -> str:
-        """Return the shell code before each rule's command. It defines `stlight`: this suite's command line with these settings.
+        """Return the shell code before each rule's command: `stlight` calls this suite's command line with these settings.
 
         The settings are no params of the rules, because a moved folder is no reason to train again.
         """
@@ -135,8 +135,8 @@ class Workflow:
     def request_files(self) -> None:
         """Write a marker for each data set whose benchmark files must be fetched or verified again.
 
-        The files cannot be rule inputs because they may not exist when the DAG is built. Snakemake compares the content of small
-        inputs, therefore a marker holds the time.
+        The files cannot be rule inputs because they may not exist when the DAG is built. A marker holds the time, because
+        Snakemake compares the content of small inputs.
         """
         for dataset in sorted({c.data.dataset for c in self.plan.runs.values() if c.data.source == "files"} & set(DATASETS)):
             marker = self._marker(dataset)
@@ -173,6 +173,6 @@ def any_of(names: Iterable[str]) -> str:
 
 
 def note_forced(settings: Any) -> None:
-    """Export the time before which records are outdated, for jobs to inherit: now if Snakemake's DAG settings force jobs, else 0."""
+    """Export the time before which jobs take records as outdated: now if Snakemake's DAG settings force jobs, else 0."""
     forced = settings.forceall or settings.forcetargets or settings.forcerun
     os.environ["STLIGHT_NEWER_THAN"] = str(time.time() if forced else 0)
