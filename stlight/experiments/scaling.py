@@ -66,9 +66,9 @@ class ScaleFile(FileModel):
     """One line: what the scale is for and how long it takes."""
     base: ScaleBase
     data: dict[DatasetName, DatasetAtScale] = Field(default_factory=dict)
-    """By data set of the benchmark, unless its published numbers of clips, within the limits of `custom`, are right."""
+    """By data set of the benchmark. One that is not named has its published numbers of clips, within the limits of `custom`."""
     custom: ClipLimits = ClipLimits()
-    """Limits for custom data sets and those that `data` does not name. If given, the source of the latter is auto, else files."""
+    """Limits for custom data sets and those that `data` does not name, which then have source auto; without limits, files."""
     compute: ComputeConfig = ComputeConfig()
     """How runs compute, unless an experiment says otherwise."""
     seeds: PositiveInt
