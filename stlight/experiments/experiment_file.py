@@ -6,7 +6,16 @@ from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
 from stlight.experiments.claim_types import Claim
-from stlight.experiments.field_types import AxisValue, CustomName, DistinctList, FieldName, MetricName, OneOrMore, PositiveInt
+from stlight.experiments.field_types import (
+    AxisValue,
+    ClipCounts,
+    CustomName,
+    DistinctList,
+    FieldName,
+    MetricName,
+    OneOrMore,
+    PositiveInt,
+)
 from stlight.experiments.figure_types import Figure, TwoWayTable
 from stlight.experiments.printed_number import PrintedNumber
 from stlight.experiments.yaml_files import FileModel
@@ -25,7 +34,7 @@ class PaperItem(FileModel):
     """Table or figure, as the supplement calls it."""
 
 
-class CustomDataset(FileModel):
+class CustomDataset(ClipCounts):
     """A custom data set: a folder under the data root with train.npy, test.npy and perhaps validation.npy, (N, T, C, H, W)."""
 
     context_frames: PositiveInt
@@ -33,9 +42,6 @@ class CustomDataset(FileModel):
     channels: PositiveInt
     height: PositiveInt
     width: PositiveInt
-    clips_per_epoch: PositiveInt
-    validation_clips: PositiveInt
-    test_clips: PositiveInt
 
     @property
     def fields(self) -> dict[str, Any]:
