@@ -1,4 +1,4 @@
-"""What an experiment's file holds: its grid, its table and figure, the paper's numbers and sentences about it."""
+"""The content of an experiment's file: its grid, table, figure, published numbers and claims."""
 
 from typing import Annotated, Any, Literal
 
@@ -88,7 +88,7 @@ class ExperimentFile(FileModel):
     title: str
     paper: PaperItem
     summary: str
-    """What is varied and what to look for."""
+    """Describes the fields varied and the outcome to look for."""
     train: bool = True
     """false: only count parameters and FLOPs, at the paper's size."""
     seeds: PositiveInt = 1

@@ -24,7 +24,7 @@ _STLIGHT_FIELDS = ModelConfig.model_fields.keys() - {"model", *BASELINE_FIELDS}
 
 
 class ScaleBase(FileModel):
-    """What the paper's values become. Every value that an experiment states follows in proportion."""
+    """The values that the paper's base becomes. Every value that an experiment states follows in proportion."""
 
     hidden_dim: PositiveInt
     depth: PositiveInt
