@@ -110,7 +110,7 @@ def _read(dataset: str, root: Path, share: float) -> dict:  # type: ignore[type-
 
     torch.set_num_threads(1)
     from stlight.config import DataConfig
-    from stlight.costs.estimate import _measured
+    from stlight.costs.estimate import time_steps
     from stlight.data import open_dataset
     from stlight.experiments import load_plan
 
@@ -131,7 +131,7 @@ def _read(dataset: str, root: Path, share: float) -> dict:  # type: ignore[type-
             started = time.perf_counter()
             clips.clips(split, torch.arange(first * size, (first + 1) * size) % count)
             times.append(time.perf_counter() - started)
-        found[scale] = {"batch": statistics.median(times), "step": _measured(config, torch.device("cpu"), size).step}
+        found[scale] = {"batch": statistics.median(times), "step": time_steps(config, torch.device("cpu"), size).step_seconds}
     return found
 
 

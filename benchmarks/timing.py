@@ -1,4 +1,4 @@
-"""Times of two sides taken in turn, and what this machine can do at best."""
+"""Time two sides in turn, and measure the limits of this machine."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from stlight.registry.dataset_specs import ClipShape
 
 
 def seconds(function: Callable[[], object], device: str = "cpu") -> float:
-    """One call, to the end of what it started on the device."""
+    """Return the seconds of one call, including the work that it started on the device."""
     started = time.perf_counter()
     function()
     if device == "cuda":
@@ -24,9 +24,9 @@ def seconds(function: Callable[[], object], device: str = "cpu") -> float:
 def in_turn(
     reference: Callable[[], object], ours: Callable[[], object], *, budget: float, device: str = "cpu"
 ) -> tuple[float, float]:
-    """Median seconds of each, both warm, taken in turn so that what else the machine does falls on both alike.
+    """Return the median seconds of each side, warm, and in turn so that other work on the machine affects both alike.
 
-    Ours is called as often as fits into the time of the reference, up to five times, for it is short. `budget`: seconds in all.
+    Ours is called five times in each turn, because it is short. `budget` is the total time in seconds.
     """
     for side in (reference, ours, ours):
         seconds(side, device)
@@ -38,25 +38,25 @@ def in_turn(
 
 
 def product_rate(device: str = "cpu") -> float:
-    """Multiply-adds a second of a large matrix product in float32: the best of ten."""
+    """Return multiply-adds per second of a large matrix product in float32: the best of ten."""
     side = 1536 if device == "cpu" else 8192
     a, b, out = (torch.rand(side, side, device=device) for _ in range(3))
     return side**3 / min(seconds(lambda: torch.mm(a, b, out=out), device) for _ in range(10))
 
 
 def copy_bandwidth(device: str = "cpu") -> float:
-    """Bytes a second, read and written together, of a copy far larger than the caches: the best of ten."""
+    """Return bytes per second, reads plus writes, of a copy much larger than the caches: the best of ten."""
     source = torch.rand(2**25 if device == "cpu" else 2**28, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / min(seconds(lambda: target.copy_(source), device) for _ in range(10))
 
 
 def step_limit(model: ModelConfig, shape: ClipShape, batch_size: int, rate: float, bandwidth: float) -> float:
-    """Seconds that no training step in float32 can be under, by this machine's rates: the larger of two.
+    """Return a lower bound for the seconds of a training step in float32 at this machine's rates: the larger of two.
 
-    Multiply-adds: the forward pass three times (its own, the weights' gradients, the inputs' gradients, which the encoder does
-    not need), at the rate of a matrix product. Bytes: an activation passes eleven times through each mixer, if all that is
-    independent for each channel is one pass (forward: read h, write y; product: read y, write h; backward: read the gradient
+    Multiply-adds, at the rate of a matrix product: the forward pass three times (itself, the gradients of the weights, and
+    those of the inputs, which the encoder does not need). Bytes: each mixer moves an activation eleven times if all work that
+    is independent for each channel is one pass (forward: read h, write y; product: read y, write h; backward: read the gradient
     and h, write a gradient; products: read two, read one and write one). Adam reads and writes eight numbers for each weight.
     """
     net = build_model(model, shape)

@@ -6,6 +6,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from stlight import metrics
+from stlight.registry.metric_specs import METRICS
 
 SHAPE = (3, 4, 2, 20, 17)
 
@@ -63,7 +64,7 @@ def test_psnr_clips_and_averages_over_frames(pair):
 
 
 class FakePackage:
-    """In the shape of the package lpips; the distance is the mean squared one of what it is given."""
+    """Stands for the package lpips; its distance is the mean squared difference."""
 
     def __init__(self):
         self.LPIPS = self
@@ -82,15 +83,15 @@ class FakePackage:
         return self
 
 
-def test_lpips_is_given_what_its_package_wants(monkeypatch):
+def test_lpips_clips_scales_and_repeats_grey_frames(monkeypatch):
     metrics.lpips_network.cache_clear()
     monkeypatch.setitem(sys.modules, "lpips", package := FakePackage())
     prediction, target = torch.full((2, 3, 1, 8, 8), 1.5), torch.zeros(2, 3, 1, 8, 8)
     # Clipped to 1, then from [0, 1] to [-1, 1], in three equal channels: a distance of two everywhere.
-    assert metrics.lpips(prediction, target) == pytest.approx(4)
+    assert metrics.all_metrics(prediction, target, with_lpips=True)["lpips"] == pytest.approx(4)
     assert package.seen[0][0].shape == (6, 3, 8, 8)
-    with pytest.raises(ValueError, match="lpips is for frames of 1 or 3 channels, got 2"):
-        metrics.lpips(torch.zeros(1, 1, 2, 8, 8), torch.zeros(1, 1, 2, 8, 8))
+    with pytest.raises(ValueError, match="lpips needs frames of 1 or 3 channels, got 2"):
+        metrics.perceptual_distance(torch.zeros(1, 1, 2, 8, 8), torch.zeros(1, 1, 2, 8, 8))
     metrics.lpips_network.cache_clear()
 
 
@@ -98,15 +99,20 @@ def test_without_its_package_lpips_says_what_to_install(monkeypatch):
     metrics.lpips_network.cache_clear()
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(ValueError, match="its package is not installed: pip install lpips"):
-        metrics.lpips(torch.zeros(1, 1, 1, 8, 8), torch.zeros(1, 1, 1, 8, 8))
+        metrics.perceptual_distance(torch.zeros(1, 1, 1, 8, 8), torch.zeros(1, 1, 1, 8, 8))
 
 
-def test_all_metrics_are_the_single_ones(pair):
+def test_every_frame_metric_has_a_function_and_an_entry():
+    described = [name for name, spec in METRICS.items() if spec.origin == "frame" and not spec.source]
+    assert list(metrics.FRAME_METRICS) == described
+
+
+def test_all_metrics_equal_the_single_functions(pair):
     together = metrics.all_metrics(*pair)
     assert together == {name: getattr(metrics, name)(*pair) for name in together}
 
 
-def test_nan_is_not_hidden():
+def test_nan_gives_nan():
     target = torch.zeros(1, 1, 1, 8, 8)
     assert all(np.isnan(value) for value in metrics.all_metrics(target + torch.nan, target).values())
 

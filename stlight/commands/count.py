@@ -1,6 +1,7 @@
-"""Count the parameters and FLOPs of an experiment."""
+"""Count the parameters and FLOPs of an experiment's variants, at the paper's size."""
 
 import argparse
+import json
 
 from stlight.commands.common import load, scale_folder
 
@@ -10,10 +11,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiment")
 
 
-def run(options: argparse.Namespace) -> int | None:
-    """Run the verb."""
-    import json
-
+def run(options: argparse.Namespace) -> None:
+    """Write results/<scale>/complexity/<experiment>.json."""
     from stlight.model.complexity import complexity
     from stlight.runtime.atomic_files import write_atomically
 
@@ -24,4 +23,3 @@ def run(options: argparse.Namespace) -> int | None:
     }
     path = scale_folder(options) / "complexity" / f"{experiment.name}.json"
     write_atomically(path, json.dumps(counts, indent=1) + "\n")
-    return None

@@ -1,42 +1,85 @@
-"""What a scale will cost."""
+"""Print what a scale will cost: runs, hours and memory of each experiment."""
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
-from stlight.commands.common import load
+from stlight.commands.common import check_range, load
+
+if TYPE_CHECKING:
+    from stlight.costs.estimate import RunCost
+    from stlight.experiments import Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of a run (1)")
-    parser.add_argument("--side-by-side", type=int, help="runs at a time (as many as the cores allow; one on a GPU)")
-    parser.add_argument("--flops", type=float, metavar="RATE", help="multiply-adds a second to reckon with, instead of timing")
-    parser.add_argument("--budget", type=float, metavar="HOURS", help="say which experiments fit into so many hours")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of a run (default: 1)")
+    parser.add_argument("--side-by-side", type=int, help="runs at a time (default: as many as the cores allow, one on a GPU)")
+    parser.add_argument("--flops", type=float, metavar="RATE", help="assume RATE multiply-adds per second instead of timing")
+    parser.add_argument("--budget", type=float, metavar="HOURS", help="say which experiments fit into HOURS")
 
 
-def run(options: argparse.Namespace) -> int | None:
-    """Run the verb."""
-    bounds = {"threads": (1, 4096), "side_by_side": (1, 10**6), "flops": (1.0, 1e24), "budget": (1e-6, 1e9)}
-    for name, (low, high) in bounds.items():
-        value = getattr(options, name)
-        if value is not None and not low <= value <= high:
-            raise ValueError(f"--{name.replace('_', '-')} must be from {low:g} to {high:g}, got {value}")
+def run(options: argparse.Namespace) -> None:
+    """Estimate the cost of every run and print a table of experiments, the total, and what fits a budget."""
+    for name, low, high in (("threads", 1, 4096), ("side_by_side", 1, 1e6), ("flops", 1, 1e24), ("budget", 1e-6, 1e9)):
+        check_range(options, name, low, high)
+    # The libraries of torch read this when they are loaded.
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     plan = load(options)
 
     import torch
 
-    from stlight.costs.estimate import print_plan
+    from stlight.costs.estimate import estimate_costs, fit_into_budget
+    from stlight.training.devices import choose_device
 
+    torch.set_num_threads(options.threads)
+    device = torch.device("cpu") if options.flops else choose_device(options.device)
     on_gpu = options.device != "cpu" and torch.cuda.is_available()
     side_by_side = options.side_by_side or (1 if on_gpu else max(1, (os.cpu_count() or 1) // options.threads))
-    print_plan(
-        plan,
-        device=options.device,
-        threads=options.threads,
-        side_by_side=side_by_side,
-        flops_rate=options.flops,
-        budget=options.budget,
-    )
-    return None
+    if options.flops:
+        where = f"at {options.flops:.3g} multiply-adds a second, as stated"
+    elif device.type == "cuda":
+        where = f"on {torch.cuda.get_device_name(device)}, timed"
+    else:
+        where = f"on this CPU, {options.threads} thread{'s' * (options.threads > 1)} a run, timed"
+
+    costs = estimate_costs(plan, device, options.flops)
+    hours = {name: costs[name].hours(config) for name, config in plan.runs.items()}
+    shapes = len({id(cost) for cost in costs.values()})
+    print(f"scale {plan.scale.name} {where}: {shapes} distinct shapes")
+    _print_experiments(plan, costs, hours, side_by_side)
+    if options.budget is not None:
+        trained = [e for e in plan.experiments.values() if e.train]
+        budget = fit_into_budget(trained, hours, options.budget, side_by_side)
+        left_out = [*budget.left_out, *(f"{name} (a single run takes longer)" for name in budget.too_long)]
+        fits = f"{', '.join(budget.fits) or 'nothing'} ({_duration(budget.hours)} of computing)"
+        print(f"within {options.budget:g} h: {fits}; left out: {', '.join(left_out) or 'nothing'}")
+
+
+def _print_experiments(plan: "Plan", costs: "dict[str, RunCost]", hours: dict[str, float], side_by_side: int) -> None:
+    from tabulate import tabulate
+
+    seen: set[str] = set()
+    rows = []
+    asked = shared = 0.0
+    for experiment in (e for e in plan.experiments.values() if e.train):
+        names = set(experiment.run_names)
+        time, added = (sum(hours[name] for name in group) for group in (names, names - seen))
+        memory = max(costs[name].memory for name in names) / 2**30
+        new = len(names - seen)
+        rows.append([experiment.name, len(names), new, _duration(time), _duration(added), f"{memory:.1f} GiB"])
+        asked, shared = asked + time, shared + len(names) - new
+        seen |= names
+    head = ["experiment", "runs", "not in those above", "time", "time more", "memory a run"]
+    print(tabulate(rows, head, disable_numparse=True))
+    total = sum(hours.values())
+    together = max(total / side_by_side, max(hours.values()))
+    print(f"\n{len(hours)} runs, {_duration(total)} of computing; about {_duration(together)} with {side_by_side} side by side")
+    print(f"runs that experiments share: {shared:.0f}, which saves {_duration(asked - total)}")
+
+
+def _duration(hours: float) -> str:
+    if hours < 1:
+        return f"{hours * 60:.3g} min"
+    return f"{hours:.3g} h" if hours < 100 else f"{hours:.0f} h"

@@ -1,1 +1,1 @@
-"""What runs cost: timed side by side, reckoned beforehand. Importing this room loads no torch."""
+"""Cost of runs: estimated before they start, or measured side by side. Importing this room does not load torch."""

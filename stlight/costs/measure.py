@@ -1,4 +1,4 @@
-"""An experiment's variants measured in one process, turn by turn, so that what else the machine does falls on all alike."""
+"""Measure the variants of an experiment in one process, in turns, so that other load on the machine affects all alike."""
 
 import sys
 import time
@@ -10,28 +10,30 @@ import torch
 from tqdm import tqdm
 
 from stlight.config import RunConfig
-from stlight.costs.step_memory import growth, resident_bytes
+from stlight.costs.step_memory import peak_growth, resident_bytes
+from stlight.costs.workload import Workload
 from stlight.experiments import Experiment
-from stlight.kernels import using
-from stlight.model import build_model
 from stlight.runs.provenance import provenance
-from stlight.training.devices import choose_device, choose_kernels, configure, describe_device
-from stlight.training.loop import flatten_weights, predictor, take_step
+from stlight.training.devices import choose_device, configure, describe_device
 from stlight.training.out_of_memory import out_of_memory
 
-# Rounds go on until there are so many of them, or so many seconds are over; there are never fewer than the least.
-_ROUNDS = (3, 20)
+_MIN_ROUNDS, _MAX_ROUNDS = 3, 20
+# No new round starts after this time.
 _SECONDS = 8.0
-# A turn is several calls where one is shorter than this: a clock and a cold cache say little of a millisecond.
+# A turn repeats calls that are shorter than this, because timing a single one is too noisy.
 _SECONDS_OF_A_TURN = 0.01
 
 
 def measure(experiment: Experiment, *, device: str = "auto", threads: int = 1) -> dict[str, Any]:
-    """What results/<scale>/speed/<experiment>.json holds: where it was measured, and `variants`, by `<dataset>/<variant>`.
+    """Return the content of results/<scale>/speed/<experiment>.json.
 
-    Each variant has epoch_seconds (median seconds of a training step × steps of an epoch), clips_per_second (of predicting, at
-    the run's batch size), peak_memory (bytes: weights, gradients, moments and the step's own tensors at their peak), kernels,
-    and the hash of its configuration. Raises `ValueError` for a device that is not there, `OutOfMemory` where it does not fit.
+    It says where the variants were measured, and for each under `variants`, by `<dataset>/<variant>`: epoch_seconds (median
+    seconds of a training step × steps of an epoch), clips_per_second (predicting, at the run's batch size), peak_memory
+    (bytes: weights, gradients, optimizer state and the tensors of a step at their peak), kernels and config_hash.
+
+    Raises:
+        ValueError: the device does not exist.
+        OutOfMemory: a variant does not fit.
     """
     torch.set_num_threads(threads)
     chosen = choose_device(device)
@@ -43,78 +45,52 @@ def measure(experiment: Experiment, *, device: str = "auto", threads: int = 1) -
 
 def _measure(experiment: Experiment, device: torch.device) -> dict[str, Any]:
     shown = tqdm(experiment.variants, desc=experiment.name, unit="variant", disable=not sys.stderr.isatty())
-    sides = {f"{variant.dataset}/{variant.name}": _Side(variant.config, device) for variant in shown}
+    timers = {f"{variant.dataset}/{variant.name}": _VariantTimer(variant.config, device) for variant in shown}
     started, rounds = time.perf_counter(), 0
-    while rounds < _ROUNDS[0] or (rounds < _ROUNDS[1] and time.perf_counter() - started < _SECONDS):
-        for side in sides.values():
-            side.take_turn()
+    while rounds < _MIN_ROUNDS or (rounds < _MAX_ROUNDS and time.perf_counter() - started < _SECONDS):
+        for timer in timers.values():
+            timer.take_turn()
         rounds += 1
-    made = {name: value for name, value in provenance({}).items() if name != "data"}
     return {
         "device": describe_device(device),
         "threads": torch.get_num_threads(),
         "rounds": rounds,
-        "provenance": made,
-        "variants": {name: side.result() for name, side in sides.items()},
+        "provenance": {name: value for name, value in provenance({}).items() if name != "data"},
+        "variants": {name: timer.result() for name, timer in timers.items()},
     }
 
 
-class _Side:
-    """One variant on clips of noise, warmed up, its memory known."""
+class _VariantTimer:
+    """One variant, warmed up, with its memory known and its times so far."""
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
-        self.config, self.device = config, device
-        recipe, shape = config.training, config.clip_shape
-        configure(recipe)
-        model = build_model(config.model, shape).to(device)
-        self.kernels, _ = choose_kernels(model, config, device)
-        # Without a rate the weights stay as they were drawn, so that every step is the same work.
-        optimizer = torch.optim.Adam([flatten_weights(model)], lr=0.0, fused=True)
-        size = (recipe.batch_size, shape.context_frames + shape.horizon_frames, shape.channels, shape.height, shape.width)
-        clip = torch.rand(size, generator=torch.Generator().manual_seed(0)).to(device)
-
-        def step() -> None:
-            take_step(model.train(), optimizer, clip, shape.context_frames, recipe, recipe.accumulation_steps)
-
-        @torch.no_grad()
-        def predict() -> None:
-            predictor(model, device, recipe)(clip[:, : shape.context_frames])
-
-        self.sides = (step, predict)
+        self.config = config
+        self.workload = Workload(config, device, config.training.batch_size, config.training.accumulation_steps)
+        self.functions = (self.workload.step, self.workload.predict)
         self.times: tuple[list[float], list[float]] = ([], [])
-        with using(self.kernels):
-            # The first step makes the moments, and loads what a later one finds loaded.
-            step()
-            self.peak_memory = resident_bytes(model, optimizer) + growth(step, device)
-            self.calls = [self._calls(function) for function in self.sides]
+        # The first step allocates the optimizer state and loads libraries, which no later step does.
+        self.workload.step()
+        resident = resident_bytes(self.workload.model, self.workload.optimizer)
+        self.peak_memory = resident + peak_growth(self.workload.step, device)
+        self.calls = [self._calls(function) for function in self.functions]
 
     def take_turn(self) -> None:
-        """Time training steps, and predictions."""
+        """Time training steps and predictions."""
         configure(self.config.training)
-        with using(self.kernels):
-            for function, calls, times in zip(self.sides, self.calls, self.times, strict=True):
-                times.append(self._seconds(function, calls))
+        for function, calls, times in zip(self.functions, self.calls, self.times, strict=True):
+            times.append(self.workload.seconds(function, calls))
 
     def result(self) -> dict[str, Any]:
-        """What the record says of this variant."""
+        """Return what the file says about this variant."""
         step, prediction = map(median, self.times)
         return {
             "config_hash": self.config.hash,
-            "kernels": self.kernels,
+            "kernels": self.workload.kernels,
             "epoch_seconds": step * self.config.steps_per_epoch,
             "clips_per_second": self.config.training.batch_size / prediction,
             "peak_memory": self.peak_memory,
         }
 
     def _calls(self, function: Callable[[], None]) -> int:
-        """Calls in a turn, by the time of one."""
-        return max(1, min(10, int(_SECONDS_OF_A_TURN / self._seconds(function, 1))))
-
-    def _seconds(self, function: Callable[[], None], calls: int) -> float:
-        """Of one call, to the end of what it started on the device."""
-        started = time.perf_counter()
-        for _ in range(calls):
-            function()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return (time.perf_counter() - started) / calls
+        """Time one call and return how many make a turn."""
+        return max(1, min(10, int(_SECONDS_OF_A_TURN / self.workload.seconds(function))))

@@ -1,4 +1,4 @@
-"""Bytes that a training step takes: what stays from step to step, and what comes on top of it while a step is computed."""
+"""Memory of a training step in bytes: what stays allocated between steps, and what a step adds at its peak."""
 
 import weakref
 from collections.abc import Callable, Iterable
@@ -6,23 +6,40 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
 def resident_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """What stays from step to step: weights, buffers, gradients and the optimizer's moments, each storage once."""
+    """Return the bytes of weights, buffers, gradients and optimizer state, counting each storage once."""
     weights = [*model.parameters(), *(weight for group in optimizer.param_groups for weight in group["params"])]
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    moments = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
-    return _bytes([*weights, *gradients, *moments, *model.buffers()])
+    state = [value for values in optimizer.state.values() for value in values.values() if isinstance(value, Tensor)]
+    storages = _storages([*weights, *gradients, *state, *model.buffers()])
+    return sum({storage._cdata: storage.nbytes() for storage in storages}.values())
 
 
-def growth(function: Callable[[], object], device: torch.device) -> int:
-    """How far a call makes the bytes of live tensors rise above what they were before it, at the peak.
+def saved_bytes(step: Callable[[], object]) -> int:
+    """Return the bytes that a step keeps for its backward pass, counting each storage once. Works on "meta" tensors."""
+    storages: dict[int, int] = {}
 
-    On a CUDA device by torch's own account, which has the libraries' workspaces in it; on a CPU by following each tensor that
-    an operation gives from its making to its end, which leaves out what an operation takes and frees within itself.
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        # Storages on "meta" have no data pointer to tell them apart.
+        storages[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        step()
+    return sum(storages.values())
+
+
+def peak_growth(function: Callable[[], object], device: torch.device) -> int:
+    """Return how many bytes of live tensors a call adds at its peak.
+
+    CUDA: torch's allocator statistics, which include the workspaces of libraries. CPU: follows each result of an operation
+    until it is freed, which misses what an operation allocates and frees internally.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -37,7 +54,7 @@ def growth(function: Callable[[], object], device: torch.device) -> int:
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of every storage that operations make inside, until the last tensor on it is gone."""
+    """Count the bytes of every storage that operations allocate inside the block, until its last tensor is freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +64,7 @@ class _LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        # A view, and what is computed in place, lies where its input does: that is nothing new.
+        # Views and in-place operations return a storage of their input, which is already allocated.
         given = {storage._cdata for storage in _storages(tree_leaves((args, kwargs)))}
         for storage in _storages(tree_leaves(result)):
             if storage._cdata not in given and storage._cdata not in self._followed:
@@ -68,7 +85,3 @@ class _LiveBytes(TorchDispatchMode):
 
 def _storages(values: Iterable[Any]) -> list[torch.UntypedStorage]:
     return [value.untyped_storage() for value in values if isinstance(value, Tensor)]
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum({storage._cdata: storage.nbytes() for storage in _storages(tensors)}.values())

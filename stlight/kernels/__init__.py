@@ -1,6 +1,6 @@
-"""Faster computation of the same model; what the model is stands in `stlight.model`."""
+"""Faster ways to compute STLight, applied to a model from outside; `stlight.model` says what is computed."""
 
-from stlight.kernels.choice import choose_path, fastest, using
-from stlight.kernels.paths import Path
+from stlight.kernels.accelerate import accelerate, backend_of
+from stlight.kernels.race import Race, fastest
 
-__all__ = ["Path", "choose_path", "fastest", "using"]
+__all__ = ["Race", "accelerate", "backend_of", "fastest"]

@@ -1,9 +1,9 @@
-/* Drawing clips of moving digits and comparing frames. Every function returns 0, or 1 if there was no memory. */
+/* Draw clips of moving digits and compare frames. Every function returns 0, or 1 if there was no memory. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Digits (N, G, size, size) in 0 … 255 pasted with the maximum at offsets (N, G, T) into frames (N, T, side, side) in [0, 1]. */
+/* Paste digits (N, G, size, size) in 0 … 255 at offsets (N, G, T) into frames (N, T, side, side) in [0, 1]; the maximum wins. */
 int paste(int threads, long N, long G, long T, long size, long side, const uint8_t *digits, const int64_t *top,
           const int64_t *left, float *frames) {
     int failed = 0;
@@ -14,7 +14,7 @@ int paste(int threads, long N, long G, long T, long size, long side, const uint8
             failed = 1;
             continue;
         }
-        /* In double, so that the result is the nearest float however the compiler divides. */
+        /* In double, so that the result is the nearest float whatever division the compiler chooses. */
         for (long i = 0; i < G * size * size; i++) scaled[i] = digits[n * G * size * size + i] / 255.0;
         for (long t = 0; t < T; t++) {
             float *frame = frames + (n * T + t) * side * side;
@@ -43,7 +43,7 @@ static void sum_neighbours(double *restrict out, const double *restrict in, long
         out[i] = ((in[i] + in[i + 1]) + (in[i + 2] + in[i + 3])) + ((in[i + 4] + in[i + 5]) + in[i + 6]);
 }
 
-/* The sums that make means and covariances, of one row: x, y, x², y², x y. */
+/* Add one row to the sums of x, y, x², y² and x y, from which means and covariances follow. */
 static void add_row(double *restrict sums, const float *restrict x, const float *restrict y, long W, double sign) {
     for (long j = 0; j < W; j++) {
         double a = x[j], b = y[j];
@@ -93,7 +93,7 @@ int structural_similarity(int threads, long N, long H, long W, long R, double k1
     return failed;
 }
 
-/* Of N pairs of `count` numbers, (3, N): squared error, absolute error, and squared error with x clipped to [0, 1]; all sums. */
+/* Sums over `count` numbers for N pairs, (3, N): squared error, absolute error, squared error with x clipped to [0, 1]. */
 int errors(int threads, long N, long count, const float *x, const float *y, double *out) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (long n = 0; n < N; n++) {

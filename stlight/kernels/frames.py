@@ -1,4 +1,4 @@
-"""Compiled kernels that draw and compare frames; where they cannot serve, the caller does it with PyTorch."""
+"""Draw and compare frames with compiled kernels; functions return None if PyTorch has to do it."""
 
 import ctypes
 from collections.abc import Sequence
@@ -27,9 +27,9 @@ def _on_cpu_in_float32(*tensors: Tensor) -> bool:
 
 
 def paste(digits_NGHW: Tensor, top_NGT: Tensor, left_NGT: Tensor, side: int) -> Tensor | None:
-    """Digits in 0 … 255 pasted with the maximum at pixel offsets: uint8, int64, int64 → float32 (N, T, side, side) in [0, 1].
+    """Paste digits (uint8) at pixel offsets (int64), taking the maximum; return float32 (N, T, side, side) in [0, 1].
 
-    The offsets must keep every digit within its frame. None where the kernels cannot serve.
+    The offsets must keep every digit within its frame. Return None without a compiler or on another device than a CPU.
     """
     if digits_NGHW.device.type != "cpu" or (kernels := _kernels()) is None:
         return None
@@ -43,9 +43,10 @@ def paste(digits_NGHW: Tensor, top_NGT: Tensor, left_NGT: Tensor, side: int) -> 
 
 
 def structural_similarity(x_NHW: Tensor, y_NHW: Tensor, k1: float, k2: float, data_ranges: Sequence[float]) -> Tensor | None:
-    """Mean structural similarity (7×7 uniform window, sample covariance) of each pair of frames: float64 (data ranges, N).
+    """Return the mean structural similarity of each pair of frames, float64 (data ranges, N).
 
-    None where the kernels cannot serve: other than float32 on a CPU, or no compiler.
+    The window is 7×7 and uniform, the covariance that of a sample. Return None without a compiler or for other tensors than
+    float32 on a CPU.
     """
     if not _on_cpu_in_float32(x_NHW, y_NHW) or (kernels := _kernels()) is None:
         return None
@@ -60,9 +61,9 @@ def structural_similarity(x_NHW: Tensor, y_NHW: Tensor, k1: float, k2: float, da
 
 
 def errors(x_NM: Tensor, y_NM: Tensor) -> Tensor | None:
-    """Sums over M of squared error, absolute error, and squared error of x clipped to [0, 1]: float64 (3, N).
+    """Return sums over M of squared error, absolute error, and squared error of x clipped to [0, 1]: float64 (3, N).
 
-    None where the kernels cannot serve, as above.
+    Return None without a compiler or for other tensors than float32 on a CPU.
     """
     if not _on_cpu_in_float32(x_NM, y_NM) or (kernels := _kernels()) is None:
         return None

@@ -1,9 +1,8 @@
-"""The model: its architecture, its initialization, and what it costs."""
+"""STLight and the baselines: architecture, initialization, and counts of parameters and FLOPs."""
 
 from stlight.model.build import build_model
-from stlight.model.forecaster import Forecaster, Moment, TrainingStep
-from stlight.model.loading import load_run
+from stlight.model.forecaster import Forecaster, TrainingStep
 from stlight.model.rollout import Rollout
 from stlight.model.stlight import STLight
 
-__all__ = ["Forecaster", "Moment", "Rollout", "STLight", "TrainingStep", "build_model", "load_run"]
+__all__ = ["Forecaster", "Rollout", "STLight", "TrainingStep", "build_model"]

@@ -1,4 +1,4 @@
-"""From configuration to model."""
+"""Build the model that a configuration describes."""
 
 import torch
 
@@ -12,7 +12,7 @@ from stlight.registry.model_specs import OURS
 
 
 def build_model(config: ModelConfig, shape: ClipShape, seed: int = 0) -> Forecaster:
-    """The model a configuration describes, its weights drawn from `seed` alone (torch's global generator is left as it was)."""
+    """Build a model with weights that depend on `seed` only, and leave torch's global generator as it was."""
     rolled_out = config.prediction == "rollout"
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -22,14 +22,11 @@ def build_model(config: ModelConfig, shape: ClipShape, seed: int = 0) -> Forecas
             context_frames=shape.context_frames,
             horizon_frames=shape.context_frames if rolled_out else shape.horizon_frames,
             channels=shape.channels,
-            hidden_dim=config.hidden_dim,
-            depth=config.depth,
-            patch_size=config.patch_size,
-            overlap=config.overlap,
             kernel_sizes=(config.k1, config.k2),
-            dilation=config.dilation,
-            decoder=config.decoder,
-            initialization=config.initialization,
-            skip=config.skip,
+            **config.model_dump(exclude=_NOT_ARGUMENTS),
         )
     return Rollout(model, shape.horizon_frames) if rolled_out else model
+
+
+# All other fields of `ModelConfig` are arguments of `STLight`, so that a new hyper-parameter needs no line here.
+_NOT_ARGUMENTS = {"model", "baseline_width", "baseline_depth", "k1", "k2", "prediction"}

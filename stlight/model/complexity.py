@@ -1,4 +1,4 @@
-"""What a model costs (Section B): parameters by component, the closed forms, and forward FLOPs of one clip."""
+"""Count a model's parameters by component and the FLOPs of one clip, beside the closed forms of Section B."""
 
 import warnings
 from math import prod
@@ -11,14 +11,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from stlight.config import ModelConfig
-from stlight.kernels import using
-from stlight.model import Rollout, STLight, build_model
+from stlight.model import Rollout, build_model
 from stlight.model.baselines import Baseline
+from stlight.model.stlight import find_stlight
 from stlight.registry.dataset_specs import ClipShape
 
 
 def closed_forms(config: ModelConfig, shape: ClipShape) -> dict[str, int]:
-    """The leading terms that Section B gives for each component: weights of the convolutions, no bias, no BatchNorm."""
+    """Return Section B's leading term for each component: weights of convolutions without biases and BatchNorm."""
     d, p = config.hidden_dim, config.patch_size
     k_e = p * max(1, config.overlap)
     frames_out = shape.context_frames if config.prediction == "rollout" else shape.horizon_frames
@@ -31,7 +31,7 @@ def closed_forms(config: ModelConfig, shape: ClipShape) -> dict[str, int]:
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Learnable parameters of each component, and in all."""
+    """Count the learnable parameters of each component, and their total."""
     inner = model.model if isinstance(model, Rollout) else model
     counts = {
         name: sum(p.numel() for p in module.parameters())
@@ -43,30 +43,30 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 
 @torch.no_grad()
 def count_flops(model: nn.Module, shape: ClipShape) -> int:
-    """Multiply-adds of the convolutions and products that predict one clip, each counted once, by torch's own counter.
+    """Count the multiply-adds of convolutions and matrix products that predict one clip, with torch's counter.
 
-    The model's device may be "meta".
+    The model may be on the device "meta". It must not be accelerated, because the count is that of PyTorch's operators.
     """
     clip, patches = _least_clip(model, shape)
-    # Of attention's ways torch counts this one, as two products.
-    with FlopCounterMode(display=False) as counter, using("plain"), sdpa_kernel(SDPBackend.MATH):
+    # Torch counts only this implementation of attention, as two products.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model.eval()(clip)
     return counter.get_total_flops() // 2 * patches
 
 
 def count_flops_by_fvcore(model: nn.Module, shape: ClipShape) -> dict[str, int]:
-    """The same by fvcore, as the benchmark counts: by operator ("conv", "batch_norm"), a multiply-add counted once."""
+    """Count multiply-adds by operator ("conv", "batch_norm") with fvcore, as the benchmark does."""
     clip, patches = _least_clip(model, shape)
-    with warnings.catch_warnings(), using("plain"):
-        # Tracing warns that shape checks become constants, which is what a count for one shape wants; and fvcore rests on
-        # torch.jit, which torch deprecates.
+    with warnings.catch_warnings():
+        # Tracing warns that shape checks become constants, which is right for one shape. fvcore needs torch.jit, which torch
+        # deprecates.
         warnings.simplefilter("ignore", TracerWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         from fvcore.nn import FlopCountAnalysis
         from fvcore.nn.jit_handles import get_shape
 
         def attention(inputs: list[Any], outputs: list[Any]) -> int:
-            """Both products, which the benchmark writes out."""
+            """Count both products, because the benchmark writes them out."""
             queries, keys = get_shape(inputs[0]), get_shape(inputs[1])
             return int(2 * prod(queries) * keys[-2])
 
@@ -77,11 +77,11 @@ def count_flops_by_fvcore(model: nn.Module, shape: ClipShape) -> dict[str, int]:
 
 
 def _least_clip(model: nn.Module, shape: ClipShape) -> tuple[Tensor, int]:
-    """A clip to count on, and how many times over its count makes that of a whole one.
+    """Return a clip to count on, and the factor from its count to that of a whole clip.
 
-    Every operator of a fully convolutional model costs the same at each patch: a frame of one patch will do.
+    One patch suffices for a fully convolutional model, because every operator costs the same at each patch.
     """
-    stlight = next((module for module in model.modules() if isinstance(module, STLight)), None)
+    stlight = find_stlight(model)
     height, width = (stlight.patch_size,) * 2 if stlight else (shape.height, shape.width)
     device = next(model.parameters()).device
     clip = torch.zeros((1, shape.context_frames, shape.channels, height, width), device=device)
@@ -89,18 +89,18 @@ def _least_clip(model: nn.Module, shape: ClipShape) -> tuple[Tensor, int]:
 
 
 def complexity(config: ModelConfig, shape: ClipShape) -> dict[str, Any]:
-    """Counts and closed forms of one configuration.
+    """Return counts and closed forms of one configuration.
 
-    flops: of STLight its convolutions', of a baseline all that the benchmark's count of it holds. prediction_flops: of the
-    convolutions and products of a prediction. Raises `RuntimeError` should two counters disagree.
+    benchmark_flops are all operators that the benchmark counts for a baseline, and the convolutions of STLight.
+    prediction_flops are the convolutions and matrix products of a prediction. Raises `RuntimeError` if two counters disagree.
     """
-    # No weight is needed: drawing those of the largest models would take most of the time.
+    # Without weights, because drawing those of the largest models would take most of the time.
     with torch.device("meta"):
         model = build_model(config, shape)
     if isinstance(model, Baseline):
         return {"parameters": count_parameters(model)} | _flops_of_baseline(model, shape)
     flops = count_flops(model, shape)
-    # fvcore has to run the model.
+    # Because fvcore has to run the model.
     model = model.to_empty(device="cpu")
     by_operator = count_flops_by_fvcore(model, shape)
     if flops != by_operator["conv"]:
@@ -117,19 +117,19 @@ def complexity(config: ModelConfig, shape: ClipShape) -> dict[str, Any]:
 def _flops_of_baseline(model: Baseline, shape: ClipShape) -> dict[str, Any]:
     whole = count_flops_by_fvcore(_CountedByBenchmark(model).to_empty(device="cpu"), shape)
     if type(model).counted_by_benchmark is Baseline.counted_by_benchmark:
-        # It was the prediction that ran.
+        # The benchmark counts a prediction.
         prediction_flops = sum(count for name, count in whole.items() if name in _PRODUCTS)
     else:
         prediction_flops = count_flops(model.to("meta"), shape)
     return {"flops_by_operator": whole, "benchmark_flops": sum(whole.values()), "prediction_flops": prediction_flops}
 
 
-# Operators of convolutions and products, as fvcore calls them.
+# Names that fvcore gives to convolutions and matrix products.
 _PRODUCTS = {"conv", "linear", "addmm", "matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"}
 
 
 class _CountedByBenchmark(nn.Module):
-    """A baseline whose forward pass is what the benchmark's count runs."""
+    """Wrap a baseline so that its forward pass is what the benchmark counts."""
 
     def __init__(self, model: Baseline) -> None:
         super().__init__()

@@ -27,9 +27,6 @@ class TrainingStep:
         return cls(index, sampling_steps, torch.Generator().manual_seed(int.from_bytes(digest)))
 
 
-Moment = TrainingStep  # Alias until all callers use the new name.
-
-
 class Forecaster(nn.Module):
     """A model that predicts frames: context (B, T, C, H, W) → prediction (B, T', C, H, W)."""
 

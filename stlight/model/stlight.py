@@ -1,33 +1,35 @@
-"""STLight (Sections B, F and G): patches of all frames at once, convolutional mixers, patches back to frames."""
+"""STLight (Sections B, F and G): encode patches of all frames at once, mix them by convolutions, decode them to frames."""
 
 from torch import Tensor, nn
 
 from stlight.config import check_architecture, check_frame_size, check_integer
-from stlight.kernels import choose_path
 from stlight.model.forecaster import Forecaster
 from stlight.model.initialization import initialize
 
 
 class Residual(nn.Module):
-    """x + block(x)."""
+    """Compute block(x) + x."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.block = block
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape that the block keeps."""
+        """Take any shape that the block keeps."""
         return self.block(x) + x
 
 
 def depthwise_conv(dim: int, kernel_size: int, dilation: int = 1) -> nn.Conv2d:
-    """Same-padded. The padding is given as an integer: fvcore counts convolutions with `padding="same"` as free."""
+    """Return a depthwise convolution that keeps H and W.
+
+    The padding is an integer because fvcore counts convolutions with `padding="same"` as free.
+    """
     padding = dilation * (kernel_size - 1) // 2
     return nn.Conv2d(dim, dim, kernel_size, padding=padding, dilation=dilation, groups=dim)
 
 
 def stl_mixer(dim: int, k1: int, k2: int, dilation: int) -> nn.Sequential:
-    """Two depthwise convolutions, the second dilated, in a residual; then a pointwise one across channels and time."""
+    """Return one STLMixer: two depthwise convolutions, the second dilated, with a residual; then a pointwise convolution."""
     return nn.Sequential(
         Residual(
             nn.Sequential(
@@ -42,7 +44,7 @@ def stl_mixer(dim: int, k1: int, k2: int, dilation: int) -> nn.Sequential:
 
 
 def patch_encoder(in_channels: int, dim: int, patch_size: int, overlap: int) -> nn.Sequential:
-    """Spatio-temporal patches: one strided convolution over all context frames; overlap > 1 lets patches overlap."""
+    """Return a strided convolution that makes patches of all context frames at once; with overlap > 1 patches overlap."""
     kernel_size = patch_size * max(1, overlap)
     padding = max(0, overlap - 1) * patch_size // 2
     return nn.Sequential(nn.Conv2d(in_channels, dim, kernel_size, patch_size, padding), nn.BatchNorm2d(dim), nn.GELU())
@@ -51,10 +53,10 @@ def patch_encoder(in_channels: int, dim: int, patch_size: int, overlap: int) -> 
 class STLight(Forecaster):
     """The supplement's model; the defaults are STLight-L.
 
-    `decoder` orders the patch shuffle and the pointwise reassemble layer (Section F), `initialization` names a scheme of
-    Section D, and `skip` adds the input of block depth//3 to the input of block 2·depth//3 (Section G).
+    `decoder` is the order of patch shuffle and patch reassemble (Section F). `initialization` is a scheme of Section D. `skip`
+    adds the input of mixer depth//3 to the input of mixer 2·depth//3 (Section G).
 
-    Raises `ValueError` naming the argument, its value and what would be right.
+    Raises `ValueError` with the argument, its value and what would be right.
     """
 
     def __init__(
@@ -89,8 +91,7 @@ class STLight(Forecaster):
         )
         super().__init__()
         self.context_frames, self.horizon_frames, self.channels = context_frames, horizon_frames, channels
-        self.patch_size, self.decoder = patch_size, decoder
-        self.skip: tuple[int, int] | None = (depth // 3, 2 * depth // 3) if skip else None
+        self.patch_size, self.decoder, self.skip = patch_size, decoder, skip
 
         self.patch_encoder = patch_encoder(context_frames * channels, hidden_dim, patch_size, overlap)
         self.mixers = nn.ModuleList(stl_mixer(hidden_dim, *kernel_sizes, dilation) for _ in range(depth))
@@ -102,24 +103,29 @@ class STLight(Forecaster):
         initialize(self.patch_encoder, self.mixers, self.patch_reassemble, initialization)
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:
-        """Context frames (B, T, C, H, W) → predicted frames (B, T', C, H, W); H and W divisible by `patch_size`."""
-        expected = (self.context_frames, self.channels)
-        if clip_BTCHW.ndim != 5 or tuple(clip_BTCHW.shape[1:3]) != expected:
-            raise ValueError(f"clip must be (B, {expected[0]}, {expected[1]}, H, W), got {tuple(clip_BTCHW.shape)}")
-        height, width = clip_BTCHW.shape[-2:]
-        check_frame_size(height, width, self.patch_size)
-
-        # How it is computed: each module's own forward, or something faster with the same result.
-        path = choose_path(self, clip_BTCHW)
-        x = path.encode(self.patch_encoder, clip_BTCHW.flatten(1, 2))
+        """Predict frames (B, T', C, H, W) from context frames (B, T, C, H, W); `patch_size` must divide H and W."""
+        check_clip_shape(tuple(clip_BTCHW.shape), self.context_frames, self.channels, self.patch_size)
+        x = self.patch_encoder(clip_BTCHW.flatten(1, 2))
         for i, mixer in enumerate(self.mixers):
-            if self.skip and i == self.skip[0]:
+            if self.skip and i == len(self.mixers) // 3:
                 skipped = x
-            if self.skip and i == self.skip[1]:
+            if self.skip and i == 2 * len(self.mixers) // 3:
                 x = x + skipped
-            x = path.mix(mixer, x)
+            x = mixer(x)
         if self.decoder == "shuffle_reassemble":
-            x = path.decode((self.patch_shuffle, self.patch_reassemble), x)
+            x = self.patch_reassemble(self.patch_shuffle(x))
         else:
-            x = path.decode((self.patch_reassemble, self.patch_shuffle), x)
+            x = self.patch_shuffle(self.patch_reassemble(x))
         return x.unflatten(1, (self.horizon_frames, self.channels))
+
+
+def check_clip_shape(shape: tuple[int, ...], context_frames: int, channels: int, patch_size: int) -> None:
+    """Raise `ValueError` unless the shape is (B, context_frames, channels, H, W) and `patch_size` divides H and W."""
+    if len(shape) != 5 or shape[1:3] != (context_frames, channels):
+        raise ValueError(f"clip must be (B, {context_frames}, {channels}, H, W), got {shape}")
+    check_frame_size(*shape[-2:], patch_size)
+
+
+def find_stlight(model: nn.Module) -> STLight | None:
+    """Return the STLight in a model (itself, or the one that a `Rollout` wraps), or None in a baseline."""
+    return next((module for module in model.modules() if isinstance(module, STLight)), None)

@@ -45,9 +45,8 @@ def computing_files(package: Path = _PACKAGE) -> list[Path]:
     """Return the sources that compute numbers."""
     excluded = [package / name for name in DO_NOT_COMPUTE]
     paths = [path for name in COMPUTE for path in ((package / name).rglob("*") if "." not in name else [package / name])]
-    return sorted(
-        path for path in paths if path.suffix in (".py", ".c") and not any(path.is_relative_to(other) for other in excluded)
-    )
+    sources = [path for path in paths if path.suffix in (".py", ".c", ".h")]
+    return sorted(path for path in sources if not any(path.is_relative_to(other) for other in excluded))
 
 
 @cache

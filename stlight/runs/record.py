@@ -121,23 +121,3 @@ def finite(metrics: dict[str, float]) -> Metrics:
 
 def _checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-_MOVED = {
-    "Heartbeat": ("stlight.runs.state", "Heartbeat"),
-    "read_state": ("stlight.runs.state", "read_state"),
-    "provenance": ("stlight.runs.provenance", "provenance"),
-    "source_version": ("stlight.runs.provenance", "source_version"),
-    "code_version": ("stlight.runs.provenance", "code_version"),
-    "recorded": ("stlight.runs.record", "load_valid_record"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Temporary: the old places of names, until all callers are merged.
-    import importlib
-
-    if name not in _MOVED:
-        raise AttributeError(name)
-    module, attribute = _MOVED[name]
-    return getattr(importlib.import_module(module), attribute)

@@ -124,7 +124,3 @@ def _message(path: Path, size: int, error: OSError) -> str:
     existing = next(parent for parent in path.absolute().parents if parent.is_dir())
     free = f", {shutil.disk_usage(existing).free / 1e6:.1f} MB are free" if error.errno == errno.ENOSPC else ""
     return f"{path}: no space left: {size / 1e6:.1f} MB are needed{free}; make room and start again, {kept}"
-
-
-# Temporary: the old names, until all callers are merged.
-explained, replacing, note = storage_errors, atomic_writer, fingerprint

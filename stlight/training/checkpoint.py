@@ -1,8 +1,8 @@
-"""Checkpoints: the state of a training on the disk, from which it goes on as if it had never been interrupted.
+"""Checkpoints: save the state of a training so that it resumes as if it had never been interrupted.
 
-A file is one line, naming the format and the SHA-256 of the rest, and then safetensors, whose header carries the facts as JSON.
-Neither can hold code. Files are written atomically, and the last two are kept, in a folder beside the run's outputs that is
-named by the configuration's hash: the workflow clears declared outputs after a failure, and these are not declared.
+A file is one line with the format and the SHA-256 of the rest, then safetensors with the facts as JSON in its header. Neither
+can hold code. Files are written atomically and the last two are kept, in a folder beside the run's outputs named by the
+configuration's hash. Checkpoints are no declared outputs, because Snakemake deletes those after a failure.
 """
 
 import hashlib
@@ -24,28 +24,28 @@ _FORMAT = b"STLight checkpoint 1 "
 _FOLDER = "checkpoints"
 _KEPT = 2
 
-# Saving may take this share of a run's time, whatever a save costs: half of the 2 % that it is allowed.
+# Saving takes at most this share of a run's time, half of the 2 % that we allow.
 _SHARE = 0.01
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
-"""Tensors by name, and everything else: JSON."""
+"""Tensors by name, and everything else as JSON."""
 
 logger = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message says why."""
+    """A checkpoint that cannot be used. The message says why."""
 
 
 def pack(state: State) -> tuple[bytes, bytes]:
-    """A file's first line and the rest of it."""
+    """Return the first line of a checkpoint file, and the rest."""
     tensors, facts = state
     body = safetensors.torch.save(tensors, metadata={"facts": json.dumps(facts)})
     return _FORMAT + hashlib.sha256(body).hexdigest().encode() + b"\n", body
 
 
 def unpack(content: bytes) -> State:
-    """The state in a file. Raises `CheckpointError` unless it is exactly what `pack` gave."""
+    """Return the state in a file. Raises `CheckpointError` unless the content is exactly what `pack` returned."""
     first, newline, _ = content[:256].partition(b"\n")
     body = memoryview(content)[len(first) + 1 :]
     if not newline or not first.startswith(_FORMAT):
@@ -61,29 +61,29 @@ def unpack(content: bytes) -> State:
 
 
 def remove_checkpoints(run_folder: Path) -> None:
-    """All of a run's, of every configuration: the run is done."""
+    """Remove all checkpoints of a finished run, also those of other configurations."""
     shutil.rmtree(run_folder / _FOLDER, ignore_errors=True)
 
 
 class Checkpoints:
-    """The checkpoints of one run. Only the process that holds the run's lock may use them."""
+    """Checkpoints of one run. Only the process that holds the run's lock may use them."""
 
     def __init__(self, run_folder: Path, identity: dict[str, Any], *, every_seconds: float = 300.0) -> None:
-        """`identity` is what a checkpoint must agree with to be used; config_hash, the configuration's, is one of it."""
+        """Take the facts that a checkpoint must agree with to be used; one of them is config_hash."""
         self._folder = run_folder / _FOLDER / identity["config_hash"]
         self._identity = identity
         self._every_seconds = every_seconds
         self._saved_at, self._cost = time.perf_counter(), 0.0
         self.seconds = 0.0
-        """What saving took, in all."""
+        """Total time spent on saving."""
 
     def due(self, *, epoch_ended: bool) -> bool:
-        """Whether to save: at an epoch's end, or some minutes after the last time, but never so often that it slows the run."""
+        """Return True at the end of an epoch or minutes after the last save, unless saving would take too much of the time."""
         since = time.perf_counter() - self._saved_at
         return since * _SHARE >= self._cost and (epoch_ended or since >= self._every_seconds)
 
     def save(self, state: Callable[[], State]) -> None:
-        """Take the state, write it, and drop all checkpoints but the last two. Raises `StorageError`; those before are kept."""
+        """Write the state and delete all but the last two checkpoints. Raises `StorageError`, which leaves the earlier ones."""
         started = time.perf_counter()
         tensors, facts = state()
         path = self._folder / f"epoch{facts['epoch']:06d}-step{facts['step']:08d}.checkpoint"
@@ -95,17 +95,17 @@ class Checkpoints:
         self.seconds += self._cost
 
     def latest(self, fits: Callable[[State], None] = lambda state: None) -> State | None:
-        """The newest checkpoint that can be used, if any. Others are named, set aside, and the one before is taken.
+        """Return the newest usable checkpoint, or None. Unusable ones are set aside with a warning.
 
-        `fits` raises `CheckpointError` or `ValueError` for a state that is of no use to its caller.
+        `fits` raises `CheckpointError` or `ValueError` for a state that its caller cannot use.
         """
         remove_partials(self._folder)
         for path in reversed(self._files()):
             try:
                 content = path.read_bytes()
             except OSError as error:
-                # Perhaps for the moment only.
-                logger.warning("%s cannot be read: %s; passed over", path, error.strerror)
+                # The error may be temporary, so the file stays.
+                logger.warning("%s cannot be read: %s; skipped", path, error.strerror)
                 continue
             try:
                 state = unpack(content)
@@ -121,7 +121,7 @@ class Checkpoints:
     def _check_identity(self, found: dict[str, Any]) -> None:
         for name, value in self._identity.items():
             if found.get(name) != value:
-                raise CheckpointError(f"is of another {name.replace('_', ' ')}: {found.get(name)}, not {value}")
+                raise CheckpointError(f"belongs to another {name.replace('_', ' ')}: {found.get(name)}, not {value}")
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("epoch*.checkpoint"))

@@ -1,7 +1,8 @@
-"""The device a run uses and how it computes there."""
+"""Choose the device of a run and how it computes there."""
 
 import contextlib
 import ctypes
+import math
 import os
 import platform
 from typing import Any
@@ -10,12 +11,12 @@ import torch
 from torch import nn
 
 from stlight.config import RunConfig, TrainingConfig
-from stlight.kernels import choose_path, fastest, using
-from stlight.model import STLight
+from stlight.kernels import Race, accelerate, fastest
+from stlight.model.stlight import find_stlight
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
-    """`auto` takes a CUDA device where there is one. Raises `ValueError` if a CUDA device is asked for and there is none."""
+    """Return the device; `auto` takes a CUDA device if there is one. Raises `ValueError` if `cuda` finds none."""
     if wanted not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu or cuda, got {wanted!r}")
     if wanted == "cuda" and not torch.cuda.is_available():
@@ -24,23 +25,23 @@ def choose_device(wanted: str = "auto") -> torch.device:
 
 
 def configure(config: TrainingConfig) -> None:
-    """Set what is global to the process: memory, TF32, and no autotuning, whose choices change results from run to run."""
+    """Set what is global to the process: memory, TF32, and no autotuning, because its choices change results between runs."""
     keep_freed_memory()
     torch.backends.cuda.matmul.allow_tf32 = config.tf32
     torch.backends.cudnn.allow_tf32 = config.tf32
     torch.backends.cudnn.benchmark = False
     if config.deterministic:
-        # cuBLAS reads it when it is first used.
+        # cuBLAS reads this variable when it is first used.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # The call loads torch's compiler, so it is made where something is to change.
+    # Only if it changes something, because this call loads torch's compiler.
     if config.deterministic != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(config.deterministic)
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what a step frees for the next one, where it can be told to.
+    """Make the C library, if it is glibc, keep the memory that a step frees for the next step.
 
-    By default it gives large blocks back to the system and takes them anew: ten thousand page faults a step of a wide model.
+    By default it returns large blocks to the system, which costs a wide model ten thousand page faults in each step.
     """
     trim_threshold, mmap_threshold = -1, -3
     with contextlib.suppress(OSError, AttributeError, TypeError):
@@ -49,61 +50,33 @@ def keep_freed_memory() -> None:
         mallopt(mmap_threshold, 2**30)
 
 
-def choose_kernels(model: nn.Module, config: RunConfig, device: torch.device) -> tuple[str, dict[str, float]]:
-    """How the run's mixers will be computed, and a mixer's milliseconds by each way if they were compared to find out.
+def accelerate_for_run(model: nn.Module, config: RunConfig, device: torch.device) -> Race:
+    """Accelerate a model with the kernels that its run names; `auto` takes the fastest on this device.
 
-    Plainly where the model has none.
-    A way that is asked for and cannot serve here, for want of a compiler say, becomes "plain".
+    Returns the race of the backends, which is empty unless they were timed. A backend that cannot serve, because there is no
+    compiler for instance, becomes "plain": `backend_of(model)` tells.
     """
-    found = _stlight_and_clip(model, config, device)
-    if not found:
-        return "plain", {}
-    stlight, clip = found
-    shape, batch_size, side = config.clip_shape, config.training.batch_size, stlight.patch_size
-    times: dict[str, float] = {}
     kernels: str = config.training.kernels
-    model.train()
-    with autocast(device, config.training):
-        if kernels == "auto":
-            x = torch.linspace(
-                -1, 1, batch_size * config.model.hidden_dim * shape.height * shape.width // side**2, device=device
-            )
-            x = x.view(batch_size, -1, shape.height // side, shape.width // side)
-            times = fastest(stlight, stlight.mixers[0], clip, x)
-            kernels = next(iter(times))
-        with using(kernels):
-            return choose_path(stlight, clip).name, times
-
-
-def serving_kernels(model: nn.Module, config: RunConfig, device: torch.device) -> str:
-    """The way that computes the run's mixers here: the one in use, or "plain" where that cannot serve."""
-    found = _stlight_and_clip(model, config, device)
-    if not found:
-        return "plain"
-    stlight, clip = found
-    model.train()
-    with autocast(device, config.training):
-        return choose_path(stlight, clip).name
-
-
-def _stlight_and_clip(model: nn.Module, config: RunConfig, device: torch.device) -> tuple[STLight, torch.Tensor] | None:
-    stlight = next((module for module in model.modules() if isinstance(module, STLight)), None)
-    if stlight is None:
-        return None
-    shape = config.clip_shape
-    clip = (config.training.batch_size, shape.context_frames, shape.channels, shape.height, shape.width)
-    return stlight, torch.zeros(clip, device=device)
+    race, stlight = Race(), find_stlight(model)
+    if stlight and kernels == "auto":
+        shape, side = config.clip_shape, stlight.patch_size
+        size = (config.training.batch_size, config.model.hidden_dim, shape.height // side, shape.width // side)
+        with autocast(device, config.training):
+            race = fastest(stlight, torch.linspace(-1, 1, math.prod(size), device=device).view(size))
+        kernels = next(iter(race.milliseconds), "plain")
+    accelerate(model, kernels)
+    return race
 
 
 def autocast(device: torch.device, config: TrainingConfig) -> contextlib.AbstractContextManager[Any]:
-    """bfloat16 autocast where it is configured and the device is a GPU; otherwise nothing."""
+    """Return bfloat16 autocast if it is configured and the device is a GPU, otherwise a context that does nothing."""
     if device.type == "cuda" and config.precision == "bfloat16":
         return torch.autocast("cuda", torch.bfloat16)
     return contextlib.nullcontext()
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
-    """The device for the record."""
+    """Describe the device for the record."""
     if device.type == "cuda":
         return {"type": "cuda", "name": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     return {

@@ -1,4 +1,4 @@
-"""Scoring predictions on held-out clips."""
+"""Score predictions on held-out clips."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from stlight.data.clips import Clips, Split
-from stlight.metrics import all_metrics, lpips
+from stlight.metrics import all_metrics
 
-# Clips scored at once; every metric is an average over clips, so this changes no result beyond rounding.
+# Number of clips scored at once. Metrics are means over clips, so this changes no result beyond rounding.
 _CLIPS_AT_ONCE = 16
 
 Predictor = Callable[[Tensor], Tensor]
@@ -19,19 +19,19 @@ Predictor = Callable[[Tensor], Tensor]
 def evaluate(
     predict: Predictor, dataset: Clips, split: Split, num_clips: int, context_frames: int, *, with_lpips: bool = False
 ) -> dict[str, float]:
-    """Every metric of `predict` (context (B, T, C, H, W) → (B, T', C, H, W)) over the first `num_clips` clips of a split."""
+    """Return all metrics of `predict`, (B, T, C, H, W) → (B, T', C, H, W), over the first `num_clips` clips of a split."""
     totals: defaultdict[str, float] = defaultdict(float)
     for clip in dataset.batches(split, torch.arange(num_clips).split(_CLIPS_AT_ONCE)):
         context, target = clip[:, :context_frames], clip[:, context_frames:]
         prediction = predict(context).float()
-        scores = all_metrics(prediction, target) | ({"lpips": lpips(prediction, target)} if with_lpips else {})
+        scores = all_metrics(prediction, target, with_lpips=with_lpips)
         for name, value in scores.items():
             totals[name] += value * len(clip)
     return {name: total / num_clips for name, total in totals.items()}
 
 
 def trivial_predictors(horizon_frames: int) -> dict[str, Predictor]:
-    """What every model should beat: the last frame repeated, and nothing at all."""
+    """Return predictors that every model should beat: the last frame repeated, and all zeros."""
 
     def repeat_last_frame(context: Tensor) -> Tensor:
         return context[:, -1:].expand(-1, horizon_frames, -1, -1, -1)

@@ -1,4 +1,4 @@
-"""The training loop: Adam, a schedule by step, the loss that the model states. Read it top to bottom."""
+"""The training loop: Adam, a schedule stepped once per batch, and the loss that the model defines."""
 
 import math
 import time
@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 from stlight.config import RunConfig, TrainingConfig
 from stlight.data.clips import Clips, Split
-from stlight.model import Forecaster, Moment
+from stlight.model import Forecaster, TrainingStep
 from stlight.training.checkpoint import State
 from stlight.training.devices import autocast
 from stlight.training.evaluation import Predictor, evaluate
 from stlight.training.schedule import build_schedule
 
-# An epoch whose mean loss is this many times the loss of the very first batch has exploded.
+# The loss has exploded if its mean over an epoch is this many times that of the very first batch.
 EXPLOSION = 1000.0
 
 Row = dict[str, Any]
 
 
 class Training:
-    """A training under way: all that what follows depends on. It can be stopped after any step, and go on from its state."""
+    """State of a training run: all that its remaining steps depend on. It can be saved and loaded after any step."""
 
     def __init__(self, model: Forecaster, config: RunConfig, accumulation_steps: int = 1) -> None:
         recipe = config.training
@@ -32,28 +32,28 @@ class Training:
         self.optimizer = torch.optim.Adam([flatten_weights(model)], lr=recipe.max_lr, fused=True)
         self.schedule = build_schedule(self.optimizer, recipe, config.steps_per_epoch)
         self.epoch = 1
-        """The epoch under way, from 1; one more than there are when all are over."""
+        """Current epoch, from 1; num_epochs + 1 at the end."""
         self.step = 0
-        """Steps done in it."""
+        """Number of steps done in this epoch."""
         self.losses: list[Tensor] = []
-        """Their losses."""
+        """Losses of these steps."""
         self.learning_rate = math.nan
-        """Of the last step."""
+        """Learning rate at the last step."""
         self.seconds = 0.0
-        """Spent on the epoch's steps so far."""
+        """Wall time of the epoch's steps so far."""
         self.first_loss = math.inf
-        """Of the very first step."""
+        """Loss of the very first step."""
         self.history: list[Row] = []
-        """A row for each finished epoch."""
+        """One row for each finished epoch."""
         self.diverged = False
-        """Whether the loss did not stay finite, which ends the training."""
+        """True if the loss became infinite or NaN, or exploded, which ends the training."""
 
     def best(self, column: str) -> Row:
-        """The epoch with the least of a column, the first of equals; epochs without a number come last."""
+        """Return the row with the least value in a column, the first among equals; NaN and infinity come last."""
         return min(self.history, key=lambda row: row[column] if math.isfinite(row[column]) else math.inf)
 
-    def state(self) -> State:
-        """Everything, for a checkpoint: tensors on the CPU by name, and facts for JSON."""
+    def state_dict(self) -> State:
+        """Return copies of all tensors on the CPU by name, and everything else as facts for JSON."""
         optimizer = self.optimizer.state_dict()
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer["state"].get(0, {}).items()}
@@ -64,8 +64,8 @@ class Training:
         facts |= {"optimizer": optimizer["param_groups"], "schedule": self.schedule.state_dict()}
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}, facts
 
-    def go_on_from(self, state: State) -> None:
-        """Take over a state. Raises `ValueError` or `KeyError` if it is another model's."""
+    def load_state_dict(self, state: State) -> None:
+        """Resume from a state. Raises `ValueError` or `KeyError` if it belongs to another model."""
         tensors, facts = state
         device = next(self.model.parameters()).device
         try:
@@ -94,13 +94,12 @@ def train(
     on_epoch: Callable[[Row], None] = lambda row: None,
     at_safe_point: Callable[[bool], None] = lambda epoch_ended: None,
 ) -> Training:
-    """Train to the end on the data set's device and evaluate after every epoch; `on_epoch` is told each epoch's row.
+    """Train to the end on the data set's device, evaluate after every epoch, and call `on_epoch` with its row.
 
-    A row holds epoch (from 1), learning_rate (of its last step), train_loss (mean over its steps of what is minimized: the
-    squared error per element, where the model says nothing else), validation_* and test_* metrics, and seconds of training
-    and evaluation. Training ends early, diverged, when the loss or the error after an epoch is not finite, or the loss has
-    exploded.
-    `at_safe_point` is called wherever the training may be saved or left, and told whether an epoch has just ended.
+    A row of the history holds epoch (from 1), learning_rate (at the last step), train_loss (mean over the steps of the loss,
+    by default the squared error per element), validation_* and test_* metrics, and seconds of training and evaluation.
+    Training ends early, diverged, if the loss or an error after an epoch is not finite, or if the loss explodes.
+    `at_safe_point` is called wherever the training may be saved or left, with True if an epoch has just ended.
     """
     model, config, recipe, device = training.model, training.config, training.config.training, dataset.device
     num_context = config.clip_shape.context_frames
@@ -113,9 +112,9 @@ def train(
         model.train()
         for clip in _batches(dataset, config, training.epoch, first_step=training.step):
             done = (training.epoch - 1) * config.steps_per_epoch + training.step
-            moment = Moment.at(done, recipe.sampling_steps, config.seed)
+            step = TrainingStep.at(done, recipe.sampling_steps, config.seed)
             training.losses.append(
-                take_step(model, training.optimizer, clip, num_context, recipe, training.accumulation_steps, moment)
+                take_step(model, training.optimizer, clip, num_context, recipe, training.accumulation_steps, step)
             )
             training.learning_rate = float(training.schedule.get_last_lr()[0])
             training.schedule.step()
@@ -123,7 +122,7 @@ def train(
             training.seconds = time.perf_counter() - started
             at_safe_point(False)
 
-        # The only place that waits for the device: the losses of a whole epoch at once.
+        # Losses are read once per epoch, because reading waits for the device.
         epoch_losses = torch.stack(training.losses).tolist()
         train_loss = sum(epoch_losses) / len(epoch_losses)
         if training.epoch == 1:
@@ -138,7 +137,7 @@ def train(
             row |= {f"{split}_{name}": value for name, value in scores.items()}
         row |= {"train_seconds": training.seconds, "evaluation_seconds": time.perf_counter() - evaluation_started}
 
-        # The training loss of an epoch is older than its last step, so what the weights have become is seen in the evaluation.
+        # The evaluation counts, too, because the last training loss does not show what the last step did to the weights.
         training.diverged = (
             not all(map(math.isfinite, (train_loss, row["validation_mse"], row["test_mse"])))
             or train_loss > EXPLOSION * training.first_loss
@@ -157,23 +156,22 @@ def take_step(
     num_context: int,
     recipe: TrainingConfig,
     accumulation_steps: int = 1,
-    moment: Moment | None = None,
+    step: TrainingStep | None = None,
 ) -> Tensor:
-    """One step on a batch of clips (B, T + T', C, H, W); gives its loss without waiting for the device.
+    """Take one optimizer step on a batch of clips (B, T + T', C, H, W), and return its loss without waiting for the device.
 
-    `moment` says which step of the training it is, by default the first.
-
-    The batch is computed in so many equal parts one after the other. The loss and its gradients are those of the whole batch;
-    BatchNorm takes the statistics of each part, and scheduled sampling draws for each.
+    The batch is computed in `accumulation_steps` equal parts, one after the other. The loss and its gradients are those of the
+    whole batch; BatchNorm takes the statistics of each part, and scheduled sampling draws for each part. `step` is the position
+    in the training run, by default the first.
     """
-    # Kept and filled with zeros, for the gradients are views of one tensor.
+    # Filled with zeros instead of dropped, because all gradients are views of one tensor.
     optimizer.zero_grad(set_to_none=False)
     losses = []
-    moment = moment or Moment.at(0, recipe.sampling_steps, seed=0)
+    step = step or TrainingStep.at(0, recipe.sampling_steps, seed=0)
     for part in clip.chunk(accumulation_steps):
         context, target = part[:, :num_context], part[:, num_context:]
         with autocast(clip.device, recipe):
-            loss = model.training_loss(context, target, moment)
+            loss = model.training_loss(context, target, step)
         (loss / accumulation_steps if accumulation_steps > 1 else loss).backward()
         losses.append(loss.detach())
     optimizer.step()
@@ -181,9 +179,9 @@ def take_step(
 
 
 def flatten_weights(model: nn.Module) -> nn.Parameter:
-    """All weights of a model as one parameter, of which the model's own are views; so are their gradients.
+    """Return all weights of a model as one parameter. The model's own weights and gradients become views of it.
 
-    An optimizer that works element by element does the same to it, at the cost of one weight instead of a hundred.
+    An optimizer that works element by element gives the same result, for the overhead of one parameter instead of a hundred.
     """
     parameters = list(model.parameters())
     flat = nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
@@ -195,7 +193,7 @@ def flatten_weights(model: nn.Module) -> nn.Parameter:
 
 
 def predictor(model: nn.Module, device: torch.device, recipe: TrainingConfig) -> Predictor:
-    """The model for evaluation, in the precision it is trained in; only its own computation is, not the clips it is given."""
+    """Return the model as a function for evaluation, which computes in the precision of training."""
     model.eval()
 
     def predict(context: Tensor) -> Tensor:
@@ -206,7 +204,7 @@ def predictor(model: nn.Module, device: torch.device, recipe: TrainingConfig) ->
 
 
 def _with_safe_points(predict: Predictor, at_safe_point: Callable[[bool], None]) -> Predictor:
-    """Between the batches of an evaluation, too, which may take longer than a scheduler's warning gives."""
+    """Add a safe point before each batch of an evaluation, because a scheduler may not wait for a whole evaluation."""
 
     def predict_next(context: Tensor) -> Tensor:
         at_safe_point(False)
@@ -215,12 +213,12 @@ def _with_safe_points(predict: Predictor, at_safe_point: Callable[[bool], None])
     return predict_next
 
 
-# Clips are made several batches at a time, up to this many bytes: they are the same however many are asked for at once.
+# Several batches of clips are drawn at once, up to this many bytes. The clips do not depend on how many.
 _BYTES_AT_ONCE = 2**24
 
 
 def _batches(dataset: Clips, config: RunConfig, epoch: int, first_step: int = 0) -> Iterator[Tensor]:
-    """The clips of an epoch in their order, from a step on; the last incomplete batch is dropped. Every epoch has others."""
+    """Yield the batches of an epoch from a step on. Each epoch has new clips; the last incomplete batch is dropped."""
     batch_size, shape = config.training.batch_size, config.clip_shape
     frames = shape.context_frames + shape.horizon_frames
     bytes_per_batch = 4 * batch_size * frames * shape.channels * shape.height * shape.width
@@ -232,16 +230,10 @@ def _batches(dataset: Clips, config: RunConfig, epoch: int, first_step: int = 0)
 
 
 def _record_graph(model: nn.Module, config: RunConfig, accumulation_steps: int, device: torch.device) -> None:
-    """Make training steps replay recorded CUDA kernels. Recording runs the model, so what it moves is put back."""
+    """Make training steps replay recorded CUDA kernels. Recording runs the model, so its state is restored afterwards."""
     shape = config.clip_shape
-    clip = torch.zeros(
-        config.training.batch_size // accumulation_steps,
-        shape.context_frames,
-        shape.channels,
-        shape.height,
-        shape.width,
-        device=device,
-    )
+    size = (config.training.batch_size // accumulation_steps, shape.context_frames, shape.channels, shape.height, shape.width)
+    clip = torch.zeros(size, device=device)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.train()
     with autocast(device, config.training):

@@ -1,4 +1,4 @@
-"""Running out of memory, on a GPU or in the host: what was asked for, what was free, and what to change."""
+"""Explain a lack of memory on a GPU or in the host: what was requested, what was free, and what to change."""
 
 import re
 import resource
@@ -12,16 +12,16 @@ _CHANGE = (
     " (accumulation_steps, or out_of_memory: split, in the scale's compute section)"
 )
 
-# What a CPU's allocator and libraries say in a plain RuntimeError.
+# Parts of the messages with which allocator and libraries on a CPU raise a plain RuntimeError.
 _WORDS = ("can't allocate memory", "could not create a primitive", "bad_alloc", "Cannot allocate memory")
 
 
 class OutOfMemory(MemoryError):  # noqa: N818 - says what happened
-    """A run that does not fit; the message, one line, says what was asked for, what was free, and what to change."""
+    """A run does not fit into memory. The message, one line, says what to change."""
 
 
 def out_of_memory(error: BaseException, device: torch.device) -> OutOfMemory | None:
-    """The error as one of memory, if it is one."""
+    """Return an error as `OutOfMemory` if it is a lack of memory, otherwise None."""
     text = str(error)
     if isinstance(error, OutOfMemory):
         return error
@@ -41,7 +41,7 @@ def _readable(amount: str) -> str:
 
 
 def _free(device: torch.device) -> int | None:
-    """Bytes that were to be had: on the GPU, or in the host within the limits set for this process and its group."""
+    """Return the free bytes on the GPU, or in the host within the limits of this process and its cgroup."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     limits = []

@@ -1,18 +1,17 @@
-"""Progress of a run: a live bar in a terminal, a plain line for each of at most twenty epochs elsewhere."""
+"""Show a run's progress: a live bar in a terminal, elsewhere at most twenty plain lines."""
 
 import sys
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tqdm import tqdm
 
 
 class Progress:
-    """Shows the epoch, the losses and the remaining time."""
+    """Show the epoch, the losses and the remaining time."""
 
     def __init__(self, name: str, num_epochs: int, history: Sequence[dict[str, Any]] = ()) -> None:
-        """`history`: the rows of epochs that an earlier session has finished."""
+        """Start after the epochs in `history`, which an earlier session finished."""
         self._live = sys.stderr.isatty()
         self._every = -(-num_epochs // 20)
         self._bar = tqdm(total=num_epochs, initial=len(history), desc=name, unit="epoch", disable=not self._live)
@@ -20,7 +19,7 @@ class Progress:
         self._seconds = sum(row["train_seconds"] + row["evaluation_seconds"] for row in history)
 
     def show(self, row: dict[str, Any]) -> None:
-        """Tell of a finished epoch."""
+        """Show a finished epoch."""
         self._bar.set_postfix_str(f"loss {row['train_loss']:.4g}, test MSE {row['test_mse']:.4g}")
         self._bar.update()
         self._seconds += row["train_seconds"] + row["evaluation_seconds"]
@@ -34,8 +33,6 @@ class Progress:
                 flush=True,
             )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def close(self) -> None:
+        """Leave the bar as it is."""
         self._bar.close()

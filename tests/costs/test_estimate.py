@@ -1,4 +1,4 @@
-"""What `plan` prints before a scale is launched."""
+"""Output of the plan verb, before a scale is launched."""
 
 import re
 
@@ -6,77 +6,77 @@ import pytest
 
 from stlight import cli
 from stlight.experiments import load_plan
-from tests.conftest import WORKFLOW
-
-# Multiply-adds of a prediction by each of Table 2's models, as counted.
-FLOPS = {
-    "ConvLSTM-S": 56_790_351_872,
-    "PredNet": 16_760_586_240,
-    "PhyDNet": 15_297_708_032,
-    "PredRNN": 115_951_534_080,
-    "PredRNN++": 171_735_777_280,
-    "MIM": 179_180_666_880,
-    "MAU": 17_741_381_632,
-    "E3D-LSTM": 298_844_160_000,
-    "PredRNN.V2": 115_951_534_080,
-    "SimVP+IncepU": 19_334_692_864,
-    "TAU": 15_893_991_424,
-    "STLight-L": 33_686_732_800,
-}
+from tests.tiny_runs import write_experiment
 
 
-def plan(capsys, *arguments):
-    assert cli.main(["plan", *arguments]) == 0
-    return capsys.readouterr().out
+@pytest.fixture
+def two_experiments(workflow):
+    """A workflow of two experiments that share the runs of STLight-L."""
+    for path in (workflow / "experiments").glob("*.yaml"):
+        path.unlink()
+    write_experiment(
+        workflow,
+        "models",
+        grid={"model": ["STLight-L", "SimVP+IncepU"], "max_lr": [0.001]},
+        figure={"kind": "tradeoff", "y": "mse"},
+    )
+    write_experiment(workflow, "depths", grid={"depth": [8, 16]})
+    return workflow
 
 
-def test_a_stated_rate_gives_the_hours_that_are_reckoned_by_hand(capsys, tmp_path):
-    printed = plan(capsys, "--config", "scale=paper", f"data={tmp_path}", "--flops", "1e12", "--side-by-side", "4")
-    # Table 2: 2000 epochs of 625 steps of 16 clips, 3 forward passes' multiply-adds each, and 11,000 clips evaluated an epoch.
-    hours = 2000 * (10_000 * 3 + 11_000) * sum(FLOPS.values()) / 1e12 / 3600
-    (line,) = (line for line in printed.splitlines() if line.startswith("table2_openstl"))
+@pytest.fixture
+def plan(two_experiments, tmp_path, capsys):
+    def print_plan(scale, *arguments, status=0):
+        common = ["--scale", scale, "--workflow", str(two_experiments), "--data-root", str(tmp_path)]
+        assert cli.main(["plan", *common, *arguments]) == status
+        captured = capsys.readouterr()
+        return captured.err if status else captured.out
+
+    return print_plan
+
+
+def test_a_stated_rate_gives_the_hours_that_are_computed_by_hand(plan):
+    printed = plan("paper", "--flops", "1e12", "--side-by-side", "4")
+    # 200 epochs of 625 steps of 16 clips, 3 forward passes each, and 11,000 clips evaluated an epoch.
+    flops = 33_686_732_800 + 19_334_692_864
+    hours = 200 * (10_000 * 3 + 11_000) * flops / 1e12 / 3600
+    (line,) = (line for line in printed.splitlines() if line.startswith("models"))
     assert f" {hours:.0f} h " in line
-    assert "82 runs" in printed
     assert "with 4 side by side" in printed
 
 
-def test_shared_runs_are_counted_once(capsys):
-    printed = plan(capsys, "--flops", "1e12")
-    columns = [re.split(r"  +", line.strip()) for line in printed.splitlines() if re.match(r"(table\d|figure\d|extra_)", line)]
-    runs = load_plan(WORKFLOW, "demo", WORKFLOW).runs
+def test_shared_runs_are_counted_once(plan, two_experiments):
+    printed = plan("demo", "--flops", "1e12")
+    columns = [re.split(r"  +", line.strip()) for line in printed.splitlines() if line.startswith(("models", "depths"))]
+    runs = load_plan(two_experiments, "demo", two_experiments).runs
     assert sum(int(new) for _, _, new, *_ in columns) == len(runs)
     asked = sum(int(all_runs) for _, all_runs, *_ in columns)
+    assert asked > len(runs)
     assert f"runs that experiments share: {asked - len(runs)}," in printed
 
 
-def test_a_budget_says_what_fits(capsys):
-    everything = plan(capsys, "--flops", "1e12", "--budget", "1000")
-    assert "left out: nothing" in everything
-    nothing = plan(capsys, "--flops", "1e6", "--budget", "0.01")
-    assert "within 0.01 h: nothing" in nothing
+def test_a_budget_says_what_fits(plan):
+    assert "left out: nothing" in plan("demo", "--flops", "1e12", "--budget", "1000")
+    assert "within 0.01 h: nothing" in plan("demo", "--flops", "1e6", "--budget", "0.01")
+    # A run longer than the budget does not fit, however many run side by side.
+    printed = plan("paper", "--flops", "1e12", "--side-by-side", "66", "--budget", "50")
+    assert "models (a single run takes longer)" in printed.rsplit("left out:", 1)[1]
 
 
-def test_a_run_longer_than_the_budget_does_not_fit_however_many_run_side_by_side(capsys):
-    printed = plan(capsys, "--scale", "paper", "--flops", "1e12", "--side-by-side", "66", "--budget", "120")
-    assert "table4_learning_rate_epochs (a single run takes longer)" in printed.rsplit("left out:", 1)[1]
-
-
-def test_steps_are_timed_where_no_rate_is_stated(capsys):
-    printed = plan(capsys, "--scale", "smoke", "--device", "cpu", "--side-by-side", "1")
-    assert "timed: " in printed
-    assert "71 runs" in printed
+def test_steps_are_timed_if_no_rate_is_stated(plan):
+    printed = plan("smoke", "--device", "cpu", "--side-by-side", "1")
+    assert "timed: 3 distinct shapes" in printed
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--budget", "0"], "--budget must be from 1e-06 to 1e+09, got 0.0"),
-        (["--flops", "-1"], "--flops must be from 1 to 1e+24, got -1.0"),
+        (["--budget", "0"], "--budget must be from 1e-06 to 1e+09, got 0"),
+        (["--flops", "-1"], "--flops must be from 1 to 1e+24, got -1"),
         (["--config", "seed=3"], "--config seed=3: must be one of scale, results, data"),
         (["--config", "scale"], "--config scale: must be one of"),
         (["--device", "tpu"], "device must be auto, cpu or cuda, got 'tpu'"),
     ],
 )
-def test_wrong_settings_are_named(arguments, message, capsys):
-    assert cli.main(["plan", *arguments]) == 1
-    assert message in capsys.readouterr().err
+def test_wrong_settings_are_named(plan, arguments, message):
+    assert message in plan("smoke", *arguments, status=1)

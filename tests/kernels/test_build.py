@@ -1,10 +1,12 @@
-"""The C sources are compiled once, found again, and done without where they cannot be had."""
+"""Compiling the C sources: cached, rebuilt after a change, and optional."""
+
+import shutil
 
 import pytest
 import torch
 
 from stlight import STLight
-from stlight.kernels import build, choose_path
+from stlight.kernels import accelerate, backend_of, build
 from stlight.kernels.fused import mixer_library
 
 pytestmark = pytest.mark.skipif(mixer_library(torch.float32) is None, reason="no C compiler")
@@ -17,7 +19,7 @@ def clear():
 
 @pytest.fixture
 def fresh_library(monkeypatch, tmp_path):
-    """An empty cache, and a library that is looked for anew."""
+    """An empty cache, and no library opened yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     clear()
     yield tmp_path / "stlight"
@@ -28,10 +30,10 @@ def fresh_library(monkeypatch, tmp_path):
 def test_without_a_working_compiler_training_goes_on(compiler, fresh_library, monkeypatch, caplog):
     monkeypatch.setenv("CC", compiler)
     monkeypatch.setenv("PATH", "")
-    model, clip = STLight(hidden_dim=8, depth=1), torch.rand(1, 10, 1, 8, 8)
-    assert choose_path(model, clip).name == "plain"
-    model(clip).sum().backward()
-    assert "plain PyTorch" in caplog.text
+    model = accelerate(STLight(hidden_dim=8, depth=1))
+    assert backend_of(model) == "plain"
+    model(torch.rand(1, 10, 1, 8, 8)).sum().backward()
+    assert "computing with plain PyTorch" in caplog.text
     assert list(fresh_library.glob("*")) == []
 
 
@@ -51,6 +53,28 @@ def test_a_damaged_cache_is_built_again(fresh_library):
     assert library.stat().st_size > 1000
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing_but_time(fresh_library, monkeypatch):
+def test_a_model_accelerated_with_a_compiler_computes_without_one(fresh_library, monkeypatch):
+    model = accelerate(STLight(hidden_dim=8, depth=1)).eval()
+    monkeypatch.setenv("STLIGHT_KERNELS", "off")
+    clear()
+    with torch.no_grad():
+        assert model(torch.rand(1, 10, 1, 8, 8)).isfinite().all()
+
+
+@pytest.mark.parametrize("changed", ["mixer.c", "numerics.h", "convolution.h"])
+def test_a_change_of_a_source_or_an_included_file_compiles_again(changed, fresh_library, monkeypatch, tmp_path):
+    copied = shutil.copytree(build._FOLDER, tmp_path / "kernels", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    monkeypatch.setattr(build, "_FOLDER", copied)
+    monkeypatch.setattr(build, "_FLAGS", ["-O0", "-fopenmp", "-fPIC", "-shared"])
+    names = set()
+    for _ in range(2):
+        clear()
+        mixer_library(torch.float32)
+        names.add(frozenset(path.name for path in fresh_library.glob("*.so")))
+        (copied / changed).write_text((copied / changed).read_text() + "/* changed */\n")
+    assert sorted(map(len, names)) == [1, 2]
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(fresh_library, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     assert mixer_library(torch.float32) is not None

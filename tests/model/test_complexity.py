@@ -3,7 +3,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from stlight.config import ModelConfig
-from stlight.kernels import using
 from stlight.model import build_model
 from stlight.model.complexity import closed_forms, complexity, count_flops, count_parameters
 from stlight.registry.dataset_specs import DATASETS
@@ -30,7 +29,7 @@ def test_depthwise_convolutions_are_not_counted_as_free():
 def test_scaling_up_from_one_patch_is_exact(fields, dataset):
     shape = DATASETS[dataset].shape._replace(height=16, width=24)
     model = build_model(ModelConfig(hidden_dim=16, depth=2, **fields), shape).eval()
-    with FlopCounterMode(display=False) as counter, using("plain"), torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, shape.context_frames, shape.channels, 16, 24))
     assert count_flops(model, shape) == counter.get_total_flops() // 2
 

@@ -73,7 +73,7 @@ def test_a_checkpoint_that_cannot_be_read_for_the_moment_is_not_set_aside(tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(type(newest), "read_bytes", stale)
         assert checkpoints.latest()[1]["epoch"] == 1
-    assert f"{newest} cannot be read: Stale file handle; passed over" in caplog.text
+    assert f"{newest} cannot be read: Stale file handle; skipped" in caplog.text
     assert checkpoints.latest()[1]["epoch"] == 2
 
 

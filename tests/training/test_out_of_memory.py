@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from stlight.config import ConfigError
 from stlight.runs.record import read_record
 from stlight.training import loop, train_run
 from stlight.training.out_of_memory import OutOfMemory, out_of_memory
@@ -66,11 +67,11 @@ def short_of_memory(monkeypatch, clips_that_fit, first_step=1):
     """Steps fail, as a device's do, whose parts hold more clips than fit."""
     original, steps = loop.take_step, []
 
-    def take_step(model, optimizer, clip, num_context, recipe, accumulation_steps=1, moment=None):
+    def take_step(model, optimizer, clip, num_context, recipe, accumulation_steps=1, step=None):
         steps.append(accumulation_steps)
         if len(steps) >= first_step and len(clip) / accumulation_steps > clips_that_fit:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return original(model, optimizer, clip, num_context, recipe, accumulation_steps, moment)
+        return original(model, optimizer, clip, num_context, recipe, accumulation_steps, step)
 
     monkeypatch.setattr(loop, "take_step", take_step)
     return steps
@@ -111,3 +112,12 @@ def test_a_run_that_has_come_to_a_checkpoint_is_not_begun_anew(tmp_path, monkeyp
     train_run("a/b/seed0", config, tmp_path / "a", tmp_path)
     train_run("a/b/seed0", config, tmp_path / "b", tmp_path)
     assert outputs(tmp_path / "a") == outputs(tmp_path / "b")
+
+
+def test_the_reaction_to_a_lack_of_memory_is_no_part_of_the_hash():
+    assert tiny(out_of_memory="split").hash == tiny().hash != tiny(accumulation_steps=2).hash
+
+
+def test_parts_must_divide_a_batch():
+    with pytest.raises(ConfigError, match="accumulation_steps must divide batch_size 4, got 3"):
+        tiny(batch_size=4, accumulation_steps=3)

@@ -11,25 +11,17 @@ import pytest
 import torch
 
 from stlight.data import TaxiBJStandIn
-from stlight.data.clips import Clips
-from stlight.kernels import using
-from stlight.model import build_model
 from stlight.runs.output_backup import OUTPUTS
-from stlight.runs.record import read_state
+from stlight.runs.state import read_state
 from stlight.runtime.signals import Interrupted, Interruption
 from stlight.training import Training, train, train_run
 from stlight.training.checkpoint import pack, unpack
 from stlight.training.loop import take_step
 from tests.tiny_runs import outputs, tiny
-from tests.training.test_training import ExplodingClips
+from tests.training.clips import CONFIG, ExplodingClips, SignalledClips, begin
 
-CONFIG = tiny(num_epochs=3)
 EVALUATIONS = 2
 SAFE_POINTS = 3 * (4 + EVALUATIONS + 1)
-
-
-def begin(config=CONFIG):
-    return Training(build_model(config.model, config.clip_shape), config)
 
 
 def train_until(training, number, dataset=None):
@@ -43,7 +35,7 @@ def train_until(training, number, dataset=None):
 
     with contextlib.suppress(Interrupted):
         train(training, dataset or TaxiBJStandIn(), at_safe_point=at_safe_point)
-    return unpack(b"".join(pack(training.state())))
+    return unpack(b"".join(pack(training.state_dict())))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +45,7 @@ def straight():
 
 def assert_same(one, other):
     """Weights, statistics of BatchNorm, moments, schedule, random numbers and history to the bit, times aside."""
-    (tensors, facts), (other_tensors, other_facts) = one.state(), other.state()
+    (tensors, facts), (other_tensors, other_facts) = one.state_dict(), other.state_dict()
     assert tensors.keys() == other_tensors.keys()
     for name, tensor in tensors.items():
         assert torch.equal(tensor, other_tensors[name]), name
@@ -69,7 +61,7 @@ def test_stopped_at_any_safe_point_it_goes_on_to_the_same_end(straight, number):
     # Nothing of the first training is left but the bytes; other random numbers have been drawn meanwhile.
     torch.manual_seed(number)
     resumed = begin()
-    resumed.go_on_from(state)
+    resumed.load_state_dict(state)
     assert_same(train(resumed, TaxiBJStandIn()), straight)
 
 
@@ -78,7 +70,7 @@ def test_stopped_many_times_in_a_row(straight):
     for _ in range(SAFE_POINTS):
         if state:
             training = begin()
-            training.go_on_from(state)
+            training.load_state_dict(state)
         # An evaluation, which is done anew each time, has two.
         state = train_until(training, 3)
     assert_same(training, straight)
@@ -87,17 +79,16 @@ def test_stopped_many_times_in_a_row(straight):
 @pytest.mark.parametrize("kernels", ["plain", "fused", "space_to_batch"])
 def test_whatever_the_kernels_and_parts(kernels):
     config = tiny(num_epochs=2, accumulation_steps=2, prediction="rollout")
-    with using(kernels):
-        whole = train(begin(config), TaxiBJStandIn())
-        resumed = begin(config)
-        resumed.go_on_from(train_until(begin(config), 6))
-        assert_same(train(resumed, TaxiBJStandIn()), whole)
+    whole, part, resumed = (begin(config, kernels) for _ in range(3))
+    train(whole, TaxiBJStandIn())
+    resumed.load_state_dict(train_until(part, 6))
+    assert_same(train(resumed, TaxiBJStandIn()), whole)
 
 
 def test_a_diverged_training_stays_so():
     training = train(begin(), ExplodingClips(math.nan))
     resumed = begin()
-    resumed.go_on_from(unpack(b"".join(pack(training.state()))))
+    resumed.load_state_dict(unpack(b"".join(pack(training.state_dict()))))
     train(resumed, ExplodingClips(math.nan))
     assert resumed.diverged
     assert len(resumed.history) == 2
@@ -118,20 +109,6 @@ def test_parts_add_up_to_the_gradients_of_the_whole_batch():
 
 
 # -- whole runs, from folder to folder
-
-
-class SignalledClips(Clips):
-    """Clips that send the process signals at given moments, by number of requests."""
-
-    def __init__(self, at):
-        super().__init__()
-        self.at, self.requests = at, 0
-
-    def clips(self, split, index_N, epoch=0):
-        self.requests += 1
-        for number in self.at.get(self.requests, ()):
-            os.kill(os.getpid(), number)
-        return TaxiBJStandIn().clips(split, index_N, epoch)
 
 
 def run_with_signals(folder, monkeypatch, at):
@@ -172,7 +149,7 @@ def test_what_is_computed_otherwise_after_a_resume_is_said_and_recorded(tmp_path
     record = run_with_signals(tmp_path, monkeypatch, {})
     assert record.device["kernels"] == "plain"
     assert record.device["changed"] == ["from epoch 2, step 1: kernels plain after fused"]
-    assert "its last digits will differ for it" in caplog.text
+    assert "its last digits will differ" in caplog.text
 
 
 def test_a_checkpoint_of_other_data_is_set_aside(tmp_path, monkeypatch, uninterrupted, caplog):
@@ -187,7 +164,7 @@ def test_a_checkpoint_of_other_data_is_set_aside(tmp_path, monkeypatch, uninterr
     for number in range(2):
         with pytest.raises(Interrupted):
             clips_of({"sha256": number})
-    assert "is of another data" in caplog.text
+    assert "belongs to another data" in caplog.text
 
 
 def test_a_second_signal_during_a_save_breaks_nothing(tmp_path, monkeypatch, uninterrupted):

@@ -5,7 +5,7 @@ import torch
 
 from stlight.analysis.errata import different_results
 from stlight.config import ModelConfig
-from stlight.model import Moment, build_model
+from stlight.model import TrainingStep, build_model
 from stlight.model.complexity import complexity
 from stlight.registry.dataset_specs import DATASETS, ClipShape
 from stlight.registry.model_specs import BASELINES, OURS
@@ -67,7 +67,7 @@ def test_some_parameters_of_table_2_are_used_by_nothing_and_three_are_not_rounde
         shape = ClipShape(2, 2, 1, 16, 16)
         small = build_model(ModelConfig(model=name, baseline_width=1 / 16), shape)
         clip = torch.rand(1, 4, 1, 16, 16)
-        small.training_loss(clip[:, :2], clip[:, 2:], Moment.at(9, 1, seed=0)).backward()
+        small.training_loss(clip[:, :2], clip[:, 2:], TrainingStep.at(9, 1, seed=0)).backward()
         idle = {key for key, parameter in small.named_parameters() if parameter.grad is None or not parameter.grad.any()}
         assert all("unused" in key or "of_memory" in key for key in idle)
         with torch.device("meta"):

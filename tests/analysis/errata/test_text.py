@@ -5,10 +5,10 @@ import re
 import pytest
 import torch
 import yaml
-from stlight.experiments.grid_cells import cells_of
 from torch import nn
 
 from stlight.config import DEFAULTS
+from stlight.experiments.grid_cells import cells_of
 from stlight.registry.dataset_specs import DATASETS
 from tests.analysis.errata.support import TEXT, shows, with_text
 from tests.conftest import WORKFLOW

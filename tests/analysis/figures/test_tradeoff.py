@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stlight.experiments.figure_types import TradeoffFigure
 
 from stlight.analysis.evidence import key
 from stlight.analysis.figures import draw
 from stlight.analysis.figures.tradeoff import COSTS, pareto_front
+from stlight.experiments.figure_types import TradeoffFigure
 from stlight.runs.record import read_record, write_record
 
 # Few values, so that there are ties, and all that is no number.

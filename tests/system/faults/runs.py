@@ -17,8 +17,9 @@ import torch
 from stlight.config import RunConfig
 from stlight.runtime import atomic_files, start_up
 from stlight.runtime.signals import Interrupted, Interruption
-from stlight.training import run as training_run
+from stlight.training import train_run
 from stlight.training.checkpoint import Checkpoints
+from stlight.training.session import Session
 from tests.tiny_runs import outputs, tiny
 
 DONE, FAILED, CRASHED, CLASHED, INTERRUPTED = 0, 1, 2, 3, 75
@@ -32,7 +33,7 @@ def warm_up() -> None:
     start_up.leave_out_compiler()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        training_run.train_run("a/run/seed0", tiny(num_epochs=1, kernels="fused"), Path(folder), Path(folder))
+        train_run("a/run/seed0", tiny(num_epochs=1, kernels="fused"), Path(folder), Path(folder))
 
 
 class Run:
@@ -99,7 +100,7 @@ class Run:
         interruption = Interruption()
         try:
             with interruption.noticed():
-                training_run.train_run("a/run/seed0", self.config, self.folder, self.folder, interruption=interruption)
+                train_run("a/run/seed0", self.config, self.folder, self.folder, interruption=interruption)
         except Interrupted:
             return INTERRUPTED
         except OSError as error:
@@ -130,12 +131,12 @@ class Run:
         for name in ("open", "write", "fsync", "close", "replace", "unlink"):
             setattr(os, name, watched(name))
         original_write = atomic_files.write_atomically
-        for module in ("stlight.training.checkpoint", "stlight.training.run", "stlight.runs.record"):
+        for module in ("stlight.training.checkpoint", "stlight.training.outputs", "stlight.runs.record"):
             sys.modules[module].write_atomically = write
 
     def _watch_clashes(self) -> None:
         """End with `CLASHED` if two processes train the run at once: the kernel gives a socket's name to one process only."""
-        original = training_run._Session.run
+        original = Session.run
 
         def alone(session, examples):
             with socket.socket(socket.AF_UNIX) as name:
@@ -145,7 +146,7 @@ class Run:
                     os._exit(CLASHED)
                 return original(session, examples)
 
-        training_run._Session.run = alone
+        Session.run = alone
 
 
 def kill_at(number: int) -> Operation:

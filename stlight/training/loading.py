@@ -1,4 +1,4 @@
-"""A trained run's model, from the folder that the run left."""
+"""Load the model of a trained run from the folder of the run."""
 
 import hashlib
 import json
@@ -8,15 +8,17 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from stlight.config import RunConfig
-from stlight.model.build import build_model
+from stlight.kernels import accelerate
+from stlight.model import build_model
 
 
 def load_run(path: str | Path) -> nn.Module:
-    """The model of a run, with its trained weights and ready to predict: (B, T, C, H, W) → (B, T', C, H, W).
+    """Load a run's model with its trained weights, ready to predict: (B, T, C, H, W) → (B, T', C, H, W).
 
-    `path` is the run's folder, results/<scale>/runs/<dataset>/<variant>/seed<k>, or its weights.safetensors. The file cannot
-    hold code; beside its record it is compared with the checksum there. Raises `FileNotFoundError` if there is none,
-    `ValueError` if it is damaged or no run's.
+    `path` is the run's folder, results/<scale>/runs/<dataset>/<variant>/seed<k>, or its weights.safetensors, a file that cannot
+    hold code. If the record lies beside it, its checksum there must match. The compiled kernels accelerate the model if they
+    can; `stlight.kernels.accelerate(model, "plain")` removes them.
+    Raises `FileNotFoundError` if there is no such file, `ValueError` if it is damaged or not the weights of a run.
     """
     path = Path(path)
     path = path / "weights.safetensors" if path.is_dir() else path
@@ -31,7 +33,7 @@ def load_run(path: str | Path) -> nn.Module:
         model.load_state_dict(weights)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged, or not the weights of a run: {error}") from error
-    return model.eval()
+    return accelerate(model.eval())
 
 
 def _check_against_record(path: Path) -> None:

@@ -1,0 +1,95 @@
+"""Frames: drawing clips of moving digits, and comparing frames."""
+
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from skimage.metrics import structural_similarity
+
+from benchmarks.table import Options, Row
+from benchmarks.timing import in_turn
+from stlight import metrics
+from stlight.config import DataConfig
+from stlight.data import Clips, open_dataset
+from stlight.data.counter import integers, random_bits, uniform, unit_circle
+from stlight.data.prepare import prepare
+
+
+@cache
+def embedded_clips() -> Clips:
+    """Return the suite's Moving MNIST."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepare("mmnist", "embedded", Path(folder))
+        return open_dataset(DataConfig(), Path(folder))[0]
+
+
+def moving_mnist(options: Options) -> Iterator[Row]:
+    """Compare clips whose frames are drawn one at a time in Python with ours."""
+    torch.set_num_threads(options.threads)
+    dataset, index = embedded_clips(), torch.arange(4 if options.quick else 64)
+
+    draws = drawn_numbers(dataset, index)
+
+    def by_frame() -> torch.Tensor:
+        return torch.from_numpy(np.stack([clip_by_frame(*draw) for draw in zip(*draws, strict=True)]))
+
+    def ours() -> torch.Tensor:
+        return dataset.clips("train", index)
+
+    assert torch.equal(by_frame(), ours())
+    if options.quick:
+        yield Row("Moving MNIST clips", note="equal")
+        return
+    loop, mine = (t / len(index) for t in in_turn(by_frame, ours, budget=5))
+    yield Row("Moving MNIST, a clip", loop, mine, loop / mine, target="6× (15×)", note=f"{1 / mine:.0f} clips a second")
+
+
+def drawn_numbers(dataset: Any, index: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return digits (N, 2, 28, 28), and their starts and velocities (N, 2, 2), for clips of the first epoch."""
+    bits = random_bits((0, 0, 0), index, 8).view(-1, 4, 2)
+    digits = dataset._digits["train"]
+    images = digits[integers(bits[:, 0], len(digits))]
+    starts = torch.stack([uniform(bits[:, 1]), uniform(bits[:, 2])], -1)
+    moves = 0.1 * torch.stack(unit_circle(uniform(bits[:, 3])), -1)
+    return images.numpy(), starts.numpy(), moves.numpy()
+
+
+def clip_by_frame(images: np.ndarray, starts: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """Draw a clip: move and paste its digits one frame at a time."""
+    frames = np.zeros((20, 1, 64, 64), np.uint8)
+    for image, (x, y), (dx, dy) in zip(images, starts.tolist(), moves.tolist(), strict=True):
+        for frame in frames:
+            x, y = x + dx, y + dy
+            if x <= 0 or x >= 1:
+                x, dx = min(max(x, 0.0), 1.0), -dx
+            if y <= 0 or y >= 1:
+                y, dy = min(max(y, 0.0), 1.0), -dy
+            left, top = int(36 * x), int(36 * y)
+            patch = frame[0, top : top + 28, left : left + 28]
+            np.maximum(patch, image, out=patch)
+    return np.divide(frames, np.float32(255), dtype=np.float32)
+
+
+def ssim(options: Options) -> Iterator[Row]:
+    """Compare the structural similarity of 1,000 frames by scikit-image, one at a time, with ours."""
+    torch.set_num_threads(options.threads)
+    target = embedded_clips().clips("test", torch.arange(2 if options.quick else 100))[:, 10:]
+    prediction = (target + 0.1 * torch.rand(target.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    pairs = [(p.numpy(), t.numpy()) for p, t in zip(prediction.flatten(0, 2), target.flatten(0, 2), strict=True)]
+
+    def loop() -> float:
+        return float(np.mean([structural_similarity(p, t, data_range=2.0) for p, t in pairs]))
+
+    difference = abs(loop() - metrics.ssim(prediction, target))
+    assert difference < 1e-6, f"similarities differ by {difference:.1e}"
+    if options.quick:
+        yield Row("SSIM", note="equal")
+        return
+    times = in_turn(loop, lambda: metrics.ssim(prediction, target), budget=5)
+    yield Row(
+        f"SSIM of {len(pairs)} frames", *times, times[0] / times[1], target="5× (15×)", note=f"difference {difference:.0e}"
+    )

@@ -1,0 +1,140 @@
+"""Time the backends that compete on a device, once for each device, shape, precision and version."""
+
+import contextlib
+import copy
+import hashlib
+import json
+import logging
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stlight.kernels.accelerate import BACKENDS
+from stlight.kernels.backends import Backend
+from stlight.kernels.build import cache_folder, processor
+from stlight.kernels.fused import mixer_library
+from stlight.model.stlight import STLight
+
+# "compiled" does not compete on a CPU, where compiling takes half a minute and made steps slower.
+COMPETITORS = {
+    "cpu": ("fused", "space_to_batch", "plain"),
+    "cuda": ("plain", "channels_last", "space_to_batch", "compiled"),
+}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Race:
+    """The outcome of timing the backends."""
+
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    """Time of one mixer's training step for each backend, the fastest first."""
+    dropped_out: dict[str, str] = field(default_factory=dict)
+    """Error of each backend that failed while it was timed."""
+
+
+def fastest(model: STLight, x_BCHW: Tensor) -> Race:
+    """Time one mixer's training step on activations x (B, C, H, W) with each backend that fits the model.
+
+    The user's cache keeps the result. If several processes measure at the same time, the first to finish decides for all, so
+    that runs side by side compute alike. A backend that fails drops out with a warning; delete the cached file to try it again.
+    """
+    folder, key = cache_folder(), _key(model.mixers[0], x_BCHW)
+    path = folder / f"race-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json" if folder else None
+    race = _load(path) if path else None
+    if race is None:
+        race = _measure(model, x_BCHW)
+        if path:
+            _save(path, {"key": key, **asdict(race)})
+            race = _load(path) or race
+    for name, error in race.dropped_out.items():
+        logger.warning("kernels %s dropped out while being timed: %s%s", name, error, f" (cached in {path})" if path else "")
+    return race
+
+
+def _measure(model: STLight, x_BCHW: Tensor) -> Race:
+    times: dict[str, float] = {}
+    dropped_out: dict[str, str] = {}
+    for name in COMPETITORS.get(x_BCHW.device.type, ("plain",)):
+        try:
+            if BACKENDS[name].fits(model):
+                times[name] = _time(_step_of(BACKENDS[name], model.mixers[0], x_BCHW), min(times.values(), default=math.inf))
+        except Exception as error:
+            dropped_out[name] = (f"{type(error).__name__}: {error}".splitlines() or [name])[0]
+    return Race(dict(sorted(times.items(), key=lambda item: item[1])), dropped_out)
+
+
+def _step_of(backend: Backend, mixer: nn.Module, x_BCHW: Tensor) -> Callable[[], None]:
+    """Return a function that runs a copy of a mixer forward and backward."""
+    mixer = copy.deepcopy(mixer).train()
+    x, layer = backend.enter(x_BCHW).detach().requires_grad_(), backend.mixer(mixer)
+
+    def step() -> None:
+        out = layer(x)
+        torch.autograd.grad(out, [x, *mixer.parameters()], torch.ones_like(out))
+
+    return step
+
+
+def _time(step: Callable[[], None], best: float) -> float:
+    _milliseconds(step)
+    once_warm = _milliseconds(step)
+    # One that is far behind once it is warm needs no more proof.
+    return once_warm if once_warm >= 3 * best else median(_milliseconds(step) for _ in range(5))
+
+
+def _milliseconds(step: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - started) * 1e3
+
+
+def _key(mixer: nn.Module, x_BCHW: Tensor) -> list[Any]:
+    """Return all that the times depend on."""
+    device = x_BCHW.device
+    convolutions = [[*m.kernel_size, *m.dilation] for m in mixer.modules() if isinstance(m, nn.Conv2d)]
+    autocast = torch.is_autocast_enabled(device.type)
+    precision = [str(torch.get_autocast_dtype(device.type) if autocast else x_BCHW.dtype), torch.backends.cudnn.allow_tf32]
+    where: list[Any]
+    if device.type == "cuda":
+        where = [torch.cuda.get_device_name(device)]
+    else:
+        kernels = mixer_library(x_BCHW.dtype)
+        where = [processor(), torch.get_num_threads(), Path(kernels._name).name if kernels else None]
+    return [version("stlight"), torch.__version__, *where, *precision, list(x_BCHW.shape), convolutions]
+
+
+def _load(path: Path) -> Race | None:
+    """Return the cached result, or None if there is none; delete a damaged one."""
+    try:
+        content = json.loads(path.read_text())
+        times = {str(name): float(ms) for name, ms in content["milliseconds"].items()}
+        dropped_out = {str(name): str(error) for name, error in content["dropped_out"].items()}
+        if times and all(name in BACKENDS and 0 < ms < math.inf for name, ms in times.items()):
+            return Race(times, dropped_out)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        pass
+    with contextlib.suppress(OSError):
+        path.unlink()
+    return None
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    """Create the file atomically, unless another process has done so or the file system does not let us."""
+    with contextlib.suppress(OSError), tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp") as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.link(file.name, path)

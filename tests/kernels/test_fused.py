@@ -1,0 +1,167 @@
+"""Every backend gives what the modules' own forward gives, judged against double precision."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from stlight import STLight
+from stlight.kernels import accelerate, backend_of
+from stlight.kernels.fused import _Encoding, _FusedMixer, _Mixer, _weights, mixer_library
+from stlight.model.stlight import stl_mixer
+
+pytestmark = pytest.mark.skipif(mixer_library(torch.float32) is None, reason="no C compiler")
+
+
+def step(model, kernels, clip, target):
+    """Prediction, gradients and running statistics of one training step; the model is left as it was."""
+    model = accelerate(copy.deepcopy(model).train(), kernels)
+    assert backend_of(model) == kernels
+    prediction = model(clip)
+    F.mse_loss(prediction, target).backward()
+    # The encoder's bias goes into a BatchNorm: its gradient is zero but for rounding.
+    gradients = {n: p.grad for n, p in model.named_parameters() if n != "patch_encoder.0.bias"}
+    return prediction.detach(), gradients, dict(model.named_buffers())
+
+
+def distance(a, b):
+    return ((a.double() - b).norm() / b.norm().clamp_min(1e-12)).item()
+
+
+def in_one(gradients):
+    return torch.cat([g.double().flatten() for g in gradients.values()])
+
+
+@pytest.mark.parametrize("kernels", ["fused", "space_to_batch", "channels_last"])
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    kernel_sizes=st.tuples(*[st.sampled_from([1, 3, 5, 7, 9, 11])] * 2),
+    dilation=st.integers(1, 3),
+    batch=st.integers(1, 5),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    decoder=st.sampled_from(["shuffle_reassemble", "reassemble_shuffle"]),
+    skip=st.booleans(),
+)
+def test_one_step_is_as_near_to_double_precision_as_pytorch_s(kernels, kernel_sizes, dilation, batch, size, decoder, skip):
+    assume(batch * size[0] * size[1] > 2)
+    torch.manual_seed(0)
+    model = STLight(hidden_dim=8, depth=3, kernel_sizes=kernel_sizes, dilation=dilation, decoder=decoder, skip=skip)
+    clip, target = torch.rand(2, batch, 10, 1, 2 * size[0], 2 * size[1])
+    exact, in_double = (step(model.double(), name, clip.double(), target.double()) for name in ("plain", kernels))
+    plain, fast = (step(model.float(), name, clip, target) for name in ("plain", kernels))
+    assert distance(in_double[0], exact[0]) < 1e-12
+    assert distance(in_one(in_double[1]), in_one(exact[1])) < 1e-10
+    assert distance(fast[0], exact[0]) < 1e-5
+    if batch * size[0] * size[1] >= 64:
+        # No further off than twice PyTorch's own distance, above a floor of rounding (BatchNorm over few values magnifies it).
+        assert distance(in_one(fast[1]), in_one(exact[1])) <= 2 * distance(in_one(plain[1]), in_one(exact[1])) + 3e-6
+        for name, reference in exact[1].items():
+            # A single small bias may be unlucky, in PyTorch's own arrangements most.
+            floor = 3e-5 if kernels == "fused" else 1e-4
+            assert distance(fast[1][name], reference) <= 2 * distance(plain[1][name], reference) + floor, name
+    for name, reference in exact[2].items():
+        torch.testing.assert_close(fast[2][name].double(), reference.double(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(3, 7, 3), (5, 1, 1), (1, 9, 2), (9, 3, 1)])
+def test_derivatives_of_a_mixer_agree_with_differences(sizes):
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 5, 2, dtype=torch.float64, requires_grad=True)
+    mixer = _FusedMixer(stl_mixer(3, *sizes).double())
+    weights = [w.detach().clone().requires_grad_() for w in _weights(x, *mixer.modules)]
+    assert torch.autograd.gradcheck(lambda x, *weights: _Mixer.apply(x, mixer, *weights), (x, *weights))
+
+
+def test_derivatives_of_the_encoding_agree_with_differences():
+    torch.manual_seed(0)
+    norm = torch.nn.BatchNorm2d(3).double()
+    h = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    torch.nn.init.normal_(norm.weight)
+    weights = (norm.weight, norm.bias)
+    assert torch.autograd.gradcheck(lambda h, *weights: _Encoding.apply(h, *weights, norm), (h, *weights))
+
+
+@pytest.mark.parametrize("kernel_sizes", [(3, 7), (11, 5)])
+def test_evaluation_agrees_after_training_steps(kernel_sizes):
+    torch.manual_seed(0)
+    model = accelerate(STLight(hidden_dim=8, depth=3, kernel_sizes=kernel_sizes))
+    clip = torch.rand(2, 10, 1, 16, 12)
+    for _ in range(3):
+        model(clip)
+    model.eval()
+    with torch.no_grad():
+        fused = model(clip)
+        torch.testing.assert_close(fused, accelerate(model, "plain")(clip), rtol=1e-4, atol=1e-5)
+
+
+def test_the_number_of_threads_changes_nothing_but_matrix_products():
+    torch.manual_seed(0)
+    mixer, x = _FusedMixer(stl_mixer(6, 3, 7, 3)), torch.randn(6, 9, 8, 3)
+    # With an identity in place of the pointwise product.
+    torch.nn.init.dirac_(mixer.pointwise.weight)
+    results = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        x.requires_grad_().grad = None
+        mixer(x).square().sum().backward()
+        results.append((x.grad, *(p.grad.clone() for p in mixer.conv2.parameters())))
+        mixer.conv2.zero_grad()
+    torch.set_num_threads(1)
+    assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("kernels", ["fused", "plain"])
+def test_one_value_per_channel_is_refused_in_training_as_batchnorm_does(kernels):
+    model, clip = accelerate(STLight(hidden_dim=8, depth=1), kernels), torch.rand(1, 10, 1, 2, 2)
+    with pytest.raises(ValueError, match="more than (one|1) value per channel"):
+        model(clip)
+    model.eval()
+    with torch.no_grad():
+        assert model(clip).shape == (1, 10, 1, 2, 2)
+
+
+@torch.no_grad()
+def test_gelu_is_within_the_stated_errors():
+    x = torch.linspace(-30, 30, 600_001)
+    # With this BatchNorm, in evaluation, the encoding is gelu alone.
+    norm = torch.nn.BatchNorm2d(1, eps=0.0).eval()
+    z = _Encoding.apply(x.view(1, 1, -1, 1), norm.weight, norm.bias, norm).flatten()
+    error = (z - F.gelu(x.double())).abs()
+    assert (error / x.abs().clamp_min(1)).max() < 1e-6
+    assert error[x.abs() < 5].max() < 1.5e-6
+    assert error[x.abs() < 2].max() < 1e-6
+
+
+def test_nan_is_passed_on():
+    clip = torch.rand(1, 10, 1, 8, 8)
+    clip[0, 0, 0, 0, 0] = torch.nan
+    assert accelerate(STLight(hidden_dim=8, depth=2))(clip).isnan().any()
+
+
+def test_space_to_batch_leaves_an_unusual_convolution_to_itself():
+    model, clip = STLight(hidden_dim=8, depth=1).eval(), torch.rand(2, 10, 1, 32, 32)
+    model.mixers[0][0].block[1].padding_mode = "circular"
+    with torch.no_grad():
+        expected = model(clip)
+        torch.testing.assert_close(accelerate(model, "space_to_batch")(clip), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_compiled_mixer_gives_the_same_result(monkeypatch):
+    # Through torch's own graph capture; the backend that generates code takes half a minute.
+    compiled = torch.compile(lambda mixer, x: mixer(x), backend="aot_eager")
+    monkeypatch.setattr("stlight.kernels.backends._compiled", lambda: compiled)
+    model, clip = STLight(hidden_dim=8, depth=2).eval(), torch.rand(2, 10, 1, 16, 16)
+    with torch.no_grad():
+        expected = model(clip)
+        torch.testing.assert_close(accelerate(model, "compiled")(clip), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_second_derivatives_are_refused():
+    model = accelerate(STLight(hidden_dim=8, depth=1))
+    clip = torch.rand(1, 10, 1, 8, 8, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model(clip).square().sum(), clip, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
