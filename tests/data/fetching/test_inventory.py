@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import yaml
 
 from stlight.cli import main
 from stlight.registry.dataset_specs import DATASETS
@@ -28,8 +27,7 @@ def test_existing_files_are_verified_counted_and_compared_with_the_scale(options
     assert main(["doctor", *options]) == 1
     assert "taxibj has 6 test clips, scale paper asks for 500" in capsys.readouterr().out
     scale = workflow / "scales" / "paper.yaml"
-    clips = {"source": "files", "clips_per_epoch": 16, "validation_clips": 3, "test_clips": 6}
-    scale.write_text(yaml.safe_dump(yaml.safe_load(scale.read_text()) | {"data": {name: dict(clips) for name in DATASETS}}))
+    scale.write_text(f"{scale.read_text()}custom: {{clips_per_epoch: 16, validation_clips: 1, test_clips: 6}}\n")
     assert main(["doctor", *options]) == 0
     text = capsys.readouterr().out
     assert "30 for training, 6 test clips" in text
