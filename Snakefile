@@ -1,4 +1,4 @@
-# The STLight supplement, experiment by experiment. Configuration is checked in common.smk before the graph is built.
+# The STLight supplement, experiment by experiment. common.smk checks the configuration before the DAG is built.
 
 from snakemake.utils import min_version
 
@@ -12,24 +12,24 @@ include: "workflow/rules/analyse.smk"
 include: "workflow/rules/report.smk"
 
 
-# The nodes of a cluster may have no way out.
+# The nodes of a cluster may have no network access.
 localrules:
     all,
     fetch,
 
 
-# Every table and figure of the supplement at the chosen scale, the verdicts, and the page that holds them all.
+# Every table and figure of the supplement at the chosen scale, the verdicts, and the report page.
 rule all:
     default_target: True
     input:
-        tables_and_figures(),
+        SUITE.items(),
         f"{OUT}/report.html",
 
 
 onstart:
-    note_what_is_forced()
+    note_forced(workflow.dag_settings)
 
 
-# The other items are finished by now; of these, the cells there are, and a line for each that waits, with the reason.
+# Items without failed jobs are finished by now. For the others, write the cells that exist and say why the rest is missing.
 onerror:
     shell("( stlight waiting ) || true")

@@ -56,8 +56,11 @@ def check_architecture(
         if choice not in known:
             raise ConfigError(f"{name} must be one of {', '.join(known)}, got {choice!r}")
     if decoder == "shuffle_reassemble" and hidden_dim % (area := patch_size**2):
-        near = max(area, hidden_dim - hidden_dim % area)
-        raise ConfigError(f"hidden_dim must be divisible by patch_size² = {area} for {decoder}, got {hidden_dim} (try {near})")
+        lower = hidden_dim - hidden_dim % area
+        raise ConfigError(
+            f"hidden_dim must be divisible by patch_size² = {area} for decoder {decoder}, got {hidden_dim}"
+            f" (try {lower or area} or {lower + area})"
+        )
     if max(0, overlap - 1) * patch_size % 2:
         raise ConfigError(f"overlap must be odd or below 2 for odd patch_size {patch_size}, got {overlap}")
 

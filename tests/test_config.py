@@ -20,7 +20,10 @@ def test_the_hash_changes_with_the_meaning_only():
         ({"clips_per_epoch": 10}, "batch_size must be at most clips_per_epoch 10, got 16"),
         ({"patch_size": 5, "hidden_dim": 25, "overlap": 1}, "frame size must be divisible by patch_size 5, got 64x64"),
         ({"source": "stand_in"}, "source must be one of embedded, files for dataset mmnist, got 'stand_in'"),
-        ({"hidden_dim": 10}, r"hidden_dim must be divisible by patch_size² = 4 for shuffle_reassemble, got 10 \(try 8\)"),
+        (
+            {"hidden_dim": 10},
+            r"hidden_dim must be divisible by patch_size² = 4 for decoder shuffle_reassemble, got 10 \(try 8 or 12\)",
+        ),
         ({"model": "TAU", "k1": 5}, "k1 applies to STLight-L only and must be 3 for TAU, got 5"),
         ({"baseline_width": 0.5}, "baseline_width applies to baselines only and must be 1.0 for STLight-L, got 0.5"),
         ({"model": "TAU", "kernels": "fused"}, "kernels and cuda_graphs apply to STLight-L only"),

@@ -15,25 +15,19 @@ from packaging.version import Version
 from tests.conftest import REPOSITORY
 
 MAY_IMPORT = {
-    "config": set(),
-    "experiment_files": set(),
-    "claims": {"config", "experiment_files"},
-    "experiments": {"claims", "config", "experiment_files"},
-    "files": set(),
-    "run_lock": {"files"},
-    "interruption": set(),
-    "gpu_slots": set(),
-    "records": {"config", "files", "run_lock"},
+    "registry": set(),
+    "config": {"registry"},
+    "runtime": set(),
+    "experiments": {"config", "registry"},
+    "runs": {"config", "runtime"},
+    "model": {"config", "registry"},
+    "kernels": {"config", "model"},
     "metrics": {"kernels"},
-    "kernels": set(),
-    "model": {"config", "kernels"},
-    "data": {"config", "experiment_files", "files", "kernels", "run_lock"},
-    "training": {"config", "files", "interruption", "run_lock", "records", "kernels", "model", "data", "metrics"},
-    "analysis": {"claims", "config", "experiment_files", "experiments", "files", "records", "speed"},
-    "doctor": {"config", "data", "experiments"},
-    "status": {"config", "experiments", "records"},
-    "cost": {"config", "experiments", "kernels", "model", "training"},
-    "speed": {"config", "experiments", "kernels", "model", "records", "training"},
+    "data": {"config", "experiments", "kernels", "registry", "runtime"},
+    "training": {"config", "data", "kernels", "metrics", "model", "registry", "runs", "runtime"},
+    "costs": {"config", "experiments", "kernels", "model", "registry", "runs", "training"},
+    "analysis": {"config", "experiments", "registry", "runs", "runtime"},
+    "workflow_support": {"config", "experiments", "registry", "runs", "runtime"},
 }
 
 

@@ -1,7 +1,6 @@
 """Measure the time and memory of an experiment's variants, side by side."""
 
 import argparse
-import gc
 import json
 import os
 
@@ -23,16 +22,14 @@ def run(options: argparse.Namespace) -> None:
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     experiment = load(options).experiment(options.experiment)
 
-    from stlight.runtime import gpu_lease
+    from stlight.runtime import gpu_lease, start_up
     from stlight.runtime.atomic_files import write_atomically
 
     # Lease a GPU before torch is loaded, because torch then sees only that GPU.
     with gpu_lease.leased(0 if options.device == "cpu" else 1, options.slots_per_gpu, tell):
         from stlight.costs.measure import measure
 
-        # `__main__` turns garbage collection off to start faster. Turn it on, but not over the modules loaded so far.
-        gc.freeze()
-        gc.enable()
+        start_up.resume_garbage_collection()
         measured = measure(experiment, device=options.device, threads=options.threads)
     path = scale_folder(options) / "speed" / f"{experiment.name}.json"
     write_atomically(path, json.dumps(measured, indent=1, allow_nan=False) + "\n")

@@ -98,7 +98,7 @@ def fit_into_budget(experiments: list[Experiment], hours: dict[str, float], budg
 def time_steps(config: RunConfig, device: torch.device, clips: int, repeats: int = 3) -> RunCost:
     """Time `repeats` training steps and predictions on `clips` clips of noise."""
     # Comparing kernels on a CPU would take longer than the steps timed here; there the first that works is the fastest.
-    workload = Workload(config, device, clips, kernels=None if device.type == "cuda" else config.training.kernels)
+    workload = Workload(config, device, clips, race=device.type == "cuda")
     saved = saved_bytes(workload.step)
     step = median(workload.seconds(workload.step) for _ in range(repeats))
     evaluation = median(workload.seconds(workload.predict) for _ in range(repeats)) / clips

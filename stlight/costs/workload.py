@@ -15,15 +15,15 @@ from stlight.training.loop import flatten_weights, predictor, take_step
 class Workload:
     """The model and optimizer of a run, and `clips` clips of noise on `device`."""
 
-    def __init__(self, config: RunConfig, device: torch.device, clips: int, parts: int = 1, kernels: str | None = None) -> None:
-        """Build the model. A step computes its batch in `parts` parts; `kernels` None means that the fastest is found out."""
+    def __init__(self, config: RunConfig, device: torch.device, clips: int, parts: int = 1, race: bool = True) -> None:
+        """Build the model. A step computes its batch in `parts` parts. `race` times the kernels if the run names none."""
         shape, self.recipe, self.device, self.parts = config.clip_shape, config.training, device, parts
         configure(self.recipe)
         self.model = build_model(config.model, shape).to(device)
-        if kernels:
-            accelerate(self.model, kernels)
-        else:
+        if race:
             accelerate_for_run(self.model, config, device)
+        else:
+            accelerate(self.model, self.recipe.kernels)
         self.kernels = backend_of(self.model)
         # A learning rate of 0 keeps the initial weights, so that every step does the same work.
         self.optimizer = torch.optim.Adam([flatten_weights(self.model)], lr=0.0, fused=True)

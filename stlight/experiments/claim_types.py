@@ -11,7 +11,7 @@ from stlight.experiments import grid_cells
 from stlight.experiments.field_types import Coordinates, MetricName, OneOrMore, PositiveFloat, Text
 from stlight.experiments.grid_cells import GridCell
 from stlight.experiments.yaml_files import FileModel, as_text, nearest
-from stlight.registry.metric_specs import COUNTED_METRICS, TIMED_METRICS
+from stlight.registry.metric_specs import COUNTED_METRICS, metrics_from
 
 Places = TypeAliasType("Places", OneOrMore[Coordinates])
 Component = Literal["patch_encoder", "mixers", "patch_reassemble"]
@@ -85,7 +85,7 @@ class ComparisonClaim(BaseClaim):
         """Raise `ValueError` if the claim speaks of something that the grid does not have."""
         if not self.metrics:
             raise ValueError("metric: is missing: the metrics that it must hold for")
-        if timed := set(self.metrics) & TIMED_METRICS:
+        if timed := set(self.metrics) & metrics_from("timed", "recorded"):
             raise ValueError(f"metric: no claim can be about {', '.join(sorted(timed))}, which depend on the machine")
         if not trained and not set(self.metrics) <= COUNTED_METRICS:
             raise ValueError(f"metric: train: false can only have {', '.join(sorted(COUNTED_METRICS))}")

@@ -1,4 +1,4 @@
-"""What an experiment's file holds: its grid, its table and figure, the paper's numbers and sentences about it."""
+"""The content of an experiment's file: its grid, table, figure, published numbers and claims."""
 
 from typing import Annotated, Any, Literal
 
@@ -6,7 +6,16 @@ from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
 from stlight.experiments.claim_types import Claim
-from stlight.experiments.field_types import AxisValue, CustomName, DistinctList, FieldName, MetricName, OneOrMore, PositiveInt
+from stlight.experiments.field_types import (
+    AxisValue,
+    ClipCounts,
+    CustomName,
+    DistinctList,
+    FieldName,
+    MetricName,
+    OneOrMore,
+    PositiveInt,
+)
 from stlight.experiments.figure_types import Figure, TwoWayTable
 from stlight.experiments.printed_number import PrintedNumber
 from stlight.experiments.yaml_files import FileModel
@@ -25,7 +34,7 @@ class PaperItem(FileModel):
     """Table or figure, as the supplement calls it."""
 
 
-class CustomDataset(FileModel):
+class CustomDataset(ClipCounts):
     """A custom data set: a folder under the data root with train.npy, test.npy and perhaps validation.npy, (N, T, C, H, W)."""
 
     context_frames: PositiveInt
@@ -33,9 +42,6 @@ class CustomDataset(FileModel):
     channels: PositiveInt
     height: PositiveInt
     width: PositiveInt
-    clips_per_epoch: PositiveInt
-    validation_clips: PositiveInt
-    test_clips: PositiveInt
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -82,7 +88,7 @@ class ExperimentFile(FileModel):
     title: str
     paper: PaperItem
     summary: str
-    """What is varied and what to look for."""
+    """Describes the fields varied and the outcome to look for."""
     train: bool = True
     """false: only count parameters and FLOPs, at the paper's size."""
     seeds: PositiveInt = 1

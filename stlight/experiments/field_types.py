@@ -1,5 +1,6 @@
 """The types of values that several models of the workflow's files share."""
 
+from collections.abc import Collection
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema
@@ -7,37 +8,31 @@ from pydantic_core import CoreSchema
 from typing_extensions import TypeAliasType
 
 from stlight.config import CUSTOM_NAME, SECTION_OF_FIELD
-from stlight.experiments.yaml_files import nearest
+from stlight.experiments.yaml_files import FileModel, nearest
 from stlight.registry.dataset_specs import DATASETS
 from stlight.registry.metric_specs import METRICS
 
 T = TypeVar("T")
 
-CLIP_COUNTS = ("clips_per_epoch", "validation_clips", "test_clips")
-SCALE_FIELDS = ("source", "custom_shape", *CLIP_COUNTS)
+SCALE_FIELDS = ("source", "custom_shape", "clips_per_epoch", "validation_clips", "test_clips")
 """Fields that a scale sets for each data set, and an experiment must not."""
 
 
-def _field_of_experiments(name: str) -> str:
+def _not_of_scales(name: str) -> str:
     if name == "custom_shape":
         raise ValueError("the shape of a custom data set is stated under data_sets")
     if name in SCALE_FIELDS:
         raise ValueError(f"{name} is set by the scale, not by an experiment")
-    if name not in SECTION_OF_FIELD:
-        raise ValueError(f"unknown field {name!r}{nearest(name, SECTION_OF_FIELD)}")
     return name
 
 
-def _known_metric(name: str) -> str:
-    if name not in METRICS:
-        raise ValueError(f"unknown metric {name!r}{nearest(name, METRICS)}")
-    return name
+def _one_of(known: Collection[str], thing: str) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError(f"unknown {thing} {name!r}{nearest(name, known)}")
+        return name
 
-
-def _known_dataset(name: str) -> str:
-    if name not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}{nearest(name, DATASETS)}")
-    return name
+    return AfterValidator(check)
 
 
 def _distinct(values: list[T]) -> list[T]:
@@ -60,7 +55,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Text = Annotated[str, Field(min_length=1), AfterValidator(lambda text: " ".join(text.split()))]
 """A sentence or more; line breaks are spaces."""
 CustomName = Annotated[str, Field(pattern=CUSTOM_NAME.pattern)]
-DatasetName = Annotated[str, AfterValidator(_known_dataset)]
+DatasetName = Annotated[str, _one_of(DATASETS, "data set")]
 """A data set of the benchmark."""
 DistinctList = Annotated[list[T], Field(min_length=1), AfterValidator(_distinct)]
 OneOrMore = Annotated[
@@ -80,12 +75,21 @@ FieldName = TypeAliasType(
     "FieldName",
     Annotated[
         str,
-        AfterValidator(_field_of_experiments),
+        _one_of(SECTION_OF_FIELD, "field"),
+        AfterValidator(_not_of_scales),
         WithJsonSchema({"enum": [name for name in SECTION_OF_FIELD if name not in SCALE_FIELDS]}),
     ],
 )
 """A field of `stlight.config` that an experiment may state."""
-MetricName = TypeAliasType("MetricName", Annotated[str, AfterValidator(_known_metric), WithJsonSchema({"enum": list(METRICS)})])
+MetricName = TypeAliasType("MetricName", Annotated[str, _one_of(METRICS, "metric"), WithJsonSchema({"enum": list(METRICS)})])
 Coordinates = TypeAliasType("Coordinates", Annotated[dict[str, AxisValue | list[AxisValue]], Field(min_length=1)])
 """Axis values, each one or a list of alternatives. `model` may also be a quoted model, or `others`: all models but ours, and of
 these only the ones that the paper prints numbers of, if it prints any."""
+
+
+class ClipCounts(FileModel):
+    """Numbers of clips of a data set."""
+
+    clips_per_epoch: PositiveInt
+    validation_clips: PositiveInt
+    test_clips: PositiveInt

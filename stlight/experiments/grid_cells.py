@@ -33,13 +33,10 @@ class GridCell:
 
 def cells_of(experiment: "Experiment") -> list[GridCell]:
     """Return a cell for each variant and each quoted row, with the paper's numbers."""
-    cells = []
-    for variant in experiment.variants:
-        coordinates = {"model": OURS} | variant.axes
-        fitting = [entry for entry in experiment.published if entry.coordinates.items() <= coordinates.items()]
-        printed = {metric: number for entry in fitting for metric, number in entry.numbers.items()}
-        cells.append(GridCell(f"{variant.dataset}/{variant.name}", coordinates, variant, printed))
-    return cells + [GridCell(str(entry.model), entry.coordinates, None, entry.numbers) for entry in experiment.quoted]
+    ours = [
+        GridCell(f"{v.dataset}/{v.name}", {"model": OURS} | v.axes, v, experiment.all_printed(v)) for v in experiment.variants
+    ]
+    return ours + [GridCell(str(entry.model), entry.coordinates, None, entry.numbers) for entry in experiment.quoted]
 
 
 def cells_for(claim: "BaseClaim", cells: Iterable[GridCell]) -> list[GridCell]:

@@ -1,6 +1,5 @@
 """Load all experiments at a scale: read their files, expand their grids into variants, and check what they refer to."""
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -111,7 +110,7 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
         claims=[claim.model_copy(update={"section": claim.section or file.paper.section}) for claim in file.claims],
         variants=list(variants.values()),
         waits_for=_missing_data({v.dataset for v in variants.values() if v.config.data.source == "files"}, data_root),
-        hash=_hash([file.model_dump(mode="json"), dataclasses.asdict(scale)]),
+        hash=_hash([file.model_dump(mode="json"), scale.model_dump(mode="json")]),
     )
     try:
         _check(experiment, file.published)

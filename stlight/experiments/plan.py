@@ -91,9 +91,13 @@ class Experiment:
 
     def printed(self, variant: Variant, metric: str) -> PrintedNumber | None:
         """Return the paper's number for a variant, or None."""
+        return self.all_printed(variant).get(metric)
+
+    def all_printed(self, variant: Variant) -> dict[str, PrintedNumber]:
+        """Return the paper's numbers for a variant, by metric."""
         coordinates = {"model": OURS} | variant.axes
-        fitting = (entry for entry in self.published if entry.coordinates.items() <= coordinates.items())
-        return next((entry.numbers[metric] for entry in fitting if metric in entry.numbers), None)
+        fitting = [entry for entry in self.published if entry.coordinates.items() <= coordinates.items()]
+        return {metric: number for entry in fitting for metric, number in entry.numbers.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,13 @@
 """Scales: how large the experiments are run. A scale states what the paper's base becomes; every other value follows."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from stlight.config import BASELINE_FIELDS, DEFAULTS, ComputeConfig, ModelConfig
-from stlight.experiments.field_types import CLIP_COUNTS, DatasetName, PositiveFloat, PositiveInt
+from stlight.experiments.field_types import ClipCounts, DatasetName, PositiveFloat, PositiveInt
 from stlight.experiments.yaml_files import FileModel
 from stlight.registry.dataset_specs import DATASETS
 from stlight.registry.model_specs import OURS
@@ -25,7 +24,7 @@ _STLIGHT_FIELDS = ModelConfig.model_fields.keys() - {"model", *BASELINE_FIELDS}
 
 
 class ScaleBase(FileModel):
-    """What the paper's values become. Every value that an experiment states follows in proportion."""
+    """The values that the paper's base becomes. Every value that an experiment states follows in proportion."""
 
     hidden_dim: PositiveInt
     depth: PositiveInt
@@ -41,22 +40,11 @@ class ScaleBase(FileModel):
         return self
 
 
-class DatasetAtScale(FileModel):
+class DatasetAtScale(ClipCounts):
     """Source and numbers of clips of one data set."""
 
     source: Literal["auto", "embedded", "stand_in", "files"]
     """auto: the benchmark's files if all of them exist, else the source that needs none."""
-    clips_per_epoch: PositiveInt
-    validation_clips: PositiveInt
-    test_clips: PositiveInt
-
-
-class ClipLimits(FileModel):
-    """Upper bounds for the numbers of clips."""
-
-    clips_per_epoch: PositiveInt | None = None
-    validation_clips: PositiveInt | None = None
-    test_clips: PositiveInt | None = None
 
 
 class ScaleFile(FileModel):
@@ -66,9 +54,9 @@ class ScaleFile(FileModel):
     """One line: what the scale is for and how long it takes."""
     base: ScaleBase
     data: dict[DatasetName, DatasetAtScale] = Field(default_factory=dict)
-    """By data set. One that is not named has its published numbers of clips, within the limits of `custom`."""
-    custom: ClipLimits = ClipLimits()
-    """Limits for custom data sets, and for those that `data` does not name."""
+    """By data set of the benchmark. One that is not named has its published numbers of clips, within the limits of `custom`."""
+    custom: ClipCounts | None = None
+    """Limits for custom data sets and those that `data` does not name, which then have source auto; without limits, files."""
     compute: ComputeConfig = ComputeConfig()
     """How runs compute, unless an experiment says otherwise."""
     seeds: PositiveInt
@@ -77,57 +65,36 @@ class ScaleFile(FileModel):
     """No experiment gets more seeds than this."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scale:
+class Scale(ScaleFile):
     """How large the experiments are run, with the sources of the data that are there."""
 
     name: str
-    summary: str
-    base: dict[str, Any]
-    """What the paper's values become."""
     sources: dict[str, str]
-    """Where each data set of the benchmark comes from."""
-    clips: dict[str, dict[str, int]]
-    """Numbers of clips, for the data sets that the scale names."""
-    limits: dict[str, int]
-    """Upper bounds of the numbers of clips of the others."""
-    compute: dict[str, Any]
-    """How runs compute, unless an experiment says otherwise."""
-    seeds: int
-    max_seeds: int | None
+    """Where the clips of each data set of the benchmark come from."""
 
     @classmethod
     def from_file(cls, name: str, file: ScaleFile, data_root: Path) -> Self:
-        """Choose the source of each data set. Without limits, an unnamed data set is read from its files, as published."""
+        """Choose the source of each data set."""
         sources: dict[str, str] = {}
         for dataset, spec in DATASETS.items():
-            stated = file.data[dataset].source if dataset in file.data else "auto" if file.custom.model_fields_set else "files"
+            stated = file.data[dataset].source if dataset in file.data else "auto" if file.custom else "files"
             exists = all((data_root / path).exists() for path in spec.files)
             sources[dataset] = ("files" if exists else spec.fallback or "files") if stated == "auto" else stated
-        return cls(
-            name=name,
-            summary=file.summary,
-            base=file.base.model_dump(),
-            sources=sources,
-            clips={dataset: stated.model_dump(exclude={"source"}) for dataset, stated in file.data.items()},
-            limits=file.custom.model_dump(exclude_none=True),
-            compute=file.compute.model_dump(exclude_unset=True),
-            seeds=file.seeds,
-            max_seeds=file.max_seeds,
-        )
+        return cls(**dict(file), name=name, sources=sources)
 
     def resolve(self, paper_fields: dict[str, Any], share_of_epochs: float = 1.0) -> dict[str, Any]:
         """Translate fields in the paper's units into fields at this scale, for a share of the epochs."""
         dataset, ours = paper_fields["dataset"], paper_fields["model"] == OURS
+        clips = {name: stated.model_dump(exclude={"source"}) for name, stated in self.data.items()}
         epochs = max(1, round(paper_fields["num_epochs"] * share_of_epochs))
         fields = {name: self._in_proportion(name, value) for name, value in (paper_fields | {"num_epochs": epochs}).items()}
         fields |= {name: paper_fields[name] for name in (BASELINE_FIELDS if ours else _STLIGHT_FIELDS)}
         if not ours:
             # Scheduled sampling takes the same share of a run's steps as in the paper.
-            at_scale = DEFAULTS | self.clips.get("mmnist", {}) | self.base
+            at_scale = DEFAULTS | clips.get("mmnist", {}) | dict(self.base)
             share = fields["num_epochs"] / paper_fields["num_epochs"] * _steps_per_epoch(at_scale) / _steps_per_epoch(DEFAULTS)
             fields["sampling_steps"] = max(1, round(paper_fields["sampling_steps"] * share))
-        compute = self.compute if ours else {n: v for n, v in self.compute.items() if n not in ("kernels", "cuda_graphs")}
+        compute = self.compute.model_dump(exclude_unset=True, exclude=None if ours else {"kernels", "cuda_graphs"})
         fields |= {name: value for name, value in compute.items() if paper_fields[name] == DEFAULTS[name]}
         patch_area = fields["patch_size"] ** 2
         if ours and paper_fields["hidden_dim"] % paper_fields["patch_size"] ** 2 == 0:
@@ -135,14 +102,14 @@ class Scale:
             fields["hidden_dim"] = max(1, math.floor(fields["hidden_dim"] / patch_area + 0.5)) * patch_area
         # A short training has no epoch to spare for a warm-up.
         fields["warmup_epochs"] = min(fields["warmup_epochs"], fields["num_epochs"] - 1)
-        limited = {name: min(fields[name], self.limits.get(name, fields[name])) for name in CLIP_COUNTS}
-        return fields | self.clips.get(dataset, limited) | {"source": self.sources.get(dataset, "files")}
+        limited = {name: min(fields[name], limit) for name, limit in self.custom or ()}
+        return fields | clips.get(dataset, limited) | {"source": self.sources.get(dataset, "files")}
 
     def _in_proportion(self, name: str, value: Any) -> Any:
         base = _FOLLOWS.get(name, name)
-        if base not in self.base:
+        if base not in ScaleBase.model_fields:
             return value
-        scaled = value * self.base[base] / DEFAULTS[base]
+        scaled = value * getattr(self.base, base) / DEFAULTS[base]
         if name in BASELINE_FIELDS:
             return min(1.0, _rounded(scaled))
         least = 0 if base != name else 1

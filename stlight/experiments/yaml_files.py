@@ -51,7 +51,7 @@ def read_file(path: Path, type_: type[T]) -> T:
 def _describe(error: ValidationError, content: Any) -> str:
     """Return the error that lies deepest in the file as `field: what is wrong`.
 
-    Of a value that may have several types, Pydantic lists what each of them misses; the deepest is of the type meant.
+    If a value may have several types, Pydantic lists the errors of each; the deepest error belongs to the type that was meant.
     """
     details = error.errors(include_url=False)
     located = [(_locate(detail, content), detail) for detail in details]

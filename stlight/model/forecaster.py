@@ -27,8 +27,6 @@ class TrainingStep:
         return cls(index, sampling_steps, torch.Generator().manual_seed(int.from_bytes(digest)))
 
 
-
-
 class Forecaster(nn.Module):
     """A model that predicts frames: context (B, T, C, H, W) → prediction (B, T', C, H, W)."""
 

@@ -17,7 +17,7 @@ class MetricSpec:
     """One metric."""
 
     label: str
-    """What a reader sees, without the arrow for the direction."""
+    """Name that a reader sees, without the arrow for the direction."""
     origin: Origin
     higher_is_better: bool | None = False
     """None: a larger value is neither better nor worse."""

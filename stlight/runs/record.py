@@ -121,7 +121,3 @@ def finite(metrics: dict[str, float]) -> Metrics:
 
 def _checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-# Temporary: the old name, until workflow/rules/common.smk is merged.
-recorded = load_valid_record

@@ -1,4 +1,4 @@
-"""The verb that measures an experiment's variants side by side."""
+"""The measure verb: variants of an experiment, timed side by side."""
 
 import json
 
@@ -24,14 +24,14 @@ def call(workflow, tmp_path, *arguments):
     return cli.main(["measure", *arguments, "--scale", "smoke", "--workflow", str(workflow), "--results", str(tmp_path)])
 
 
-def test_the_larger_model_is_slower_and_takes_more(timed, tmp_path, capsys):
+def test_the_larger_model_is_slower_and_needs_more_memory(timed, tmp_path, capsys):
     assert call(timed, tmp_path, "mine", "--device", "cpu") == 0
     measured = json.loads((tmp_path / "smoke" / "speed" / "mine.json").read_text())
     experiment = load_plan(timed, "smoke").experiment("mine")
     small, large = (measured["variants"][f"{v.dataset}/{v.name}"] for v in experiment.variants)
     assert large["epoch_seconds"] > 2 * small["epoch_seconds"] > 0
     assert small["clips_per_second"] > 2 * large["clips_per_second"] > 0
-    # Of one clip on 32 × 32 patches: the input of each of two mixers, at least.
+    # A lower bound for one clip of 32 × 32 patches: the inputs of two mixers.
     dims = [v.config.model.hidden_dim for v in experiment.variants]
     assert dims == [8, 128]
     for found, dim in ((small, 8), (large, 128)):
@@ -53,7 +53,7 @@ def test_time_limits_the_rounds_but_not_below_three(timed, monkeypatch):
     assert measured["rounds"] == 3
     assert [found["clips_per_second"] for found in measured["variants"].values()] == [2.0, 2.0]
     first, second = dict.fromkeys(turns)
-    # Two calls that say how long a turn is, then turn by turn; each a step and a prediction.
+    # Each workload is timed twice to set the calls of a turn; then each turn times a step and a prediction.
     assert turns[4:] == [first, first, second, second] * 3
 
 
@@ -66,7 +66,7 @@ def test_time_limits_the_rounds_but_not_below_three(timed, monkeypatch):
         (["mine", "--device", "tpu"], "device must be auto, cpu or cuda, got 'tpu'"),
     ],
 )
-def test_mistakes_are_answered_in_one_line(timed, tmp_path, capsys, arguments, message):
+def test_mistakes_are_reported_in_one_line(timed, tmp_path, capsys, arguments, message):
     assert call(timed, tmp_path, *arguments) == 1
     error = capsys.readouterr().err
     assert message in error
@@ -74,7 +74,7 @@ def test_mistakes_are_answered_in_one_line(timed, tmp_path, capsys, arguments, m
     assert not (tmp_path / "smoke").exists()
 
 
-def test_lack_of_memory_is_answered_in_one_line(timed, tmp_path, capsys, monkeypatch):
+def test_out_of_memory_is_reported_in_one_line(timed, tmp_path, capsys, monkeypatch):
     def lacks(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4294967296 bytes.")
 
@@ -83,7 +83,7 @@ def test_lack_of_memory_is_answered_in_one_line(timed, tmp_path, capsys, monkeyp
     assert "stlight: out of memory on cpu: 4.00 GiB was asked for" in capsys.readouterr().err
 
 
-def test_what_is_timed(timed, workflow):
+def test_experiments_with_a_timed_metric_are_timed(timed, workflow):
     write_experiment(workflow, "other", grid=GRID, metrics=["mse", "num_params", "seconds"])
     write_experiment(
         workflow, "by_data_set", grid={"dataset": ["mmnist", "taxibj"]}, metrics={"mmnist": ["mse"], "taxibj": ["peak_memory"]}
@@ -92,7 +92,7 @@ def test_what_is_timed(timed, workflow):
     assert [e.name for e in plan.experiments.values() if e.timed] == ["by_data_set", "mine", "table2_openstl"]
 
 
-def test_no_claim_is_about_times(workflow):
+def test_claims_about_times_are_refused(workflow):
     claim = {"id": "fast", "sentence": "Fast.", "metric": "epoch_seconds", "improves_along": "hidden_dim"}
     write_experiment(workflow, grid=GRID, metrics=["mse", "epoch_seconds"], claims=[claim])
     with pytest.raises(ValueError, match="epoch_seconds"):

@@ -1,4 +1,4 @@
-"""Bytes of live tensors, against what is reckoned by hand."""
+"""Bytes of live tensors, compared with sums made by hand."""
 
 import pytest
 import torch
@@ -10,12 +10,12 @@ CPU = torch.device("cpu")
 N = 10_000
 
 
-def test_what_is_freed_on_the_way_is_not_added_up():
+def test_freed_tensors_do_not_add_up():
     def chain():
         x = torch.empty(N)
         y = x + 1
         del x
-        # Two at a time, and a view is nothing new.
+        # Two tensors are alive at a time; a view adds none.
         z = (y + 1).view(100, -1)
         del y
         z.mul_(2)
@@ -23,12 +23,12 @@ def test_what_is_freed_on_the_way_is_not_added_up():
     assert peak_growth(chain, CPU) == 2 * 4 * N
 
 
-def test_what_was_there_before_does_not_count():
+def test_existing_tensors_do_not_count():
     x = torch.zeros(N)
     assert peak_growth(lambda: x.add_(1).view(100, -1).t(), CPU) == 0
 
 
-def test_what_the_backward_pass_needs_counts():
+def test_tensors_saved_for_the_backward_pass_count():
     weight, x = torch.nn.Parameter(torch.rand(N)), torch.rand(N)
     weight.grad = torch.zeros(N)
 
@@ -40,23 +40,23 @@ def test_what_the_backward_pass_needs_counts():
         del y
         total.backward()
 
-    # Each exponential keeps its result, and the way back adds a gradient, which takes the place of the result it is done with.
+    # Each exponential saves its result. The backward pass adds a gradient, which replaces the result it has used.
     for layers in (1, 2, 5):
         peak = peak_growth(lambda layers=layers: step(layers), CPU)
         scalars = 64
         assert 0 <= peak - (layers + 1) * 4 * N < scalars, layers
 
 
-def test_what_stays_is_four_numbers_a_weight_and_the_buffers():
+def test_resident_memory_is_four_numbers_per_weight_and_the_buffers():
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, bias=False), torch.nn.BatchNorm2d(8))
     optimizer = torch.optim.Adam([flatten_weights(model)], fused=True)
     model(torch.rand(2, 3, 8, 8)).sum().backward()
     optimizer.step()
     weights = 8 * 3 * 9 + 16
-    # BatchNorm has two means of float32 and a counter of int64; Adam a counter of float32.
+    # BatchNorm has 8 running means and 8 variances (float32) and a counter (int64); Adam has a counter (float32).
     assert resident_bytes(model, optimizer) == 16 * weights + 2 * 8 * 4 + 8 + 4
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_cuda_device_is_asked_itself():
+def test_cuda_uses_the_allocators_statistics():
     assert peak_growth(lambda: torch.empty(2**20, device="cuda"), torch.device("cuda")) == 4 * 2**20

@@ -22,7 +22,7 @@ def claim(**content):
         (claim(better=TWO), "metric: is missing"),
         (claim(metric="mes", better=TWO), r"claims\[0\] \(mine\)\.metric: unknown metric 'mes'; did you mean 'mse'"),
         (claim(metric=["mse", "mes"], better=TWO), r"claims\[0\] \(mine\)\.metric\[1\]: unknown metric 'mes'"),
-        (claim(metric="epoch_seconds", better=TWO), "metric: no claim can be about epoch_seconds"),
+        (claim(metric=["epoch_seconds", "seconds"], better=TWO), "metric: no claim can be about epoch_seconds, seconds"),
         (claim(metric="mse", better={"this": {"depth": 16}}), r"claims\[0\] \(mine\)\.better\.than: is missing"),
         (claim(metric="mse", better=TWO | {"this": {"width": 1}}), "better: unknown axis 'width'"),
         (claim(metric="mse", better=TWO | {"this": {"depth": 4}}), "better: no cell has depth = 4"),

@@ -1,5 +1,5 @@
-# Needs: the records of an experiment's runs, and its counts, times and memory where it has any.
-# Gives: its table (CSV, Markdown, LaTeX), its figure and, where it trains, example predictions (PNG, SVG).
+# Needs: the records of an experiment's runs, and its counts, times and memory if it shows any.
+# Gives: its table (CSV, Markdown, LaTeX), its figure and, if it trains, example predictions (PNG, SVG).
 
 
 rule count:
@@ -9,7 +9,7 @@ rule count:
         f"{OUT}/logs/count/{{experiment}}.log",
     benchmark:
         f"{OUT}/benchmarks/count/{{experiment}}.tsv"
-    # The longest jobs of the small scales: not at the end, when a core is idle.
+    # The longest jobs of the small scales: at the end they would leave a core idle.
     priority: 1
     conda:
         "../envs/stlight.yaml"
@@ -18,9 +18,9 @@ rule count:
         mem_mb=4000,
         runtime=10,
     params:
-        experiment=experiment_hash,
+        experiment=SUITE.experiment_hash,
     shell:
-        "stlight count {wildcards.experiment:q}" " > {log:q} 2>&1"
+        "stlight count {wildcards.experiment:q} > {log:q} 2>&1"
 
 
 rule measure:
@@ -33,23 +33,23 @@ rule measure:
     priority: 2
     conda:
         "../envs/stlight.yaml"
-    # All of them, so that nothing runs beside it; it computes in as many threads as a run is trained in by default. Before
-    # the runs, for later it would have to wait until all cores are free.
-    threads: all_cores()
+    # It takes all cores so that nothing runs beside it, but computes in one thread, as training does by default. It starts
+    # before the runs, because later it would have to wait until all cores are free.
+    threads: ALL_CORES
     resources:
         gpu=1,
         gpu_percent=100,
         mem_mb=4000,
         runtime=60,
     params:
-        experiment=experiment_hash,
+        experiment=SUITE.experiment_hash,
     shell:
-        "stlight measure {wildcards.experiment:q}" " --threads 1 > {log:q} 2>&1"
+        "stlight measure {wildcards.experiment:q} --threads 1 > {log:q} 2>&1"
 
 
 rule analyse:
     input:
-        experiment_inputs,
+        SUITE.experiment_inputs,
     output:
         table=report(
             f"{OUT}/tables/{{experiment}}.csv",
@@ -72,7 +72,7 @@ rule analyse:
     log:
         f"{OUT}/logs/analyse/{{experiment}}.log",
     wildcard_constraints:
-        experiment=any_of(trained_experiments()),
+        experiment=any_of(SUITE.experiments(trained=True)),
     conda:
         "../envs/stlight.yaml"
     resources:
@@ -80,12 +80,12 @@ rule analyse:
         mem_mb=1000,
         runtime=10,
     params:
-        experiment=experiment_hash,
+        experiment=SUITE.experiment_hash,
     shell:
-        "stlight analyse --complete {wildcards.experiment:q}" " > {log:q} 2>&1"
+        "stlight analyse --complete {wildcards.experiment:q} > {log:q} 2>&1"
 
 
-# An experiment that only counts has no predictions to show.
+# An experiment that trains nothing has no predictions to show.
 use rule analyse as analyse_counts with:
     output:
         table=report(
@@ -101,4 +101,4 @@ use rule analyse as analyse_counts with:
         ),
         figure_vectors=multiext(f"{OUT}/figures/{{experiment}}", ".svg", ".pdf"),
     wildcard_constraints:
-        experiment=any_of(untrained_experiments()),
+        experiment=any_of(SUITE.experiments(trained=False)),

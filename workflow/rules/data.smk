@@ -1,12 +1,12 @@
-# Needs: nothing for the embedded digits; for source "files" the benchmark's, under the data root or from the network, or a
-# folder of one's own.
-# Gives: a word of what was found or fetched, and one file of what was checked and split; both shared by all scales.
+# Needs: nothing for the embedded digits; for source "files" the benchmark's files, under the data root or from the network, or a
+# custom data set.
+# Gives: what was verified or fetched (JSON), and the checked and split frames (NPZ). All scales share both.
 
 
-# The files themselves are no outputs, for Snakemake would delete those that a user has put there.
+# The files themselves are no outputs, because Snakemake would delete those that a user has put there.
 rule fetch:
     input:
-        files_asked_for,
+        SUITE.fetch_marker,
     output:
         f"{DATA}/fetched/{{dataset}}.json",
     log:
@@ -18,12 +18,12 @@ rule fetch:
     resources:
         gpu=0,
     shell:
-        "stlight fetch {wildcards.dataset:q}" " > {log:q} 2>&1"
+        "stlight fetch {wildcards.dataset:q} > {log:q} 2>&1"
 
 
 rule prepare:
     input:
-        source_files,
+        SUITE.source_files,
     output:
         f"{DATA}/prepared/{{dataset}}-{{source}}.npz",
     log:
@@ -37,4 +37,4 @@ rule prepare:
         mem_mb=2000,
         runtime=60,
     shell:
-        "stlight prepare {wildcards.dataset:q} {wildcards.source:q}" " > {log:q} 2>&1"
+        "stlight prepare {wildcards.dataset:q} {wildcards.source:q} > {log:q} 2>&1"

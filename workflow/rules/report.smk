@@ -4,9 +4,7 @@
 
 rule report:
     input:
-        tables_and_figures(),
-        claim_counts(),
-        stated_errata(),
+        SUITE.report_inputs(),
     output:
         page=report(
             f"{OUT}/report.html", caption="../report/report.rst", category="Report"

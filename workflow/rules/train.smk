@@ -1,10 +1,10 @@
-# Needs: prepared digits, where the data set has any.
-# Gives: one folder for each run; record.json is written last. A run is trained once, however many items use it.
+# Needs: the prepared data, if the run's clips are not generated.
+# Gives: one folder for each run; record.json is written last. A run is trained once, even if several items use it.
 
 
 rule train:
     input:
-        prepared_data,
+        SUITE.prepared_data,
     output:
         record=f"{OUT}/runs/{{dataset}}/{{variant}}/seed{{seed}}/record.json",
         history=f"{OUT}/runs/{{dataset}}/{{variant}}/seed{{seed}}/history.csv",
@@ -17,18 +17,18 @@ rule train:
     retries: RETRIES
     conda:
         "../envs/stlight.yaml"
-    # As many runs side by side as there are cores: faster than runs of several threads (docs/performance.md).
+    # One thread each and a run on every core is faster than runs of several threads (docs/performance.md).
     threads: 1
     resources:
         mem_mb=2000,
         runtime=60,
-        # Where there is a GPU, a run leases one of its own; `--resources gpu=` or a profile says how many there are.
+        # If there are GPUs, a run leases one of them; `--resources gpu=` or a profile says how many there are.
         gpu=1,
-        gpu_percent=100 // int(SLOTS_PER_GPU),
+        gpu_percent=100 // int(SETTINGS.slots_per_gpu),
     params:
-        run=run_of,
-        # A changed meaning trains again; a changed word in this file does not.
-        config_hash=config_hash,
+        run=SUITE.run_name,
+        # A changed configuration trains again; a changed comment in its file does not.
+        config_hash=SUITE.config_hash,
     shell:
         "stlight train {params.run:q}"
         " --config-hash {params.config_hash:q}"

@@ -1,5 +1,3 @@
-import re
-
 import numpy as np
 import pytest
 
@@ -29,7 +27,7 @@ def test_existing_files_are_verified_counted_and_compared_with_the_scale(options
     assert main(["doctor", *options]) == 1
     assert "taxibj has 6 test clips, scale paper asks for 500" in capsys.readouterr().out
     scale = workflow / "scales" / "paper.yaml"
-    scale.write_text(re.sub("test_clips: [0-9]+", "test_clips: 6", scale.read_text()))
+    scale.write_text(f"{scale.read_text()}custom: {{clips_per_epoch: 16, validation_clips: 1, test_clips: 6}}\n")
     assert main(["doctor", *options]) == 0
     text = capsys.readouterr().out
     assert "30 for training, 6 test clips" in text

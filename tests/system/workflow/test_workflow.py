@@ -36,7 +36,7 @@ def counts(output):
 def repository(tmp_path_factory):
     """The workflow with three small experiments, in a folder whose name has a space."""
     folder = copy_of_repository(tmp_path_factory.mktemp("with space") / "repository")
-    experiment(folder, "kernels", "grid: {k1: [3, 5]}\ntable: {}")
+    experiment(folder, "kernels", "grid: {k1: [3, 5]}")
     experiment(folder, "seeds", "grid: {decoder: [shuffle_reassemble]}\nseeds: 1")
     return folder
 
