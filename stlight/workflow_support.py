@@ -86,7 +86,7 @@ class Workflow:
         return self.plan.experiment(wildcards.experiment).hash
 
     def fetch_marker(self, wildcards: Any) -> list[str]:
-        """Return the marker file that `request_files` wrote for a data set. A dry run writes none."""
+        """Return the marker file that `request_files` wrote for a data set, if it wrote one."""
         marker = self._marker(wildcards.dataset)
         return [str(marker)] if marker.exists() else []
 
@@ -144,13 +144,13 @@ class Workflow:
                 marker.parent.mkdir(parents=True, exist_ok=True)
                 marker.write_text(str(time.time_ns()))
 
-    def set_aside_damaged_records(self) -> None:
-        """Rename damaged records and the tables made from them, because Snakemake looks only at files and times."""
-        damaged = {name for name in self.plan.runs if self._set_aside_if_damaged(name)}
-        for experiment in self.plan.experiments.values():
-            table = Path(self._out) / "tables" / f"{experiment.name}.csv"
-            if damaged.intersection(experiment.run_names) and table.exists():
-                table.replace(f"{table}.set-aside")
+    def set_aside_damaged_records(self, wildcards: Any) -> None:
+        """Rename damaged records of an experiment and its table, because Snakemake looks only at files and times."""
+        experiment = self.plan.experiment(wildcards.experiment)
+        table = Path(self._out) / "tables" / f"{experiment.name}.csv"
+        damaged = [name for name in experiment.run_names if self._set_aside_if_damaged(name)]
+        if damaged and table.exists():
+            table.replace(f"{table}.set-aside")
 
     def _set_aside_if_damaged(self, name: str) -> bool:
         folder = Path(self._out) / "runs" / name

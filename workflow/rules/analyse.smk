@@ -49,7 +49,7 @@ rule measure:
 
 rule analyse:
     input:
-        SUITE.experiment_inputs,
+        experiment_inputs,
     output:
         table=report(
             f"{OUT}/tables/{{experiment}}.csv",

@@ -16,9 +16,16 @@ except ValueError as error:
     raise WorkflowError(str(error))
 OUT = SETTINGS.out
 DATA = SETTINGS.data
-if workflow.is_main_process and not workflow.dryrun:
+if workflow.is_main_process:
     SUITE.request_files()
-    SUITE.set_aside_damaged_records()
+
+
+def experiment_inputs(wildcards):
+    # Not while this file is read, because Snakemake does not know yet whether this is a dry run.
+    if workflow.is_main_process and not workflow.dryrun:
+        SUITE.set_aside_damaged_records(wildcards)
+    return SUITE.experiment_inputs(wildcards)
+
 
 # A run that was killed or failed resumes at once; a profile may ask for more attempts. The Snakemake inside a cluster job makes
 # none, because the scheduler's Snakemake retries the whole job.
