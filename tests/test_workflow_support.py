@@ -1,0 +1,115 @@
+"""Answers that the workflow's rules get, without a Snakemake."""
+
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from stlight.runs.record import read_record
+from stlight.runtime.atomic_files import fingerprint
+from stlight.workflow_support import Settings, Workflow, any_of, note_forced
+from tests.tiny_runs import record_untrained, write_experiment
+
+
+@pytest.fixture
+def suite(workflow, tmp_path):
+    """Two depths that are trained, and one experiment that only counts."""
+    for path in (workflow / "experiments").glob("*.yaml"):
+        path.unlink()
+    write_experiment(workflow, "depths")
+    write_experiment(workflow, "sizes", train=False, metrics=["num_params"], figure={"kind": "growth"})
+    (workflow / "errata.yaml").unlink()
+    return Workflow(workflow, Settings(scale="smoke", results=str(tmp_path / "out"), data=str(tmp_path / "data")))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"scal": "demo"}, "--config scal: unknown; the settings are scale, results, data, slots_per_gpu, mixed_versions"),
+        ({"slots_per_gpu": 0}, "--config slots_per_gpu: must be a number from 1, got '0'"),
+        ({"mixed_versions": "maybe"}, "--config mixed_versions: must be yes or no, got 'maybe'"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(config, message):
+    with pytest.raises(ValueError, match="^" + message.replace("(", r"\(") + "$"):
+        Settings.from_config(config)
+
+
+def test_snakemake_s_truth_values_are_words():
+    assert Settings.from_config({"mixed_versions": True, "scale": "smoke"}) == Settings(scale="smoke", mixed_versions="yes")
+
+
+def test_the_prefix_passes_arguments_and_settings_through_a_shell(tmp_path):
+    echo = tmp_path / "echo python"
+    echo.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    echo.chmod(0o755)
+    prefix = Settings(results="with space", mixed_versions="yes").shell_prefix([str(echo)], Path("flow"))
+    # As Snakemake formats it.
+    command = f"{prefix.replace('{{', '{').replace('}}', '}')} stlight train {shlex.quote('a b')}"
+    printed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert printed[:4] == ["-m", "stlight", "train", "a b"]
+    assert "with space" in printed
+    assert printed[-1] == "--mixed-versions"
+
+
+def test_an_experiment_asks_for_its_records_and_counts(suite, tmp_path):
+    out = f"{tmp_path}/out/smoke"
+    runs = [f"{out}/runs/mmnist/{name}/seed0/record.json" for name in ("depth=8", "stlight_l")]
+    assert suite.experiment_inputs(SimpleNamespace(experiment="depths")) == runs
+    assert suite.experiment_inputs(SimpleNamespace(experiment="sizes")) == [f"{out}/complexity/sizes.json"]
+    assert f"{out}/examples/depths.png" in suite.items()
+    assert f"{out}/examples/sizes.png" not in suite.items()
+    stated = [path for path in suite.report_inputs() if path.endswith(".yaml")]
+    assert [Path(path).name for path in stated] == ["quoted_sources.yaml"]
+
+
+def test_a_run_asks_for_its_prepared_data(suite, tmp_path):
+    wildcards = SimpleNamespace(dataset="mmnist", variant="stlight_l", seed="0")
+    assert suite.prepared_data(wildcards) == [f"{tmp_path}/data/prepared/mmnist-embedded.npz"]
+    assert suite.config_hash(wildcards) == suite.plan.run("mmnist/stlight_l/seed0").hash
+
+
+def test_only_damaged_records_are_set_aside_with_their_table(suite, tmp_path):
+    folder, name = tmp_path / "out" / "smoke", "mmnist/stlight_l/seed0"
+    record_untrained(folder, name, suite.plan.run(name))
+    record, table = folder / "runs" / name / "record.json", folder / "tables" / "depths.csv"
+    table.parent.mkdir()
+    table.touch()
+    wildcards = SimpleNamespace(experiment="depths")
+    suite.set_aside_damaged_records(wildcards)
+    assert read_record(record).run == name
+    assert table.exists()
+    record.write_text(record.read_text()[:-50])
+    suite.set_aside_damaged_records(wildcards)
+    assert not record.exists()
+    assert not table.exists()
+
+
+def test_files_are_requested_again_only_after_a_change(workflow, tmp_path):
+    suite = Workflow(workflow, Settings(scale="paper", data=str(tmp_path)))
+    marker, verified = tmp_path / "fetched" / "taxibj.asked", tmp_path / "fetched" / "taxibj.json"
+    suite.request_files()
+    first = marker.read_text()
+    (tmp_path / "file").write_text("a")
+    verified.write_text(json.dumps({"noted": fingerprint(tmp_path, ["file"])}))
+    suite.request_files()
+    assert marker.read_text() == first
+    (tmp_path / "file").write_text("bc")
+    suite.request_files()
+    assert marker.read_text() != first
+
+
+def test_no_name_matches_nothing():
+    assert any_of([]) == "(?!)"
+    assert any_of(["a+b", "c"]) == r"a\+b|c"
+
+
+@pytest.mark.parametrize(("forced", "noted"), [(False, False), (True, True)])
+def test_a_forced_workflow_outdates_records(forced, noted, monkeypatch):
+    monkeypatch.setenv("STLIGHT_NEWER_THAN", "")
+    note_forced(SimpleNamespace(forceall=forced, forcetargets=False, forcerun=[]))
+    assert (float(os.environ["STLIGHT_NEWER_THAN"]) > 0) == noted
