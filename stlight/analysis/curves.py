@@ -1,4 +1,4 @@
-"""What a learning curve says in one number. Each takes a run's curve, one value for each epoch, lower being better."""
+"""Metrics of a learning curve. Each function takes one value per epoch, lower being better, and returns one number."""
 
 import math
 

@@ -27,7 +27,7 @@ class Erratum(FileModel):
     """Words of the supplement that a reader can search for."""
     says: Text
     should: Text
-    """What it should say, or why it is impossible."""
+    """The correction, or why none is possible."""
     here: Text
     """How this suite deals with it."""
 

@@ -1,4 +1,4 @@
-"""All that the results of a scale hold about each experiment. Every file is read here, once, and checked here only."""
+"""Load the results of a scale for each experiment. Every file is read here, once, and checked here only."""
 
 import json
 import math
@@ -50,7 +50,7 @@ class Missing:
     state: str
     """waiting, starting, running, interrupted, failed or damaged."""
     why: str
-    """What stopped the run; empty if unknown."""
+    """The error or signal that stopped the run; empty if unknown."""
 
 
 class ResultsFolder:
@@ -138,7 +138,7 @@ class ResultsFolder:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """All that is known about one experiment at one scale."""
+    """The results of one experiment at one scale: records, histories, counts, timings, and why any are missing."""
 
     experiment: Experiment
     scale: Scale
@@ -152,9 +152,9 @@ class Evidence:
     timings: dict[str, Any]
     """Device, threads, rounds, and `variants` by `<dataset>/<variant>`; empty if nothing is timed, or not yet."""
     uncounted: str
-    """What to do about counts that the experiment needs and that are missing or damaged; empty if none are."""
+    """The remedy for counts that the experiment needs and that are missing or damaged; empty if none are."""
     untimed: str
-    """What to do about timings that the experiment needs and that are missing or damaged; empty if none are."""
+    """The remedy for timings that the experiment needs and that are missing or damaged; empty if none are."""
 
     @property
     def records(self) -> dict[str, RunRecord]:

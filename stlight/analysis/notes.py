@@ -1,4 +1,4 @@
-"""What a reader must know to read a table."""
+"""Notes below a table: its data, selection, seeds, noise floor and missing cells."""
 
 import math
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""What a scale's results hold, and what is wrong with them."""
+"""Loading the results of a scale, whole or damaged."""
 
 import dataclasses
 import math

@@ -91,7 +91,7 @@ def test_told_to_split_it_starts_anew_in_parts_and_says_so(tmp_path, monkeypatch
     assert steps[:3] == [1, 2, 4]
     assert record.device["accumulation_steps"] == 4
     assert read_record(tmp_path / "split" / "record.json") == record
-    # The same as one that was configured so.
+    # Equal to a run that was configured so.
     train_run("a/b/seed0", tiny(accumulation_steps=4, **config), tmp_path / "stated", tmp_path)
     assert outputs(tmp_path / "split")[2] == outputs(tmp_path / "stated")[2]
 

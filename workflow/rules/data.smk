@@ -3,7 +3,7 @@
 # Gives: what was verified or fetched (JSON), and the checked and split frames (NPZ). All scales share both.
 
 
-# The files themselves are no outputs, because Snakemake would delete those that a user has put there.
+# The files themselves must not be outputs, because Snakemake would delete files that a user has put there.
 rule fetch:
     input:
         SUITE.fetch_marker,

@@ -1,4 +1,4 @@
-"""What the page shows of an item, a cell and a run, as text."""
+"""Items, cells and runs as the text that the page shows."""
 
 import base64
 import io

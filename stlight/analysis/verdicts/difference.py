@@ -28,7 +28,7 @@ _MAX_EXACT = 9999
 
 @dataclass(frozen=True)
 class Subject:
-    """What a difference compares, as typed parts. `findings.label` turns it into text."""
+    """Name the two sides of a difference as typed parts. `findings.label` turns them into text."""
 
     metric: str
     better: "GridCell"

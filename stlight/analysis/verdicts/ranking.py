@@ -29,7 +29,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What the seeds say about the order of a grid's cells; lists are in the order of the cells."""
+    """The order of a grid's cells and how sure the seeds make it; lists are in the order of the cells."""
 
     noise: Noise
     paired: bool

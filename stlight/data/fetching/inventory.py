@@ -14,7 +14,7 @@ from stlight.registry.dataset_specs import DATASETS
 
 
 class _Need(NamedTuple):
-    """What the runs of a scale need of a data set's files."""
+    """The needs of a scale's runs for one data set's files."""
 
     runs: int
     experiments: list[str]

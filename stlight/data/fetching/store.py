@@ -41,7 +41,7 @@ class Source(FileModel):
     megabytes: PositiveInt
     """Approximate size of the download and of the unpacked files."""
     archive: str | None = Field(default=None, pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
-    """What the addresses give, if it must be unpacked."""
+    """Name of the downloaded archive, if the file must be unpacked."""
     members: list[Annotated[str, Field(min_length=1)]] | None = Field(default=None, min_length=1)
     """The files or folders to take from the archive."""
     md5: str | None = Field(default=None, pattern="^[0-9a-f]{32}$")

@@ -108,7 +108,7 @@ def test_listing_s_loop_computes_one_block_and_never_the_skip():
     assert output == 2**5
     computed, output = computed_by(RIGHT_LOOP)
     assert computed == list(range(16))
-    # What five blocks made of the input, once more.
+    # The output of five blocks again.
     assert output == 2**16 - 1 + 2**5 - 1
     # Whatever the depth, it is one.
     assert all(len(computed_by(LOOP, depth)[0]) == 1 for depth in range(1, 33))

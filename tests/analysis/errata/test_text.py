@@ -103,7 +103,7 @@ def test_frames_times_channels_reach_ten_on_two_of_three_data_sets():
     products = {n: (s.context_frames * s.channels, s.horizon_frames * s.channels) for n, s in datasets.items()}
     assert products == {"mmnist": (10, 10), "taxibj": (8, 8), "kth": (10, 20)}
     assert [name for name, both in products.items() if max(both) < 10] == ["taxibj"]
-    # What is concluded from it stands.
+    # The conclusion from it stands.
     assert 50 * max(max(both) for both in products.values()) < DEFAULTS["hidden_dim"]
 
 

@@ -74,7 +74,7 @@ def pair():
 
 
 def within(margin):
-    """Whether a difference stays within a margin; on it, neither answer is right."""
+    """True if a difference stays within a margin; on the margin, neither answer is right."""
     return lambda effect: None if effect == margin else effect < margin
 
 

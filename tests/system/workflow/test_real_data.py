@@ -97,7 +97,7 @@ def test_a_file_that_changes_later_stops_the_workflow_before_any_training(reposi
         assert "is not the published one" in run(repository, ok=False)
     path.write_bytes(content)
     jobs = counts(run(repository))
-    # The same again: verified and prepared anew, and the run's outputs are put back.
+    # Once more: verified and prepared anew, and the run's outputs are put back.
     assert jobs["fetch"] == jobs["prepare"] == 1
     plan = load_plan(repository / "workflow", "real", repository.parent / "data")
     config = plan.run("taxibj/stlight_l/seed0")
