@@ -4,10 +4,11 @@ import os
 import signal
 
 from stlight.runtime import start_up
+from stlight.runtime.signals import INTERRUPTED_STATUS, STOP_SIGNALS
 
-# Loading torch takes two seconds. A run that is interrupted before it has a handler of its own ends as interrupted (75).
-for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-    signal.signal(number, lambda *_: os._exit(75))
+# Loading torch takes two seconds. A run that is interrupted before it handles signals itself must end as interrupted too.
+for number in STOP_SIGNALS:
+    signal.signal(number, lambda *_: os._exit(INTERRUPTED_STATUS))
 
 start_up.postpone_garbage_collection()
 

@@ -10,9 +10,6 @@ if TYPE_CHECKING:
     from stlight.config import RunConfig
     from stlight.runtime.signals import Interruption
 
-# Exit status of an interrupted run: "temporary failure, try again" in sysexits.h.
-INTERRUPTED = 75
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the run to train and how to train it."""
@@ -40,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(
             f"{options.name}: the experiment or scale files have changed since the workflow started; start it again"
         )
-    from stlight.runtime.signals import Interrupted, Interruption
+    from stlight.runtime.signals import INTERRUPTED_STATUS, Interrupted, Interruption
 
     interruption = Interruption()
     try:
@@ -48,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
             _train(options, config, interruption)
     except Interrupted as signal:
         tell(f"stlight: {options.name}: interrupted by {signal}; run the same command again to resume")
-        return INTERRUPTED
+        return INTERRUPTED_STATUS
     return 0
 
 

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+# Exit status of an interrupted run: "temporary failure, try again" in sysexits.h.
+INTERRUPTED_STATUS = 75
 
 
 class Interrupted(BaseException):
@@ -23,7 +26,7 @@ class Interruption:
     @contextmanager
     def noticed(self) -> Iterator[None]:
         """Handle the signals inside the block. Works in the main thread only."""
-        before = {number: signal.signal(number, self._handle) for number in _STOP_SIGNALS}
+        before = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
         try:
             yield
         finally:

@@ -14,7 +14,7 @@ from stlight.runs.record import read_record
 from tests.conftest import REPOSITORY
 from tests.data.fetching.web import serving
 from tests.data.real_files import publish
-from tests.system.workflow.test_workflow import copy_of_repository, counts, snakemake
+from tests.system.workflow.calls import copy_of_repository, counts, snakemake
 
 SCALE = """
 summary: The benchmark's files, tiny
@@ -38,7 +38,7 @@ def site():
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory, site):
-    """A copy of the workflow that holds Table 1 alone, and fetches from the site."""
+    """Copy the workflow with Table 1 alone, and let it fetch from the local site."""
     folder = copy_of_repository(tmp_path_factory.mktemp("real") / "repository", keep=["table1_literature"])
     (folder / "workflow" / "scales" / "real.yaml").write_text(SCALE)
     table = folder / "workflow" / "experiments" / "table1_literature.yaml"
@@ -52,7 +52,7 @@ def run(repository, *arguments, ok=True):
     return snakemake(*settings, cwd=repository.parent, snakefile=repository / "Snakefile", ok=ok)
 
 
-def test_a_data_set_that_cannot_be_had_leaves_the_other_columns_and_says_what_waits(repository, site):
+def test_without_one_data_set_the_other_columns_are_filled_and_what_waits_is_listed(repository, site):
     site.status["/kth/kth_action.zip"] = 404
     output = run(repository, ok=False)
     assert "put kth_action.zip there by hand, at data/kth_action.zip" in output
@@ -77,14 +77,14 @@ def test_all_of_table_1_comes_from_the_files(repository, site):
     record = read_record(out / "runs" / "taxibj" / "stlight_l" / "seed0" / "record.json")
     assert ours.loc["taxibj", "measured"] == pytest.approx(100 * record.metrics["last"]["mse"])
     assert record.provenance["data"]["frames"]["test"]["file"] == "prepared/taxibj-files.npy"
-    # TaxiBJ's own schedule: four epochs, of which the warm-up's tenth is none; the cosine's last is not yet its floor.
+    # TaxiBJ has a schedule of its own: four epochs, too few for a warm-up epoch; the cosine does not reach its floor.
     history = pd.read_csv(out / "runs" / "taxibj" / "stlight_l" / "seed0" / "history.csv")
     fall = 0.5 * (1 + np.cos(np.pi * np.arange(4) / 4))
     assert history["learning_rate"].to_numpy() == pytest.approx(1e-5 + fall * (0.005 - 1e-5))
     assert "Nothing to be done" in run(repository)
 
 
-def test_what_is_recorded_of_the_first_fetch_is_kept(repository):
+def test_checksums_of_the_first_fetch_are_recorded(repository):
     lock = json.loads((repository / "workflow" / "data.lock.json").read_text())
     assert {"taxibj/dataset.npz", "taxibj/taxibj_dataset.zip", "kth", "kth_action.zip"} <= set(lock)
 
@@ -97,7 +97,7 @@ def test_a_file_that_changes_later_stops_the_workflow_before_any_training(reposi
         assert "is not the published one" in run(repository, ok=False)
     path.write_bytes(content)
     jobs = counts(run(repository))
-    # Once more: verified and prepared anew, and the run's outputs are put back.
+    # The restored file is verified and prepared again, and the run's outputs are restored.
     assert jobs["fetch"] == jobs["prepare"] == 1
     plan = load_plan(repository / "workflow", "real", repository.parent / "data")
     config = plan.run("taxibj/stlight_l/seed0")
@@ -105,8 +105,8 @@ def test_a_file_that_changes_later_stops_the_workflow_before_any_training(reposi
     assert record.config_hash == config.hash
 
 
-def test_a_data_set_of_one_s_own_is_trained_and_scored(tmp_path):
-    """The example of docs/data.md, as it stands there."""
+def test_a_custom_data_set_is_trained_and_scored(tmp_path):
+    """Run the example of docs/data.md."""
     folder = copy_of_repository(tmp_path / "repository")
     page = (REPOSITORY / "docs" / "data.md").read_text()
     (code,), (lines,) = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("python", "yaml"))
@@ -118,7 +118,7 @@ def test_a_data_set_of_one_s_own_is_trained_and_scored(tmp_path):
     assert set(table["status"]) == {"done"}
     assert set(table["data"]) == {"custom files"}
     assert np.isfinite(table["measured"]).all()
-    # Other clips: prepared and trained anew.
+    # Changed clips are prepared and trained again.
     clips = np.load(tmp_path / "data" / "balls" / "test.npy")
     np.save(tmp_path / "data" / "balls" / "test.npy", clips[:, ::-1].copy())
     jobs = counts(snakemake("--config", "scale=smoke", **settings))

@@ -1,62 +1,27 @@
-"""The workflow as its users call it: a real Snakemake, on a small copy of the experiments."""
+"""The workflow as its users call it: a real Snakemake, on a small copy of the experiments.
+
+The tests share one results folder and run in this order.
+"""
 
 import os
 import re
-import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from stlight.runs.record import read_record, write_record
 from tests.conftest import REPOSITORY
-
-# Beside the interpreter, called by its path: nothing is activated.
-SNAKEMAKE = Path(sys.executable).parent / "snakemake"
-
-
-def snakemake(*arguments, cwd, snakefile=None, ok=True):
-    command = [str(SNAKEMAKE), "--cores", "2", *(["-s", str(snakefile)] if snakefile else []), *map(str, arguments)]
-    # A path without the environment's own folder: a step must find its interpreter by itself.
-    environment = {k: v for k, v in os.environ.items() if k != "VIRTUAL_ENV"} | {"PATH": "/usr/local/bin:/usr/bin:/bin"}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    output = done.stdout + done.stderr
-    assert (done.returncode == 0) == ok, output[-5000:]
-    return output
-
-
-def counts(output):
-    """Jobs by rule, from the table a dry run prints."""
-    return {rule: int(number) for rule, number in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
+from tests.system.workflow.calls import SNAKEMAKE, again, copy_of_repository, counts, experiment, run_cli, snakemake
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """The workflow with three small experiments, in a folder whose name has a space."""
+    """The workflow with two small experiments, in a folder whose name has a space."""
     folder = copy_of_repository(tmp_path_factory.mktemp("with space") / "repository")
     experiment(folder, "kernels", "grid: {k1: [3, 5]}")
     experiment(folder, "seeds", "grid: {decoder: [shuffle_reassemble]}\nseeds: 1")
     return folder
-
-
-def copy_of_repository(folder, keep=()):
-    """The workflow without its experiments, but for those to keep."""
-    for name in ("workflow", "profiles"):
-        shutil.copytree(REPOSITORY / name, folder / name)
-    shutil.copy(REPOSITORY / "Snakefile", folder)
-    for path in (folder / "workflow" / "experiments").glob("*.yaml"):
-        if path.stem not in keep:
-            path.unlink()
-    return folder
-
-
-def experiment(folder, name, lines):
-    (folder / "workflow" / "experiments" / f"{name}.yaml").write_text(
-        f"title: {name}\npaper: {{section: '-', item: Mine}}\nsummary: Words.\n"
-        f"metrics: [mse]\nfigure: {{kind: lines}}\n{lines}\n"
-    )
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +31,6 @@ def finished(repository):
     work.mkdir()
     snakemake("--config", "scale=smoke", cwd=work, snakefile=repository / "Snakefile")
     return work
-
-
-def again(repository, work, *arguments, ok=True):
-    return snakemake("--config", "scale=smoke", *arguments, cwd=work, snakefile=repository / "Snakefile", ok=ok)
 
 
 def test_every_output_is_there_and_runs_are_shared(finished):
@@ -94,9 +55,9 @@ def test_snakemake_s_own_report_holds_the_page(repository, finished):
         assert name in text
 
 
-def test_called_again_it_does_nothing(repository, finished):
+def test_a_second_call_does_nothing(repository, finished):
     assert "Nothing to be done" in again(repository, finished)
-    # Nor after a word that changes no meaning.
+    # A changed shell command is no reason to train again.
     path = repository / "workflow" / "rules" / "train.smk"
     path.write_text(path.read_text().replace(' --threads {threads}"', '  --threads {threads}"'))
     assert "Nothing to be done" in again(repository, finished)
@@ -115,7 +76,7 @@ def test_a_changed_grid_trains_only_the_new_runs(repository, finished):
     assert "Nothing to be done" in again(repository, finished)
 
 
-def test_a_changed_meaning_trains_again(repository, finished):
+def test_a_changed_configuration_trains_again(repository, finished):
     scale = repository / "workflow" / "scales" / "smoke.yaml"
     text = scale.read_text()
     scale.write_text(text.replace("max_lr: 0.01", "max_lr: 0.02"))
@@ -124,23 +85,14 @@ def test_a_changed_meaning_trains_again(repository, finished):
     assert "Nothing to be done" in again(repository, finished, "-n")
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (["scale=dmeo"], "no scale 'dmeo'; the scales are demo, paper, small, smoke"),
-        (["scal=demo"], "--config scal: unknown; the settings are scale, results, data, slots_per_gpu, mixed_versions"),
-        (["slots_per_gpu=0"], "--config slots_per_gpu: must be a number from 1, got '0'"),
-        (["mixed_versions=maybe"], "--config mixed_versions: must be yes or no, got 'maybe'"),
-    ],
-)
-def test_wrong_settings_are_answered_before_anything_starts(repository, tmp_path, settings, words):
-    output = snakemake("--config", *settings, cwd=tmp_path, snakefile=repository / "Snakefile", ok=False)
-    assert words in output
+def test_a_wrong_setting_is_reported_before_anything_starts(repository, tmp_path):
+    output = snakemake("--config", "scale=dmeo", cwd=tmp_path, snakefile=repository / "Snakefile", ok=False)
+    assert "no scale 'dmeo'; the scales are demo, paper, small, smoke" in output
     assert "Traceback" not in output
     assert not (tmp_path / "results").exists()
 
 
-def test_wrong_experiments_are_answered_before_anything_starts(repository, tmp_path):
+def test_a_wrong_experiment_is_reported_before_anything_starts(repository, tmp_path):
     experiment(repository, "wrong", "grid: {k1: [4]}")
     try:
         output = snakemake(cwd=tmp_path, snakefile=repository / "Snakefile", ok=False)
@@ -150,7 +102,7 @@ def test_wrong_experiments_are_answered_before_anything_starts(repository, tmp_p
     assert "Traceback" not in output
 
 
-def test_the_paper_s_graph_has_the_supplement_s_runs(tmp_path):
+def test_the_dag_of_scale_paper_has_the_runs_of_the_supplement(tmp_path):
     output = snakemake("--config", "scale=paper", "-n", cwd=tmp_path, snakefile=REPOSITORY / "Snakefile")
     jobs = counts(output)
     assert jobs["train"] == 82
@@ -162,14 +114,9 @@ def test_directory_option_puts_results_there(repository, tmp_path):
     assert counts(output)["train"] >= 2
 
 
-def test_missing_official_files_stop_with_one_clear_line(repository, tmp_path):
+def test_missing_benchmark_files_stop_with_one_clear_line(repository, tmp_path):
     output = snakemake("--config", "scale=paper", cwd=tmp_path, snakefile=repository / "Snakefile", ok=False)
     assert "put train-images-idx3-ubyte.gz (MD5 f68b3c2dcbeaaa9fbdd348bbdeb94873) there by hand" in output
-
-
-def run_cli(*arguments, cwd):
-    command = [sys.executable, "-m", "stlight", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def test_only_what_is_timed_is_measured(repository, finished):
@@ -179,14 +126,14 @@ def test_only_what_is_timed_is_measured(repository, finished):
     path.write_text(path.read_text().replace("metrics: [mse]", "metrics: [mse, epoch_seconds, peak_memory]"))
     planned = counts(again(repository, finished, "-n"))
     assert (planned["measure"], planned["analyse"]) == (1, 1)
-    # Its runs are there, but it is not whole without its times.
+    # All its runs are recorded, but it is incomplete without its times.
     arguments = ("--scale", "smoke", "--workflow", repository / "workflow")
     refused = run_cli("analyse", "timed", "--complete", *arguments, cwd=finished)
     assert refused.returncode == 1
     assert "speed/timed.json is missing: python -m stlight measure timed" in refused.stderr
     assert "timed: results/smoke/speed/timed.json is missing" in run_cli("waiting", *arguments, cwd=finished).stdout
     output = again(repository, finished)
-    # Alone on the machine.
+    # It takes all cores, so that no job runs beside it.
     assert re.search(r"rule measure:(?:\n +.*)*\n +threads: 2\n", output)
     table = pd.read_csv(finished / "results" / "smoke" / "tables" / "timed.csv").set_index(["k1", "metric"])
     assert set(table["status"]) == {"done", "measured"}
@@ -203,23 +150,9 @@ def test_status_shows_every_run(repository, finished):
     assert "83 runs: 83 waiting" in elsewhere.stdout
 
 
-def test_verbs_answer_mistakes_in_one_line(finished):
-    for arguments, words in [
-        (("train", "mmnist/k1=5/seed0", "--threads", "0"), "--threads must be at least 1, got 0"),
-        (("train", "mmnist/k1=55/seed0"), "no run 'mmnist/k1=55/seed0' at scale demo; did you mean 'mmnist/k1=5/seed0'?"),
-        (("train", "mmnist/k1=5/seed0", "--config-hash", "old"), "have changed since the workflow started; start it again"),
-        (("analyse", "table9"), "no experiment 'table9'"),
-        (("prepare", "kth", "files"), "kth/boxing is missing: python -m stlight fetch kth, or put"),
-    ]:
-        done = run_cli(*arguments, cwd=finished)
-        assert done.returncode == 1
-        assert words in done.stderr
-        assert "Traceback" not in done.stderr
-
-
 @pytest.fixture
 def broken(repository, tmp_path, monkeypatch):
-    """A work folder in which one run's process is killed at its start, as often as it is tried."""
+    """A work folder in which the process of one run kills itself at each start."""
     experiment(repository, "fails", "grid: {k1: [3, 9]}")
     code = """
 import os, pathlib, signal, sys
@@ -228,12 +161,12 @@ if "mmnist/k1=9/seed0" in sys.orig_argv and "train" in sys.orig_argv and not pat
     os.kill(os.getpid(), signal.SIGKILL)
 """
     (tmp_path / "sitecustomize.py").write_text(code)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     yield tmp_path
     (repository / "workflow" / "experiments" / "fails.yaml").unlink()
 
 
-def test_a_run_that_fails_for_good_leaves_the_rest_finished_and_says_what_waits(repository, broken):
+def test_after_a_run_fails_for_good_the_rest_is_finished_and_what_waits_is_listed(repository, broken):
     output = again(repository, broken, ok=False)
     assert (broken / "tries").read_text().count("started") == 3
     assert "fails: 1 of its 2 runs are not there" in output
@@ -248,12 +181,12 @@ def test_a_run_that_fails_for_good_leaves_the_rest_finished_and_says_what_waits(
     assert "Not there yet: mmnist/k1=9/seed0: waiting: ended without a word" in text
     page = (out / "report.html").read_text()
     assert "mmnist/k1=9/seed0: waiting: ended without a word" in page
-    # The figure of the cells there are.
+    # Its figure shows the cells that have a record.
     assert page.count("<figure><img") == 4
     assert run_cli(
         "analyse", "fails", "--complete", "--scale", "smoke", "--workflow", repository / "workflow", cwd=broken
     ).returncode
-    # Called again when it can be done, it does only what is left.
+    # Once the cause is mended, a second call does only what is left.
     (broken / "mended").write_text("")
     assert counts(again(repository, broken, "-n"))["train"] == 1
     again(repository, broken)
@@ -263,7 +196,7 @@ def test_a_run_that_fails_for_good_leaves_the_rest_finished_and_says_what_waits(
     assert "Nothing to be done" in again(repository, broken)
 
 
-def test_a_damaged_record_is_refused_and_its_run_trained_again(repository, finished):
+def test_a_damaged_record_is_set_aside_and_its_run_trained_again(repository, finished):
     path = finished / "results" / "smoke" / "runs" / "mmnist" / "k1=5" / "seed0" / "record.json"
     before = read_record(path).metrics
     content = path.read_text()
@@ -278,7 +211,7 @@ def test_a_damaged_record_is_refused_and_its_run_trained_again(repository, finis
     assert "Nothing to be done" in again(repository, finished)
 
 
-def test_records_of_several_versions_of_the_code_are_not_mixed_unless_asked(repository, finished):
+def test_records_of_several_code_versions_are_mixed_only_on_request(repository, finished):
     path = finished / "results" / "smoke" / "runs" / "mmnist" / "k1=5" / "seed0" / "record.json"
     table = finished / "results" / "smoke" / "tables" / "kernels.csv"
     record = read_record(path)
@@ -294,21 +227,21 @@ def test_records_of_several_versions_of_the_code_are_not_mixed_unless_asked(repo
 
 
 def test_two_workflows_on_one_results_folder(repository, tmp_path):
-    # Snakemake's own lock is off, as on file systems where it is no use: the runs' locks must do.
+    # Without Snakemake's own lock, which some file systems do not support, the runs' locks must suffice.
     command = [SNAKEMAKE, "--cores", "1", "--nolock", "-s", repository / "Snakefile", "--config", "scale=smoke"]
     both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in "ab"]
     outputs = [process.communicate()[0] for process in both]
-    # The slower one may find its outputs made and its own bookkeeping overtaken, but what is there is whole.
+    # The slower one may fail because its outputs appear while it runs, but every output is whole.
     assert 0 in [process.returncode for process in both], outputs
     for path in tmp_path.glob("results/smoke/runs/*/*/*/record.json"):
         assert read_record(path).status == "done"
         assert not (path.parent / ".lock").exists()
 
 
-def test_outputs_that_snakemake_deleted_from_a_finished_run_are_put_back_unless_it_is_forced(repository, finished):
+def test_deleted_outputs_of_a_finished_run_are_restored_unless_training_is_forced(repository, finished):
     folder = finished / "results" / "smoke" / "runs" / "mmnist" / "k1=5" / "seed0"
     started = read_record(folder / "record.json").provenance["started"]
-    # As when a job is killed just after its record.
+    # Snakemake deletes all outputs if a job is killed just after it wrote its record.
     for name in ("record.json", "history.csv", "weights.safetensors", "examples.npz"):
         (folder / name).unlink()
     (finished / "results" / "smoke" / "tables" / "kernels.csv").unlink()
@@ -329,7 +262,7 @@ def test_a_dry_run_changes_nothing(repository, finished):
     path.write_bytes(content)
 
 
-def test_the_gpu_profile_counts_the_gpus_itself(repository, tmp_path, monkeypatch):
+def test_the_gpu_profile_counts_the_gpus(repository, tmp_path, monkeypatch):
     arguments = ("-n", "--profile", repository / "profiles" / "gpu", "--config", "scale=smoke", "slots_per_gpu=2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     output = snakemake(*arguments, cwd=tmp_path, snakefile=repository / "Snakefile")

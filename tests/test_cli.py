@@ -1,0 +1,92 @@
+"""The command line: which options a verb takes, and how it reports a mistake."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from stlight import cli
+from stlight.commands import status, train
+from stlight.runtime.run_lock import LockLost
+
+
+def help_of(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([verb, "--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_says_what_it_does_and_takes_the_common_options(verb, capsys):
+    text = " ".join(help_of(verb, capsys).split())
+    assert f"usage: stlight {verb} " in text
+    assert "--config KEY=VALUE" in text
+    assert ("--complete" in text) == (verb == "analyse")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("train mmnist/k1=5/seed0 --threads 0", "--threads must be at least 1, got 0"),
+        ("train mmnist/k1=5/seed0 --checkpoint-every nan", "--checkpoint-every must be at least 0, got nan"),
+        ("train mmnist/k1=55/seed0", "no run 'mmnist/k1=55/seed0' at scale demo; did you mean 'mmnist/k1=5/seed0'?"),
+        ("train mmnist/k1=5/seed0 --config-hash old", "have changed since the workflow started; start it again"),
+        ("plan --budget 0", "--budget must be from 1e-06 to 1e+09, got 0"),
+        ("analyse table9", "no experiment 'table9'"),
+        ("prepare kth files", "kth/boxing is missing: python -m stlight fetch kth, or put"),
+        ("status --config scale", "--config scale: must be one of scale, results, data, written as scale=paper"),
+        ("status --config scale=papre", "no scale 'papre'; the scales are"),
+    ],
+)
+def test_a_mistake_is_reported_in_one_line(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments.split()) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("stlight: ")
+    assert words in message
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "stlight: out of memory\n"),
+        (LockLost("the folder"), "stlight: the folder\n"),
+        (OSError(28, "No space left on device"), "stlight: [Errno 28] No space left on device\n"),
+    ],
+)
+def test_what_stops_a_verb_from_outside_is_reported_in_one_line(error, message, monkeypatch, capsys):
+    def run(options):
+        raise error
+
+    monkeypatch.setattr(status, "run", run)
+    assert cli.main(["status"]) == 1
+    assert capsys.readouterr().err == message
+
+
+def test_config_settings_reach_the_verb(monkeypatch):
+    seen = []
+    monkeypatch.setattr(status, "run", seen.append)
+    assert cli.main(["status", "--config", "scale=smoke", "results=there", "data=clips"]) == 0
+    (options,) = seen
+    assert (options.scale, str(options.results), str(options.data_root)) == ("smoke", "there", "clips")
+
+
+def test_an_interrupted_run_asks_to_be_started_again(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(train, "_train", lambda *_: signal.raise_signal(signal.SIGTERM))
+    assert cli.main(["train", "mmnist/stlight_l/seed0", "--results", str(tmp_path)]) == 75
+    assert "interrupted by SIGTERM; run the same command again to resume" in capsys.readouterr().err
+
+
+def test_a_signal_before_training_begins_ends_the_process_as_interrupted():
+    code = "import runpy, signal, stlight.cli; stlight.cli.main = lambda: signal.raise_signal(signal.SIGUSR1);"
+    code += "runpy.run_module('stlight', run_name='__main__')"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 75
+
+
+def test_help_loads_neither_torch_nor_pandas():
+    code = "import sys, stlight.cli\ntry: stlight.cli.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "sys.exit(bool({'torch', 'pandas', 'pydantic'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
