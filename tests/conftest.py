@@ -1,6 +1,6 @@
 import os
 
-# Before torch is loaded: one thread, so that tests running side by side do not fight over the cores.
+# Set before torch is loaded. With one thread each, tests that run side by side do not compete for cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
@@ -22,7 +22,7 @@ WORKFLOW = REPOSITORY / "workflow"
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root with the embedded digits prepared."""
+    """Prepare the embedded digits once and return their data root."""
     root = tmp_path_factory.mktemp("data")
     prepare("mmnist", "embedded", root)
     return root
@@ -45,7 +45,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(params=["kernels", "torch"])
 def with_and_without_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once by the compiled kernels for frames, where there is a compiler, and once by PyTorch."""
+    """Run the test with the compiled kernels for frames, if there is a compiler, and again with PyTorch."""
     if request.param == "torch":
         monkeypatch.setattr(frames, "_kernels", lambda: None)
     elif frames._kernels() is None:
@@ -54,5 +54,5 @@ def with_and_without_kernels(request: pytest.FixtureRequest, monkeypatch: pytest
 
 @pytest.fixture
 def workflow(tmp_path: Path) -> Path:
-    """A copy of the workflow folder to change."""
+    """Copy the workflow folder, for the test to change."""
     return shutil.copytree(WORKFLOW, tmp_path / "workflow")

@@ -1,4 +1,4 @@
-"""Runs of a second, and what they leave; records of runs that never were; and an experiment of one's own."""
+"""Configure runs that take a second, read their outputs, and write records and experiments without training."""
 
 import math
 
@@ -14,21 +14,21 @@ METRICS = ("mse", "mae", "ssim", "ssim_unit_range", "psnr")
 
 
 def tiny(**fields):
-    """A run of a second: the TaxiBJ stand-in, which needs no files."""
+    """Configure a run of a second on the TaxiBJ stand-in, which needs no files."""
     base = {"dataset": "taxibj", "source": "stand_in", "hidden_dim": 16, "depth": 3, "batch_size": 2, "num_epochs": 3}
     base |= {"clips_per_epoch": 9, "validation_clips": 3, "test_clips": 4, "max_lr": 0.01}
     return RunConfig.from_fields(base | fields)
 
 
 def without_times(record):
-    """A record's content without seconds and time stamps."""
+    """Return a record's content without seconds and time stamps."""
     content = record.model_dump(exclude={"seconds"})
     content["provenance"] = {k: v for k, v in content["provenance"].items() if k != "started"}
     return content
 
 
 def outputs(folder):
-    """All that a run leaves, times aside: its record, its history, and its weights and examples as bytes."""
+    """Return all outputs of a run without times: its record, its history, and its weights and examples as bytes."""
     history = pd.read_csv(folder / "history.csv")
     columns = [name for name in history if not name.endswith("seconds")]
     with np.load(folder / "examples.npz") as examples:
@@ -38,7 +38,7 @@ def outputs(folder):
 
 
 def record_untrained(folder, name, config, status="done", losses=(4.0, 2.0, 1.0), **values):
-    """Leave the record and history of a run that was never trained under a scale's results, with metrics as told."""
+    """Write the record and history of a run under a scale's results without training it. `values` replaces metrics."""
     metrics = {"epoch": len(losses)} | dict.fromkeys(METRICS, 0.5) | values
     metrics = {key: value if value is not None and math.isfinite(value) else None for key, value in metrics.items()}
     record = RunRecord(
@@ -61,7 +61,7 @@ def record_untrained(folder, name, config, status="done", losses=(4.0, 2.0, 1.0)
 
 
 def write_experiment(workflow, name="mine", **content):
-    """An experiment's file: two depths and their MSE, and whatever is told."""
+    """Write an experiment's file: the MSE of two depths, with `content` on top."""
     base = {
         "title": "Mine",
         "paper": {"section": "-", "item": "Mine"},
