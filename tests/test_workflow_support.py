@@ -1,4 +1,4 @@
-"""Answers that the workflow's rules get, without a Snakemake."""
+"""Settings, inputs and targets of the rules, without Snakemake."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.tiny_runs import record_untrained, write_experiment
 
 @pytest.fixture
 def suite(workflow, tmp_path):
-    """Two depths that are trained, and one experiment that only counts."""
+    """A workflow of one experiment that trains two depths, and one that only counts."""
     for path in (workflow / "experiments").glob("*.yaml"):
         path.unlink()
     write_experiment(workflow, "depths")
@@ -39,7 +39,7 @@ def test_a_wrong_setting_is_one_line(config, message):
         Settings.from_config(config)
 
 
-def test_snakemake_s_truth_values_are_words():
+def test_truth_values_of_snakemake_become_words():
     assert Settings.from_config({"mixed_versions": True, "scale": "smoke"}) == Settings(scale="smoke", mixed_versions="yes")
 
 
@@ -48,7 +48,7 @@ def test_the_prefix_passes_arguments_and_settings_through_a_shell(tmp_path):
     echo.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     echo.chmod(0o755)
     prefix = Settings(results="with space", mixed_versions="yes").shell_prefix([str(echo)], Path("flow"))
-    # As Snakemake formats it.
+    # Snakemake formats the command, which halves the braces.
     command = f"{prefix.replace('{{', '{').replace('}}', '}')} stlight train {shlex.quote('a b')}"
     printed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
     assert printed[:4] == ["-m", "stlight", "train", "a b"]
@@ -103,13 +103,13 @@ def test_files_are_requested_again_only_after_a_change(workflow, tmp_path):
     assert marker.read_text() != first
 
 
-def test_no_name_matches_nothing():
+def test_a_constraint_without_names_matches_nothing():
     assert any_of([]) == "(?!)"
     assert any_of(["a+b", "c"]) == r"a\+b|c"
 
 
-@pytest.mark.parametrize(("forced", "noted"), [(False, False), (True, True)])
-def test_a_forced_workflow_outdates_records(forced, noted, monkeypatch):
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_forced_workflow_outdates_records(forced, monkeypatch):
     monkeypatch.setenv("STLIGHT_NEWER_THAN", "")
     note_forced(SimpleNamespace(forceall=forced, forcetargets=False, forcerun=[]))
-    assert (float(os.environ["STLIGHT_NEWER_THAN"]) > 0) == noted
+    assert (float(os.environ["STLIGHT_NEWER_THAN"]) > 0) == forced
