@@ -21,7 +21,7 @@ if workflow.is_main_process:
 
 
 def experiment_inputs(wildcards):
-    # Not while this file is read, because Snakemake does not know yet whether this is a dry run.
+    # Called when the DAG is built: while Snakemake reads this file, `workflow.dryrun` is always False.
     if workflow.is_main_process and not workflow.dryrun:
         SUITE.set_aside_damaged_records(wildcards)
     return SUITE.experiment_inputs(wildcards)

@@ -131,7 +131,7 @@ class DatasetStore:
         """Download what is missing of a data set and verify the rest. Returns a file that records what was found.
 
         With `accept`, existing files are taken as right and recorded in the lock file. Files of the user are never changed.
-        Raises `DataError`, in one line, for what could not be fetched or is wrong.
+        Raises `DataError`, in one line, if a file cannot be fetched or is wrong.
         """
         marker = self.data_root / "fetched" / f"{dataset}.json"
         sources = self.sources(dataset)

@@ -19,7 +19,7 @@ from tests.tiny_runs import record_untrained, write_experiment
 
 @pytest.fixture
 def plan_of(workflow):
-    """The plan with an experiment of one's own: three seeds of cells on an axis, with these claims."""
+    """A plan with a single custom experiment: three seeds of cells on an axis, with these claims."""
 
     def write(*claims, grid=None, seeds=5, **content):
         claims = [{"id": f"mine{i}", "sentence": "It is so."} | claim for i, claim in enumerate(claims)]
