@@ -9,7 +9,7 @@ from stlight.analysis.values import Values
 from stlight.registry.metric_specs import METRICS
 from stlight.runs.record import SELECTIONS
 
-COLUMNS = ("experiment", "dataset", "variant", "metric", "n", *SELECTIONS, "optimism")
+AUDIT_COLUMNS = ("experiment", "dataset", "variant", "metric", "n", *SELECTIONS, "optimism")
 
 
 def selection_audit(values: Values) -> pd.DataFrame:
@@ -32,7 +32,7 @@ def selection_audit(values: Values) -> pd.DataFrame:
                 | means
                 | {"optimism": gain if METRICS[metric].higher_is_better else -gain}
             )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(AUDIT_COLUMNS))
 
 
 def noise_floor(values: Values) -> list[dict[str, Any]]:

@@ -81,7 +81,7 @@ DataSources = dict[DatasetName, DatasetSources]
 """Content of `data_sources.yaml`."""
 
 
-class Finding(NamedTuple):
+class FileState(NamedTuple):
     """The state of a source's file or folder, with its size and checksums unless it is missing."""
 
     state: Literal["missing", "verified", "unverified", "wrong"]
@@ -107,25 +107,25 @@ class DatasetStore:
             raise DataError(f"no data set {dataset!r} to fetch; there are {', '.join(DATASETS)}")
         return self._sources.get(dataset, [])
 
-    def verify(self, source: Source) -> Finding:
+    def verify(self, source: Source) -> FileState:
         """Compare a source's file or folder with the lock file, or else with the published checksum."""
         if not source.exists(self.data_root):
-            return Finding("missing", "", {})
+            return FileState("missing", "", {})
         path = self.data_root / source.path
         facts = _folder_facts(path, source.members or []) if source.is_folder else _file_facts(path)
         return self._compare(facts, source.path, None if source.archive else source.md5)
 
-    def _compare(self, facts: dict[str, Any], path: str, published_md5: str | None) -> Finding:
+    def _compare(self, facts: dict[str, Any], path: str, published_md5: str | None) -> FileState:
         locked = self._read_lock().get(path)
         for label, key, expected, origin in (
             ("SHA-256", "sha256", locked and locked["sha256"], "in the lock file"),
             ("MD5", "md5", published_md5, "published"),
         ):
             if expected and facts[key] != expected:
-                return Finding("wrong", f"{label} {facts[key]}, {origin} {expected}", facts)
+                return FileState("wrong", f"{label} {facts[key]}, {origin} {expected}", facts)
             if expected:
-                return Finding("verified", f"as {origin}", facts)
-        return Finding("unverified", "no checksum is known", facts)
+                return FileState("verified", f"as {origin}", facts)
+        return FileState("unverified", "no checksum is known", facts)
 
     def fetch(self, dataset: str, *, accept: bool = False, say: Callable[[str], None] = print) -> Path:
         """Download what is missing of a data set and verify the rest. Returns a file that records what was found.
