@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from stlight import cli
-from stlight.commands import status, train
+from stlight.commands import train
 from stlight.runtime.run_lock import LockLost
 
 
@@ -22,7 +22,7 @@ def help_of(verb, capsys):
 def test_every_verb_says_what_it_does_and_takes_the_common_options(verb, capsys):
     text = " ".join(help_of(verb, capsys).split())
     assert f"usage: stlight {verb} " in text
-    assert "--config KEY=VALUE" in text
+    assert "--scale SCALE" in text
     assert ("--complete" in text) == (verb == "analyse")
 
 
@@ -36,8 +36,7 @@ def test_every_verb_says_what_it_does_and_takes_the_common_options(verb, capsys)
         ("plan --budget 0", "--budget must be from 1e-06 to 1e+09, got 0"),
         ("analyse table9", "no experiment 'table9'"),
         ("prepare kth files", "kth/boxing is missing: python -m stlight fetch kth, or put"),
-        ("status --config scale", "--config scale: must be one of scale, results, data, written as scale=paper"),
-        ("status --config scale=papre", "no scale 'papre'; the scales are"),
+        ("status --scale papre", "no scale 'papre'; the scales are"),
     ],
 )
 def test_a_mistake_is_reported_in_one_line(arguments, words, tmp_path, monkeypatch, capsys):
@@ -61,17 +60,9 @@ def test_what_stops_a_verb_from_outside_is_reported_in_one_line(error, message, 
     def run(options):
         raise error
 
-    monkeypatch.setattr(status, "run", run)
+    monkeypatch.setitem(cli.VERBS, "status", run)
     assert cli.main(["status"]) == 1
     assert capsys.readouterr().err == message
-
-
-def test_config_settings_reach_the_verb(monkeypatch):
-    seen = []
-    monkeypatch.setattr(status, "run", seen.append)
-    assert cli.main(["status", "--config", "scale=smoke", "results=there", "data=clips"]) == 0
-    (options,) = seen
-    assert (options.scale, str(options.results), str(options.data_root)) == ("smoke", "there", "clips")
 
 
 def test_an_interrupted_run_asks_to_be_started_again(monkeypatch, tmp_path, capsys):

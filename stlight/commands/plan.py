@@ -1,32 +1,24 @@
-"""Print what a scale will cost: runs, hours and memory of each experiment."""
+"""The verb plan."""
 
 import argparse
 import os
 from typing import TYPE_CHECKING
 
-from stlight.commands.common import check_range, load
+from stlight.commands.common import argument, check_range, load
 
 if TYPE_CHECKING:
     from stlight.costs.estimate import RunCost
     from stlight.experiments import Plan
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of a run (default: 1)")
-    parser.add_argument("--side-by-side", type=int, help="runs at a time (default: as many as the cores allow, one on a GPU)")
-    parser.add_argument("--flops", type=float, metavar="RATE", help="assume RATE multiply-adds per second instead of timing")
-    parser.add_argument("--budget", type=float, metavar="HOURS", help="say which experiments fit into HOURS")
-
-
-def run(options: argparse.Namespace) -> None:
-    """Estimate the cost of every run and print a table of experiments, the total, and what fits a budget."""
-    for name, low, high in (("threads", 1, 4096), ("side_by_side", 1, 1e6), ("flops", 1, 1e24), ("budget", 1e-6, 1e9)):
+@argument("--side-by-side", type=int, help="runs at a time (default: as many as the cores allow, one on a GPU)")
+@argument("--flops", type=float, metavar="RATE", help="assume RATE multiply-adds per second instead of timing")
+@argument("--budget", type=float, metavar="HOURS", help="say which experiments fit into HOURS")
+def plan(options: argparse.Namespace) -> None:
+    """Print what a scale will cost: runs, hours and memory of each experiment."""
+    for name, low, high in (("side_by_side", 1, 1e6), ("flops", 1, 1e24), ("budget", 1e-6, 1e9)):
         check_range(options, name, low, high)
-    # The libraries of torch read this when they are loaded.
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    plan = load(options)
+    loaded = load(options)
 
     import torch
 
@@ -39,31 +31,29 @@ def run(options: argparse.Namespace) -> None:
     side_by_side = options.side_by_side or (1 if on_gpu else max(1, (os.cpu_count() or 1) // options.threads))
     if options.flops:
         where = f"at {options.flops:.3g} multiply-adds a second, as stated"
-    elif device.type == "cuda":
-        where = f"on {torch.cuda.get_device_name(device)}, timed"
     else:
-        where = f"on this CPU, {options.threads} thread{'s' * (options.threads > 1)} a run, timed"
+        where = f"on {torch.cuda.get_device_name(device) if on_gpu else f'this CPU, threads: {options.threads}'}, timed"
 
-    costs = estimate_costs(plan, device, options.flops)
-    hours = {name: costs[name].hours(config) for name, config in plan.runs.items()}
+    costs = estimate_costs(loaded, device, options.flops)
+    hours = {name: costs[name].hours(config) for name, config in loaded.runs.items()}
     shapes = len({id(cost) for cost in costs.values()})
-    print(f"scale {plan.scale.name} {where}: {shapes} distinct shapes")
-    _print_experiments(plan, costs, hours, side_by_side)
+    print(f"scale {loaded.scale.name} {where}: {shapes} distinct shapes")
+    _print_experiments(loaded, costs, hours, side_by_side)
     if options.budget is not None:
-        trained = [e for e in plan.experiments.values() if e.train]
+        trained = [e for e in loaded.experiments.values() if e.train]
         budget = fit_into_budget(trained, hours, options.budget, side_by_side)
         left_out = [*budget.left_out, *(f"{name} (a single run takes longer)" for name in budget.too_long)]
         fits = f"{', '.join(budget.fits) or 'nothing'} ({_duration(budget.hours)} of computing)"
         print(f"within {options.budget:g} h: {fits}; left out: {', '.join(left_out) or 'nothing'}")
 
 
-def _print_experiments(plan: "Plan", costs: "dict[str, RunCost]", hours: dict[str, float], side_by_side: int) -> None:
+def _print_experiments(loaded: "Plan", costs: "dict[str, RunCost]", hours: dict[str, float], side_by_side: int) -> None:
     from tabulate import tabulate
 
     seen: set[str] = set()
     rows = []
     asked = shared = 0.0
-    for experiment in (e for e in plan.experiments.values() if e.train):
+    for experiment in (e for e in loaded.experiments.values() if e.train):
         names = set(experiment.run_names)
         time, added = (sum(hours[name] for name in group) for group in (names, names - seen))
         memory = max(costs[name].memory for name in names) / 2**30

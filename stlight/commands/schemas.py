@@ -1,37 +1,23 @@
-"""Write the JSON Schemas of the files under workflow, which editors use.
-
-They are generated from the types that the files are read into.
-"""
+"""The verb schemas."""
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's own options."""
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with status 1 if a schema is stale")
+from stlight.commands.common import tell
 
 
-def run(options: argparse.Namespace) -> int:
-    """Write each schema that has changed. With `--check`, only name them, and return 1 if there are any."""
-    from stlight.commands.common import tell
-
-    folder = Path(options.workflow) / "schemas"
-    schemas = {folder / f"{name}.schema.json": text for name, text in generate().items()}
-    stale = [path for path, text in schemas.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
-    for path in stale:
-        if options.check:
-            tell(f"{path}: stale; write it with `stlight schemas`")
-        else:
-            path.write_text(schemas[path], encoding="utf-8")
+def schemas(options: argparse.Namespace) -> None:
+    """Write the JSON Schemas of the files under workflow, which editors use."""
+    for name, text in generate().items():
+        path = options.workflow / "schemas" / f"{name}.schema.json"
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
             tell(f"{path}: written")
-    return 1 if stale and options.check else 0
 
 
 def generate() -> dict[str, str]:
-    """Return the JSON Schema of each kind of file, by name."""
+    """Return the JSON Schema of each kind of file, by name, from the type that it is read into."""
     from pydantic import TypeAdapter
     from pydantic.json_schema import GenerateJsonSchema
 
@@ -53,5 +39,5 @@ def generate() -> dict[str, str]:
         "quoted_sources": list[QuotedSource],
         "data_sources": DataSources,
     }
-    schemas = {name: TypeAdapter(type_).json_schema(schema_generator=WithoutTitles) for name, type_ in types.items()}
-    return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in schemas.items()}
+    generated = {name: TypeAdapter(type_).json_schema(schema_generator=WithoutTitles) for name, type_ in types.items()}
+    return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in generated.items()}

@@ -1,4 +1,4 @@
-"""Show every run: waiting, starting, running, interrupted, done, diverged or failed."""
+"""The verb status."""
 
 import argparse
 from collections import Counter
@@ -8,12 +8,8 @@ from typing import Any
 from stlight.commands.common import load, scale_folder
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare nothing: the options that all verbs have are enough."""
-
-
-def run(options: argparse.Namespace) -> None:
-    """Print one line for each run, and how many runs have each status."""
+def status(options: argparse.Namespace) -> None:
+    """Show every run: waiting, starting, running, interrupted, done, diverged or failed."""
     from tabulate import tabulate
 
     plan, folder = load(options), scale_folder(options) / "runs"
@@ -34,21 +30,12 @@ def _state(folder: Path, config_hash: str) -> dict[str, Any]:
 
 
 def _detail(state: dict[str, Any]) -> str:
-    """Return epoch, remaining seconds, reason and place of a run, as far as its status has them."""
+    """Return epoch, remaining seconds, reason and place of a run, as far as its state has them."""
     gpus = state.get("gpus") or state.get("device", {}).get("gpus", [])
-    place = f"GPU {', '.join(gpus)}" if gpus else ""
-    match state["status"]:
-        case "starting":
-            return f"process {state['pid']} on {state['host']}, since {state['since']}"
-        case "failed":
-            words = [str(state["error"])]
-        case "running":
-            epoch, num_epochs = state["epoch"], state["num_epochs"]
-            words = [f"epoch {epoch}/{num_epochs}"]
-            words += [f"{state['seconds'] / epoch * (num_epochs - epoch):.0f} s remaining"] if epoch else []
-            place = f"{place or 'process ' + str(state['pid'])} on {state['host']}"
-        case "interrupted":
-            words = [f"epoch {state['epoch']}/{state['num_epochs']}", str(state["why"])]
-        case _:
-            words = []
-    return ", ".join(filter(None, [*words, place]))
+    words = [f"epoch {state['epoch']}/{state['num_epochs']}"] if state["status"] in ("running", "interrupted") else []
+    if state["status"] in ("starting", "running"):
+        words.append(f"process {state['pid']} on {state['host']}")
+    if state["status"] == "running" and (epoch := state["epoch"]):
+        words.append(f"{state['seconds'] / epoch * (state['num_epochs'] - epoch):.0f} s remaining")
+    words += [str(state[reason]) for reason in ("error", "why") if reason in state and state["status"] != "running"]
+    return ", ".join(words + [f"GPU {gpu}" for gpu in gpus])

@@ -13,7 +13,7 @@ import torch
 from stlight.data import TaxiBJStandIn
 from stlight.runs.output_backup import OUTPUTS
 from stlight.runs.state import read_state
-from stlight.runtime.signals import Interrupted, Interruption
+from stlight.runtime.process import Interrupted, Interruption
 from stlight.training import Training, train, train_run
 from stlight.training.checkpoint import pack, unpack
 from stlight.training.loop import take_step

@@ -7,12 +7,10 @@ import pytest
 
 PROCESS = """
 import sys
-from stlight.runtime import start_up
-start_up.postpone_garbage_collection()
+from stlight.runtime.process import exit_at_once, leave_out_compiler
 import torch
 if {without}:
-    start_up.leave_out_compiler()
-start_up.resume_garbage_collection()
+    leave_out_compiler()
 torch.set_num_threads(1)
 torch.manual_seed(0)
 model = torch.nn.Linear(8, 8)
@@ -25,7 +23,7 @@ for _ in range(3):
     schedule.step()
 print("loads the compiler" if "torch._dynamo.convert_frame" in sys.modules else "does without")
 print(model.weight.tolist())
-start_up.exit_at_once(7)
+exit_at_once(7)
 """
 
 
