@@ -1,10 +1,13 @@
 """Write and read the record of a run. `record.json` is written last and atomically: a run is done if it has a valid record."""
 
+import contextlib
 import csv
 import hashlib
 import json
 import logging
 import math
+import os
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +16,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stlight.config import RunConfig, describe
 from stlight.runtime.atomic_files import write_atomically
 
+OUTPUTS = ("history.csv", "weights.safetensors", "examples.npz", "record.json")
 SELECTIONS = ("last", "best_on_validation", "best_on_test")
+
+_BACKUP = ".finished"
 
 Metrics = dict[str, float | None]
 
@@ -63,19 +69,17 @@ def write_record(path: Path, record: RunRecord) -> None:
 
 def read_record(path: Path) -> RunRecord:
     """Read and check a record. Raises `RecordError` if it is damaged, or if its checksum or configuration hash is wrong."""
-    refused = f"{path} is not a valid record"
     try:
         content = json.loads(path.read_bytes())
         stated = content.pop("checksum", None)
         record = RunRecord.model_validate(content)
-    except ValidationError as error:
-        raise RecordError(f"{refused}: {describe(error)}") from error
+        if stated != _checksum(content):
+            raise ValueError("its content does not have the checksum it states")
+        if record.config_hash != record.config.hash:
+            raise ValueError("its configuration does not have the hash it states")
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise RecordError(f"{refused}: {error}") from error
-    if stated != _checksum(content):
-        raise RecordError(f"{refused}: its content does not have the checksum it states")
-    if record.config_hash != record.config.hash:
-        raise RecordError(f"{refused}: its configuration does not have the hash it states")
+        why = describe(error) if isinstance(error, ValidationError) else error
+        raise RecordError(f"{path} is not a valid record: {why}") from error
     return record
 
 
@@ -112,6 +116,46 @@ def history_digest(rows: list[dict[str, str]]) -> str:
     """Return the SHA-256 of a history without its columns of seconds."""
     kept = [[f"{name}={text}" for name, text in row.items() if not str(name).endswith("seconds")] for row in rows]
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
+
+
+def keep_outputs(folder: Path) -> None:
+    """Link a run's outputs a second time, if the file system can, so that they survive the workflow's deletion.
+
+    Snakemake deletes a job's outputs before it starts the job again, even if the run has finished: the job may have been killed
+    just after it wrote the record, or Snakemake while its jobs went on. Hard links take no space.
+    """
+    backup = folder / _BACKUP
+    with contextlib.suppress(OSError):
+        shutil.rmtree(backup, ignore_errors=True)
+        backup.mkdir()
+        for name in OUTPUTS:
+            os.link(folder / name, backup / name)
+
+
+def restore_outputs(folder: Path, config_hash: str, origin: dict[str, Any], newer_than: float = 0.0) -> RunRecord | None:
+    """Restore deleted outputs and return their record, or `None` if the backup is not usable.
+
+    A backup is usable if it is whole, has this configuration, code, libraries and data, and is newer than `newer_than`.
+    """
+    backup = folder / _BACKUP
+    try:
+        record = read_record(backup / "record.json")
+        read_history(backup, record)
+        same = all(record.provenance[name] == origin[name] for name in ("source", "libraries", "data"))
+        whole = all(record.files[name] == hashlib.sha256((backup / name).read_bytes()).hexdigest() for name in OUTPUTS[1:3])
+        if not (same and whole and record.config_hash == config_hash) or (backup / "record.json").stat().st_mtime <= newer_than:
+            return None
+        for name in OUTPUTS:
+            partial = folder / f".{name}.partial"
+            partial.unlink(missing_ok=True)
+            os.link(backup / name, partial)
+            # Snakemake considers outputs outdated that are older than the inputs.
+            os.utime(partial)
+            partial.replace(folder / name)
+    except (OSError, RecordError, KeyError):
+        return None
+    logger.warning("%s was finished already; its outputs are restored", folder)
+    return record
 
 
 def finite(metrics: dict[str, float]) -> Metrics:

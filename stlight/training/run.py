@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ from stlight.data import Clips, open_dataset
 from stlight.kernels import Race, accelerate, backend_of
 from stlight.metrics import lpips_network
 from stlight.model import build_model
-from stlight.runs import output_backup
-from stlight.runs.provenance import provenance, source_version
-from stlight.runs.record import RunRecord, load_valid_record, write_record
+from stlight.runs.provenance import provenance
+from stlight.runs.record import RunRecord, keep_outputs, load_valid_record, restore_outputs, write_record
 from stlight.runs.state import Heartbeat
 from stlight.runtime import run_lock
 from stlight.runtime.atomic_files import remove_partials
@@ -72,27 +70,26 @@ def train_run(
                 if config.training.lpips:
                     lpips_network(chosen)
                 dataset, data_facts = open_dataset(config.data, data_root, seed=config.seed, device=chosen)
-                identity = _identity(config, data_facts)
-                record = output_backup.restore(folder, identity, newer_than)
+                origin = provenance(data_facts)
+                record = restore_outputs(folder, config.hash, origin, newer_than)
                 if not record:
-                    checkpoints = Checkpoints(folder, identity, every_seconds=checkpoint_every)
+                    checkpoints = Checkpoints(folder, _identity(config, origin), every_seconds=checkpoint_every)
                     session = Session(name, config, folder, dataset, checkpoints, heartbeat, interruption or Interruption())
-                    facts = {"gpus": list(gpus)} if gpus else {}
-                    record = session.run(facts, provenance(data_facts))
+                    record = session.run({"gpus": list(gpus)} if gpus else {}, origin)
                     run_lock.check_held(folder)
                     write_record(folder / "record.json", record)
-                    output_backup.keep(folder, identity)
+                    keep_outputs(folder)
         # Also if an earlier process ended just after it had written the record.
         heartbeat.end()
         remove_checkpoints(folder)
     return record
 
 
-def _identity(config: RunConfig, data_facts: dict[str, Any]) -> dict[str, str]:
-    """Return what a checkpoint, or a backup of outputs, must agree with to be used for this run."""
-    data = hashlib.sha256(json.dumps(data_facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    torch_version = version("torch").partition("+")[0]
-    return {"config_hash": config.hash, "source": source_version(), "torch": torch_version, "data": data}
+def _identity(config: RunConfig, origin: dict[str, Any]) -> dict[str, str]:
+    """Return what a checkpoint must agree with to be used for this run."""
+    data = hashlib.sha256(json.dumps(origin["data"], sort_keys=True, default=str).encode()).hexdigest()[:16]
+    torch_version = origin["libraries"]["torch"].partition("+")[0]
+    return {"config_hash": config.hash, "source": origin["source"], "torch": torch_version, "data": data}
 
 
 @contextmanager
