@@ -3,8 +3,9 @@
 import gc
 import os
 import signal
+import sys
 
-from stlight.runtime.process import INTERRUPTED_STATUS, STOP_SIGNALS, exit_at_once
+from stlight.runtime.process import INTERRUPTED_STATUS, STOP_SIGNALS
 
 # Loading torch takes two seconds. A run that is interrupted before it handles signals itself must end as interrupted too.
 for number in STOP_SIGNALS:
@@ -15,4 +16,4 @@ gc.disable()
 
 from stlight.cli import main  # noqa: E402
 
-exit_at_once(main())
+sys.exit(main())

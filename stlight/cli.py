@@ -8,13 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stlight.commands.common import ARGUMENTS, Verb, check_range, tell
+from stlight.commands.computing import count, measure, plan, train
 from stlight.commands.datasets import doctor, fetch, prepare
-from stlight.commands.measurements import count, measure
-from stlight.commands.plan import plan
-from stlight.commands.results import analyse, report, waiting
+from stlight.commands.results import analyse, report, status, waiting
 from stlight.commands.schemas import schemas
-from stlight.commands.status import status
-from stlight.commands.train import train
 from stlight.runtime.run_lock import LockLost
 
 _VERBS: list[Verb] = [fetch, doctor, prepare, train, measure, count, analyse, waiting, report, plan, status, schemas]

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from stlight import cli
-from stlight.commands import train
+from stlight.commands import computing
 from stlight.runtime.run_lock import LockLost
 
 
@@ -33,7 +33,7 @@ def test_every_verb_says_what_it_does_and_takes_the_common_options(verb, capsys)
         ("train mmnist/k1=5/seed0 --checkpoint-every nan", "--checkpoint-every must be at least 0, got nan"),
         ("train mmnist/k1=55/seed0", "no run 'mmnist/k1=55/seed0' at scale demo; did you mean 'mmnist/k1=5/seed0'?"),
         ("train mmnist/k1=5/seed0 --config-hash old", "have changed since the workflow started; start it again"),
-        ("plan --budget 0", "--budget must be from 1e-06 to 1e+09, got 0"),
+        ("plan --budget 0", "--budget must be at least 1e-06, got 0"),
         ("analyse table9", "no experiment 'table9'"),
         ("prepare kth files", "kth/boxing is missing: python -m stlight fetch kth, or put"),
         ("status --scale papre", "no scale 'papre'; the scales are"),
@@ -66,7 +66,7 @@ def test_what_stops_a_verb_from_outside_is_reported_in_one_line(error, message, 
 
 
 def test_an_interrupted_run_asks_to_be_started_again(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(train, "_train", lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(computing, "_train", lambda *_: signal.raise_signal(signal.SIGTERM))
     assert cli.main(["train", "mmnist/stlight_l/seed0", "--results", str(tmp_path)]) == 75
     assert "interrupted by SIGTERM; run the same command again to resume" in capsys.readouterr().err
 

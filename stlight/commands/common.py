@@ -43,9 +43,8 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def check_range(options: argparse.Namespace, name: str, low: float, high: float = float("inf")) -> None:
-    """Raise `ValueError` if the option is given and lies outside `low` to `high`, both included."""
+def check_range(options: argparse.Namespace, name: str, low: float) -> None:
+    """Raise `ValueError` if the option is given and lies below `low`."""
     value = getattr(options, name)
-    if value is not None and not low <= value <= high:
-        bounds = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
-        raise ValueError(f"--{name.replace('_', '-')} must be {bounds}, got {value:g}")
+    if value is not None and not value >= low:
+        raise ValueError(f"--{name.replace('_', '-')} must be at least {low:g}, got {value:g}")

@@ -9,12 +9,10 @@ number of slots. A waiting process takes a free slot within about a second, in n
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
@@ -52,11 +50,11 @@ def pool() -> list[str]:
 
 
 @contextmanager
-def leased(gpus: int = 1, slots_per_gpu: int = 1, on_wait: Callable[[str], None] | None = None) -> Iterator[Lease]:
+def leased(gpus: int = 1, slots_per_gpu: int = 1, on_wait: Callable[[str], None] = print) -> Iterator[Lease]:
     """Lease a slot of a GPU inside the block, where CUDA_VISIBLE_DEVICES names only this GPU. Enter before loading torch.
 
     For `gpus` 0 (not 1), and on a machine without GPUs, the lease is empty and the environment stays as it is.
-    `on_wait` is called once with a message if no slot is free; by default the message is printed to stderr.
+    `on_wait` is called once with a message if no slot is free.
 
     Raises `ValueError` if an argument is out of range, `OSError` if the locks cannot be used.
     """
@@ -67,7 +65,7 @@ def leased(gpus: int = 1, slots_per_gpu: int = 1, on_wait: Callable[[str], None]
         yield Lease()
         return
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpu, slot, lock = _wait_for_slot(names, slots_per_gpu, on_wait or partial(print, file=sys.stderr, flush=True))
+    gpu, slot, lock = _wait_for_slot(names, slots_per_gpu, on_wait)
     try:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
         yield Lease((gpu,), slot)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from stlight.runtime.atomic_files import remove_partials, write_atomically
@@ -52,12 +51,9 @@ def unpack(content: bytes) -> State:
         raise CheckpointError("is not a checkpoint of this version of the suite")
     if hashlib.sha256(body).hexdigest().encode() != first.removeprefix(_FORMAT):
         raise CheckpointError("is damaged: its content does not have the checksum it states")
-    try:
-        tensors = safetensors.torch.load(bytes(body))
-        size = int.from_bytes(body[:8], "little")
-        return tensors, json.loads(json.loads(bytes(body[8 : 8 + size]))["__metadata__"]["facts"])
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"is damaged: {error}") from error
+    size = int.from_bytes(body[:8], "little")
+    facts = json.loads(bytes(body[8 : 8 + size]))["__metadata__"]["facts"]
+    return safetensors.torch.load(bytes(body)), json.loads(facts)
 
 
 def remove_checkpoints(run_folder: Path) -> None:
@@ -101,27 +97,20 @@ class Checkpoints:
         """
         remove_partials(self._folder)
         for path in reversed(self._files()):
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                # The error may be temporary, so the file stays.
-                logger.warning("%s cannot be read: %s; skipped", path, error.strerror)
-                continue
+            content = path.read_bytes()
             try:
                 state = unpack(content)
-                self._check_identity(state[1].pop("identity", {}))
+                found = state[1].pop("identity", {})
+                for name, value in self._identity.items():
+                    if found.get(name) != value:
+                        raise CheckpointError(f"belongs to another {name.replace('_', ' ')}: {found.get(name)}, not {value}")
                 fits(state)
                 return state
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            except (ValueError, KeyError) as error:
                 aside = path.with_suffix(".set-aside")
                 path.replace(aside)
                 logger.warning("%s %s; set aside as %s", path, error, aside.name)
         return None
-
-    def _check_identity(self, found: dict[str, Any]) -> None:
-        for name, value in self._identity.items():
-            if found.get(name) != value:
-                raise CheckpointError(f"belongs to another {name.replace('_', ' ')}: {found.get(name)}, not {value}")
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("epoch*.checkpoint"))

@@ -94,4 +94,4 @@ def describe_device(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         return {"type": "cuda", "name": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     name = platform.processor() or platform.machine()
-    return {"type": "cpu", "name": name, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
+    return {"type": "cpu", "name": name, "threads": torch.get_num_threads()}

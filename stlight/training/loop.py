@@ -39,22 +39,14 @@ class Training:
         self.accumulation_steps = accumulation_steps
         self.optimizer = torch.optim.Adam([flatten_weights(model)], lr=recipe.max_lr, fused=True)
         self.schedule = build_schedule(self.optimizer, recipe, config.steps_per_epoch)
-        self.epoch = 1
-        """Current epoch, from 1; num_epochs + 1 at the end."""
-        self.step = 0
-        """Number of steps done in this epoch."""
-        self.losses: list[Tensor] = []
-        """Losses of these steps."""
-        self.learning_rate = math.nan
-        """Learning rate at the last step."""
-        self.seconds = 0.0
-        """Wall time of the epoch's steps so far."""
-        self.first_loss = math.inf
-        """Loss of the very first step."""
-        self.history: list[Row] = []
-        """One row for each finished epoch."""
-        self.diverged = False
-        """True if the loss became infinite or NaN, or exploded, which ends the training."""
+        self.epoch = 1  # the current one; num_epochs + 1 at the end
+        self.step = 0  # steps done in this epoch
+        self.losses: list[Tensor] = []  # of these steps
+        self.learning_rate = math.nan  # at the last step
+        self.seconds = 0.0  # wall time of the epoch's steps so far
+        self.first_loss = math.inf  # of the very first step
+        self.history: list[Row] = []  # one row for each finished epoch
+        self.diverged = False  # True if the loss became infinite or NaN, or exploded, which ends the training
 
     def best(self, column: str) -> Row:
         """Return the row with the least value in a column, the first among equals; NaN and infinity come last."""

@@ -44,8 +44,8 @@ def write_outputs(folder: Path, training: Training, dataset: Clips) -> dict[str,
     return digests | {"history.csv": history_digest(list(csv.DictReader(text.getvalue().splitlines())))}
 
 
-def summarize(name: str, training: Training, dataset: Clips) -> RunRecord:
-    """Return a record of the metrics and counts of a finished training; the caller adds device, files and provenance."""
+def summarize(name: str, training: Training, dataset: Clips, **facts: Any) -> RunRecord:
+    """Return the record of a finished training: its metrics and counts, and the facts given for other fields."""
     config, history, shape = training.config, training.history, training.config.clip_shape
     selected = {
         "last": history[-1],
@@ -74,12 +74,7 @@ def summarize(name: str, training: Training, dataset: Clips) -> RunRecord:
         trivial=trivial,
         num_params=count_parameters(unaccelerated)["total"],
         prediction_flops=count_flops(unaccelerated, shape),
-        seconds={
-            "training": sum(row["train_seconds"] for row in history),
-            "evaluation": sum(row["evaluation_seconds"] for row in history),
-        },
-        device={},
-        provenance={},
+        **facts,
     )
 
 

@@ -22,8 +22,7 @@ from stlight.kernels import Race, accelerate, backend_of
 from stlight.metrics import lpips_network
 from stlight.model import build_model
 from stlight.runs.provenance import provenance
-from stlight.runs.record import RunRecord, keep_outputs, load_valid_record, restore_outputs, write_record
-from stlight.runs.state import Heartbeat
+from stlight.runs.record import Heartbeat, RunRecord, keep_outputs, load_valid_record, restore_outputs, write_record
 from stlight.runtime import run_lock
 from stlight.runtime.atomic_files import remove_partials
 from stlight.runtime.process import Interrupted, Interruption
@@ -74,8 +73,9 @@ def train_run(
                 record = restore_outputs(folder, config.hash, origin, newer_than)
                 if not record:
                     checkpoints = Checkpoints(folder, _identity(config, origin), every_seconds=checkpoint_every)
-                    session = Session(name, config, folder, dataset, checkpoints, heartbeat, interruption or Interruption())
-                    record = session.run({"gpus": list(gpus)} if gpus else {}, origin)
+                    stop = interruption or Interruption()
+                    session = Session(name, config, folder, dataset, gpus, checkpoints, heartbeat, stop)
+                    record = session.run(origin)
                     run_lock.check_held(folder)
                     write_record(folder / "record.json", record)
                     keep_outputs(folder)
@@ -116,6 +116,7 @@ class Session:
     config: RunConfig
     folder: Path
     dataset: Clips
+    gpus: tuple[str, ...]
     checkpoints: Checkpoints
     heartbeat: Heartbeat
     interruption: Interruption
@@ -129,37 +130,41 @@ class Session:
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat("T", "seconds"))
     """Time at which the first session started."""
 
-    def run(self, device_facts: dict[str, Any], origin: dict[str, Any]) -> RunRecord:
-        """Train to the end, write all outputs but the record, and return the record with these facts in it."""
+    def run(self, origin: dict[str, Any]) -> RunRecord:
+        """Train to the end, write all outputs but the record, and return the record with this provenance."""
         training = self.train()
         run_lock.check_held(self.folder)
         files = write_outputs(self.folder, training, self.dataset)
-        record = summarize(self.name, training, self.dataset)
         optional = {
             "dropped_out": self.race.dropped_out,
             "changed": self.changed,
             "accumulation_steps": training.accumulation_steps if training.accumulation_steps > 1 else None,
+            "gpus": list(self.gpus),
         }
         kernels = {"kernels": self.kernels, "mixer_milliseconds": self.race.milliseconds}
         device = describe_device(self.dataset.device) | kernels | {name: fact for name, fact in optional.items() if fact}
-        seconds = record.seconds | {"checkpoints": self.checkpoints.seconds, "total": self.seconds()}
         origin |= {"started": self.started, "host": os.uname().nodename}
-        return record.model_copy(
-            update={"files": files, "seconds": seconds, "device": device | device_facts, "provenance": origin}
-        )
+        spent = [("training", "train_seconds"), ("evaluation", "evaluation_seconds")]
+        seconds = {part: sum(row[column] for row in training.history) for part, column in spent}
+        seconds |= {"checkpoints": self.checkpoints.seconds}
+        record = summarize(self.name, training, self.dataset, device=device, files=files, provenance=origin, seconds=seconds)
+        # Measured last, because the summary takes time, too.
+        return record.model_copy(update={"seconds": seconds | {"total": self.seconds()}})
 
     def train(self) -> Training:
         """Train to the end. If a batch does not fit into memory and may be split, start anew with batches in more parts."""
-        state = self.checkpoints.latest(fits=self.check_fits)
-        accumulation_steps = self.config.training.accumulation_steps
+        state = self.checkpoints.latest(fits=lambda found: self.begin().load_state_dict(found))
+        recipe = self.config.training
+        accumulation_steps = recipe.accumulation_steps
         while True:
             try:
                 return self.train_from(state, accumulation_steps)
             except (RuntimeError, MemoryError) as error:
                 too_big = out_of_memory(error, self.dataset.device)
-                smaller = self.smaller_parts(accumulation_steps)
                 if not too_big:
                     raise
+                more = range(2 * accumulation_steps, recipe.batch_size + 1) if recipe.out_of_memory == "split" else ()
+                smaller = next((parts for parts in more if recipe.batch_size % parts == 0), None)
                 # A run that reached a checkpoint does fit: it can resume when there is memory again.
                 if not smaller or state or self.checkpoints.latest():
                     raise too_big from error
@@ -169,18 +174,6 @@ class Session:
             gc.collect()
             if self.dataset.device.type == "cuda":
                 torch.cuda.empty_cache()
-
-    def check_fits(self, state: State) -> None:
-        """Raise `ValueError` or `KeyError` if this run cannot resume from a state."""
-        self.begin().load_state_dict(state)
-        if not self.session_facts().keys() <= state[1]["session"].keys():
-            raise ValueError("lacks the facts of a session")
-
-    def smaller_parts(self, accumulation_steps: int) -> int | None:
-        """Return the number of parts to try next, or None if a batch cannot or must not be split."""
-        recipe = self.config.training
-        more = (n for n in range(2 * accumulation_steps, recipe.batch_size + 1) if recipe.batch_size % n == 0)
-        return next(more, None) if recipe.out_of_memory == "split" else None
 
     def begin(self, accumulation_steps: int = 1) -> Training:
         """Return the training at its first step."""
@@ -226,15 +219,9 @@ class Session:
 
     def session_facts(self) -> dict[str, Any]:
         """Return what the next session needs beside the training's state."""
-        return {
-            "kernels": self.kernels,
-            "race": asdict(self.race),
-            "how": self.how(),
-            "changed": self.changed,
-            "seconds": self.seconds(),
-            "seconds_of_checkpoints": self.checkpoints.seconds,
-            "started": self.started,
-        }
+        facts = {"kernels": self.kernels, "race": asdict(self.race), "device": describe_device(self.dataset.device)}
+        facts |= {"changed": self.changed, "started": self.started}
+        return facts | {"seconds": self.seconds(), "seconds_of_checkpoints": self.checkpoints.seconds}
 
     def resume(self, training: Training, before: dict[str, Any]) -> None:
         """Take over the facts of the session before, and note what differs, because it changes the last digits from here on."""
@@ -242,16 +229,11 @@ class Session:
         self.seconds_before, self.checkpoints.seconds = before["seconds"], before["seconds_of_checkpoints"]
         self.heartbeat.beat(epoch=len(training.history), seconds=self.seconds())
         logger.warning("%s: resumes from epoch %d, step %d", self.name, training.epoch, training.step)
-        was = before["how"] | {"kernels": before["kernels"]}
-        now = self.how() | {"kernels": backend_of(training.model)}
+        was = before["device"] | {"kernels": before["kernels"]}
+        now = describe_device(self.dataset.device) | {"kernels": backend_of(training.model)}
         if words := [f"{name} {value} after {was.get(name)}" for name, value in now.items() if value != was.get(name)]:
             self.changed = [*self.changed, f"from epoch {training.epoch}, step {training.step}: {', '.join(words)}"]
             logger.warning("%s: %s; its last digits will differ", self.name, self.changed[-1])
-
-    def how(self) -> dict[str, Any]:
-        """Return the device and threads, on which the last digits depend beside the kernels."""
-        facts = describe_device(self.dataset.device)
-        return {name: facts[name] for name in ("type", "name", "threads") if name in facts}
 
     def seconds(self) -> float:
         """Return the wall time of all sessions up to what they saved, and of this one."""

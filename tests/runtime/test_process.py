@@ -1,4 +1,4 @@
-"""A process that starts without torch's compiler trains as one that has it, and ends with its output written."""
+"""A process that starts without torch's compiler trains as one that has it."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 PROCESS = """
 import sys
-from stlight.runtime.process import exit_at_once, leave_out_compiler
+from stlight.runtime.process import leave_out_compiler
 import torch
 if {without}:
     leave_out_compiler()
@@ -23,7 +23,6 @@ for _ in range(3):
     schedule.step()
 print("loads the compiler" if "torch._dynamo.convert_frame" in sys.modules else "does without")
 print(model.weight.tolist())
-exit_at_once(7)
 """
 
 
@@ -31,7 +30,7 @@ exit_at_once(7)
 def outputs():
     codes = [PROCESS.format(without=without) for without in (True, False)]
     ended = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False) for code in codes]
-    assert [process.returncode for process in ended] == [7, 7], ended
+    assert [process.returncode for process in ended] == [0, 0], ended
     return [process.stdout.splitlines() for process in ended]
 
 

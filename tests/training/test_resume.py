@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from stlight.data import TaxiBJStandIn
-from stlight.runs.record import OUTPUTS
-from stlight.runs.state import read_state
+from stlight.runs.record import OUTPUTS, read_state
 from stlight.runtime.process import Interrupted, Interruption
 from stlight.training import Training, train, train_run
 from stlight.training.checkpoint import pack, unpack
