@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @argument("name", metavar="run", help="<dataset>/<variant>/seed<k>, as `stlight status` lists them")
-@argument("--gpus", type=int, default=1, help="GPUs to lease if the machine has any (default: 1)")
+@argument("--gpus", type=int, choices=(0, 1), default=1, help="GPUs to lease if the machine has any (default: 1)")
 @argument("--checkpoint-every", type=float, default=300.0, metavar="SECONDS", help="within long epochs (default: 300)")
 @argument("--newer-than", type=float, default=0.0, metavar="TIME", help="train again if the record is older (default: 0)")
 @argument("--config-hash", help="refuse to train if the configuration has another hash")

@@ -89,10 +89,7 @@ def read_record(path: Path) -> RunRecord:
 
 
 def load_valid_record(folder: Path, config_hash: str) -> RunRecord | None:
-    """Return the record in a run's folder, or `None` if there is none of this configuration.
-
-    Rename a damaged record to `record.json.set-aside` and log a warning.
-    """
+    """Return the record in a run's folder if it is of this configuration. Set a damaged record aside with a warning."""
     path = folder / "record.json"
     if not path.is_file():
         return None
@@ -138,10 +135,7 @@ def keep_outputs(folder: Path) -> None:
 
 
 def restore_outputs(folder: Path, config_hash: str, origin: dict[str, Any], newer_than: float = 0.0) -> RunRecord | None:
-    """Restore deleted outputs and return their record, or `None` if the backup is not usable.
-
-    A backup is usable if it is whole, has this configuration, code, libraries and data, and is newer than `newer_than`.
-    """
+    """Restore deleted outputs and return their record, if the backup is whole, newer and of this configuration and origin."""
     backup = folder / _BACKUP
     try:
         record = read_record(backup / "record.json")

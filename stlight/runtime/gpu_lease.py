@@ -53,13 +53,10 @@ def pool() -> list[str]:
 def leased(gpus: int = 1, slots_per_gpu: int = 1, on_wait: Callable[[str], None] = print) -> Iterator[Lease]:
     """Lease a slot of a GPU inside the block, where CUDA_VISIBLE_DEVICES names only this GPU. Enter before loading torch.
 
-    For `gpus` 0 (not 1), and on a machine without GPUs, the lease is empty and the environment stays as it is.
+    For `gpus` 0, and on a machine without GPUs, the lease is empty and the environment stays as it is.
     `on_wait` is called once with a message if no slot is free.
-
-    Raises `ValueError` if an argument is out of range, `OSError` if the locks cannot be used.
+    Raises `OSError` if the locks cannot be used.
     """
-    if gpus not in (0, 1) or slots_per_gpu < 1:
-        raise ValueError(f"a lease needs gpus 0 or 1 and slots_per_gpu >= 1, got {gpus} and {slots_per_gpu}")
     names = pool() if gpus else []
     if not names:
         yield Lease()

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used. The message says why."""
+    """A checkpoint that cannot be used."""
 
 
 def pack(state: State) -> tuple[bytes, bytes]:
@@ -62,16 +62,14 @@ def remove_checkpoints(run_folder: Path) -> None:
 
 
 class Checkpoints:
-    """Checkpoints of one run. Only the process that holds the run's lock may use them."""
+    """Checkpoints of one run, usable if their identity agrees. Only the process that holds the run's lock may use them."""
 
     def __init__(self, run_folder: Path, identity: dict[str, Any], *, every_seconds: float = 300.0) -> None:
-        """Take the facts that a checkpoint must agree with to be used; one of them is config_hash."""
         self._folder = run_folder / _FOLDER / identity["config_hash"]
         self._identity = identity
         self._every_seconds = every_seconds
         self._saved_at, self._cost = time.perf_counter(), 0.0
-        self.seconds = 0.0
-        """Total time spent on saving."""
+        self.seconds = 0.0  # total time spent on saving
 
     def due(self, *, epoch_ended: bool) -> bool:
         """Return True at the end of an epoch or minutes after the last save, unless saving would take too much of the time."""
@@ -91,10 +89,7 @@ class Checkpoints:
         self.seconds += self._cost
 
     def latest(self, fits: Callable[[State], None] = lambda state: None) -> State | None:
-        """Return the newest usable checkpoint, or None. Unusable ones are set aside with a warning.
-
-        `fits` raises `CheckpointError` or `ValueError` for a state that its caller cannot use.
-        """
+        """Return the newest usable checkpoint, or None. Set those aside for which `fits` raises `ValueError`, too."""
         remove_partials(self._folder)
         for path in reversed(self._files()):
             content = path.read_bytes()

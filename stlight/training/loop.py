@@ -161,9 +161,8 @@ def take_step(
 ) -> Tensor:
     """Take one optimizer step on a batch of clips (B, T + T', C, H, W), and return its loss without waiting for the device.
 
-    The batch is computed in `accumulation_steps` equal parts, one after the other. The loss and its gradients are those of the
-    whole batch; BatchNorm takes the statistics of each part, and scheduled sampling draws for each part. `step` is the position
-    in the training run, by default the first.
+    The batch is computed in `accumulation_steps` equal parts. The loss and gradients are those of the whole batch; BatchNorm
+    and scheduled sampling see each part. `step` is the position in the training run, by default the first.
     """
     # Filled with zeros instead of dropped, because all gradients are views of one tensor.
     optimizer.zero_grad(set_to_none=False)
