@@ -9,9 +9,8 @@ from pathlib import Path
 
 from stlight.commands.common import ARGUMENTS, Verb, check_range, tell
 from stlight.commands.computing import count, measure, plan, train
-from stlight.commands.datasets import doctor, fetch, prepare
+from stlight.commands.inputs import doctor, fetch, prepare, schemas
 from stlight.commands.results import analyse, report, status, waiting
-from stlight.commands.schemas import schemas
 from stlight.runtime.run_lock import LockLost
 
 _VERBS: list[Verb] = [fetch, doctor, prepare, train, measure, count, analyse, waiting, report, plan, status, schemas]

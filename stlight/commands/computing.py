@@ -129,10 +129,8 @@ def plan(options: argparse.Namespace) -> None:
     device = torch.device("cpu") if options.flops else choose_device(options.device)
     on_gpu = options.device != "cpu" and torch.cuda.is_available()
     side_by_side = options.side_by_side or (1 if on_gpu else max(1, (os.cpu_count() or 1) // options.threads))
-    if options.flops:
-        where = f"at {options.flops:.3g} multiply-adds a second, as stated"
-    else:
-        where = f"on {torch.cuda.get_device_name(device) if on_gpu else f'this CPU, threads: {options.threads}'}, timed"
+    place = torch.cuda.get_device_name(device) if device.type == "cuda" else f"this CPU, threads: {options.threads}"
+    where = f"at {options.flops:.3g} multiply-adds a second, as stated" if options.flops else f"on {place}, timed"
 
     costs = estimate_costs(loaded, device, options.flops)
     hours = {name: costs[name].hours(config) for name, config in loaded.runs.items()}

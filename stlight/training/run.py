@@ -123,12 +123,9 @@ class Session:
     kernels: str = ""
     race: Race = field(default_factory=Race)
     begun: float = field(default_factory=time.perf_counter)
-    changed: list[str] = field(default_factory=list)
-    """Where a session computed in another way than the one before."""
-    seconds_before: float = 0.0
-    """Wall time of earlier sessions up to the checkpoint."""
-    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat("T", "seconds"))
-    """Time at which the first session started."""
+    changed: list[str] = field(default_factory=list)  # where a session computed in another way than the one before
+    seconds_before: float = 0.0  # wall time of earlier sessions up to the checkpoint
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat("T", "seconds"))  # of the first session
 
     def run(self, origin: dict[str, Any]) -> RunRecord:
         """Train to the end, write all outputs but the record, and return the record with this provenance."""

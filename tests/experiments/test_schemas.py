@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from stlight.cli import main
-from stlight.commands.schemas import generate
+from stlight.commands.inputs import generate
 from tests.conftest import WORKFLOW
 
 FILES = {"experiment": "experiments/*.yaml", "scale": "scales/*.yaml"} | {
