@@ -1,17 +1,19 @@
 """Run `python -m stlight`: one verb per process, which starts and ends fast because a scale has many short runs."""
 
+import gc
 import os
 import signal
+import sys
 
-from stlight.runtime import start_up
-from stlight.runtime.signals import INTERRUPTED_STATUS, STOP_SIGNALS
+from stlight.runtime.process import INTERRUPTED_STATUS, STOP_SIGNALS
 
 # Loading torch takes two seconds. A run that is interrupted before it handles signals itself must end as interrupted too.
 for number in STOP_SIGNALS:
     signal.signal(number, lambda *_: os._exit(INTERRUPTED_STATUS))
 
-start_up.postpone_garbage_collection()
+# Modules stay alive, so nothing is collected during imports: 0.2 s of a run of 1.5 s. Verbs that load torch enable it again.
+gc.disable()
 
 from stlight.cli import main  # noqa: E402
 
-start_up.exit_at_once(main())
+sys.exit(main())

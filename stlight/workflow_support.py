@@ -5,43 +5,41 @@ import re
 import shlex
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from stlight.config import RunConfig
-from stlight.experiments import load_plan
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+
+from stlight.config import error_words
+from stlight.experiments import Experiment, load_plan
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runs.record import load_valid_record
 from stlight.runtime.atomic_files import has_changed
 from stlight.runtime.run_lock import living_holder
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(BaseModel):
     """The values of `snakemake --config`."""
+
+    # Snakemake parses values of its command line: "5" becomes a number, and "yes" becomes True.
+    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
 
     scale: str = "demo"
     results: str = "results"
     data: str = "data"
-    slots_per_gpu: str = "1"
-    mixed_versions: str = "no"
+    slots_per_gpu: PositiveInt = 1
+    mixed_versions: bool = False
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":
         """Check and return the settings. Raises `ValueError` if one is unknown or has a wrong value."""
-        known = [field.name for field in fields(cls)]
-        for name in config:
-            if name not in known:
-                raise ValueError(f"--config {name}: unknown; the settings are {', '.join(known)}")
-        # Snakemake parses a "yes" of its command line as True.
-        words = {name: ("no", "yes")[value] if isinstance(value, bool) else str(value) for name, value in config.items()}
-        settings = cls(**words)
-        if not re.fullmatch("[1-9][0-9]*", settings.slots_per_gpu):
-            raise ValueError(f"--config slots_per_gpu: must be a number from 1, got {settings.slots_per_gpu!r}")
-        if settings.mixed_versions not in ("yes", "no"):
-            raise ValueError(f"--config mixed_versions: must be yes or no, got {settings.mixed_versions!r}")
-        return settings
+        for name in config.keys() - cls.model_fields:
+            raise ValueError(f"--config {name}: unknown; the settings are {', '.join(cls.model_fields)}")
+        try:
+            return cls(**config)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            raise ValueError(f"--config {wrong['loc'][0]}: {error_words(wrong)}") from error
 
     @property
     def out(self) -> str:
@@ -54,8 +52,8 @@ class Settings:
         The settings are no params of the rules, because a moved folder is no reason to train again.
         """
         options = ["--scale", self.scale, "--results", self.results, "--data-root", self.data]
-        options += ["--workflow", str(workflow), "--slots-per-gpu", self.slots_per_gpu]
-        options += ["--mixed-versions"] if self.mixed_versions == "yes" else []
+        options += ["--workflow", str(workflow), "--slots-per-gpu", str(self.slots_per_gpu)]
+        options += ["--mixed-versions"] if self.mixed_versions else []
         # `exec` replaces the shell, so that a signal to the job reaches the process that must save its state. Therefore
         # `stlight` must be the last command of a rule.
         call = f'stlight() {{ exec {shlex.join(python)} -m stlight "$@" {shlex.join(options)}; }}; '
@@ -64,13 +62,11 @@ class Settings:
 
 
 class Workflow:
-    """The plan of a scale and the functions that rules look inputs and params up with. They take Snakemake's wildcards."""
+    """The plan of a scale, and the functions that look up inputs and params for rules. They take Snakemake's wildcards."""
 
     def __init__(self, workflow: Path, settings: Settings) -> None:
         """Load and check all experiments. Raises `ValueError` if a file is wrong."""
-        self._folder = workflow
-        self._data = settings.data
-        self._out = settings.out
+        self._folder, self._data, self._out = workflow, settings.data, settings.out
         self.plan = load_plan(workflow, settings.scale, Path(settings.data))
 
     def run_name(self, wildcards: Any) -> str:
@@ -79,7 +75,7 @@ class Workflow:
 
     def config_hash(self, wildcards: Any) -> str:
         """Return the hash of a run's resolved configuration."""
-        return self._config(wildcards).hash
+        return self.plan.run(self.run_name(wildcards)).hash
 
     def experiment_hash(self, wildcards: Any) -> str:
         """Return a hash that changes with whatever an experiment's table and figure show."""
@@ -102,16 +98,15 @@ class Workflow:
 
     def prepared_data(self, wildcards: Any) -> list[str]:
         """Return the prepared file that a run reads, if its clips are not generated."""
-        data = self._config(wildcards).data
+        data = self.plan.run(self.run_name(wildcards)).data
         return [] if data.source == "stand_in" else [f"{self._data}/prepared/{data.dataset}-{data.source}.npz"]
 
     def experiment_inputs(self, wildcards: Any) -> list[str]:
         """Return the records of an experiment's runs, and its counts and speeds if it shows any."""
         experiment = self.plan.experiment(wildcards.experiment)
         records = [f"{self._out}/runs/{name}/record.json" for name in experiment.run_names]
-        counts = [f"{self._out}/complexity/{experiment.name}.json"] if experiment.counts else []
         speeds = [f"{self._out}/speed/{experiment.name}.json"] if experiment.timed else []
-        return records + counts + speeds
+        return records + self._counts(experiment) + speeds
 
     def experiments(self, *, trained: bool) -> list[str]:
         """Return the names of the experiments that train, or of those that only count."""
@@ -119,16 +114,14 @@ class Workflow:
 
     def items(self) -> list[str]:
         """Return every table, figure and set of example predictions."""
-        kinds: tuple[tuple[str, Iterable[str], tuple[str, ...]], ...] = (
-            ("tables", self.plan.experiments, ("csv", "md", "tex")),
-            ("figures", self.plan.experiments, ("png", "svg", "pdf")),
-            ("examples", self.experiments(trained=True), ("png", "svg")),
-        )
-        return [f"{self._out}/{kind}/{name}.{end}" for kind, names, ends in kinds for name in names for end in ends]
+        ends = {"tables": ("csv", "md", "tex"), "figures": ("png", "svg", "pdf")}
+        items = [(kind, name, end) for kind in ends for name in self.plan.experiments for end in ends[kind]]
+        items += [("examples", name, end) for name in self.experiments(trained=True) for end in ("png", "svg")]
+        return [f"{self._out}/{kind}/{name}.{end}" for kind, name, end in items]
 
     def report_inputs(self) -> list[str]:
         """Return all items, the counts that claims need, and the stated errata. A custom workflow may have none."""
-        counts = [f"{self._out}/complexity/{e.name}.json" for e in self.plan.experiments.values() if e.counts]
+        counts = [path for experiment in self.plan.experiments.values() for path in self._counts(experiment)]
         stated = [self._folder / name for name in ("errata.yaml", "quoted_sources.yaml")]
         return self.items() + counts + [str(path) for path in stated if path.exists()]
 
@@ -147,21 +140,17 @@ class Workflow:
     def set_aside_damaged_records(self, wildcards: Any) -> None:
         """Rename damaged records of an experiment and its table, because Snakemake looks only at files and times."""
         experiment = self.plan.experiment(wildcards.experiment)
-        table = Path(self._out) / "tables" / f"{experiment.name}.csv"
-        damaged = [name for name in experiment.run_names if self._set_aside_if_damaged(name)]
-        if damaged and table.exists():
-            table.replace(f"{table}.set-aside")
+        table = Path(self._out, "tables", f"{experiment.name}.csv")
+        for name in experiment.run_names:
+            folder = Path(self._out, "runs", name)
+            record = folder / "record.json"
+            if record.exists() and not living_holder(folder):
+                load_valid_record(folder, self.plan.run(name).hash)
+                if not record.exists() and table.exists():
+                    table.replace(f"{table}.set-aside")
 
-    def _set_aside_if_damaged(self, name: str) -> bool:
-        folder = Path(self._out) / "runs" / name
-        record = folder / "record.json"
-        if not record.exists() or living_holder(folder):
-            return False
-        load_valid_record(folder, self.plan.run(name).hash)
-        return not record.exists()
-
-    def _config(self, wildcards: Any) -> RunConfig:
-        return self.plan.run(self.run_name(wildcards))
+    def _counts(self, experiment: Experiment) -> list[str]:
+        return [f"{self._out}/complexity/{experiment.name}.json"] if experiment.counts else []
 
     def _marker(self, dataset: str) -> Path:
         return Path(self._data) / "fetched" / f"{dataset}.asked"

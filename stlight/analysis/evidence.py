@@ -14,8 +14,7 @@ import pandas as pd
 
 from stlight.experiments import Experiment, Plan, Scale, Variant
 from stlight.registry.metric_specs import COUNTED_METRICS, TIMED_METRICS
-from stlight.runs.record import RecordError, RunRecord, read_history, read_record
-from stlight.runs.state import unfinished_state
+from stlight.runs.record import RecordError, RunRecord, read_history, read_record, unfinished_state
 
 
 class MixedVersionsError(ValueError):

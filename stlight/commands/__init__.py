@@ -1,5 +1,4 @@
-"""Verbs of the command line, one module each: `add_arguments(parser)` declares its options and `run(options)` does the work.
+"""Verbs of the command line, one function each: the first line of its docstring is the help text.
 
-The first line of a module's docstring is its help text. Modules import torch and the rooms inside `run`, so that
-`stlight --help` stays fast.
+Verbs import torch and the rooms when they run, so that `stlight --help` stays fast.
 """

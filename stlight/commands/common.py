@@ -2,19 +2,32 @@
 
 import argparse
 import sys
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stlight.experiments import Plan
 
+Verb = Callable[[argparse.Namespace], int | None]
+
+ARGUMENTS: defaultdict[Verb, list[tuple[tuple[str, ...], dict[str, Any]]]] = defaultdict(list)
+"""Names and settings of each verb's own arguments, for `add_argument`."""
+
+
+def argument(*names: str, **settings: Any) -> Callable[[Verb], Verb]:
+    """Declare an argument of a verb, as `ArgumentParser.add_argument` takes it."""
+
+    def declare(verb: Verb) -> Verb:
+        ARGUMENTS[verb].insert(0, (names, settings))
+        return verb
+
+    return declare
+
 
 def load(options: argparse.Namespace) -> "Plan":
-    """Load and check the experiments at the chosen scale.
-
-    Raises:
-        ValueError: an experiment, claim or scale file is wrong; the message names the file and the field.
-    """
+    """Load and check the experiments at the chosen scale. Raises `ValueError` if a file is wrong."""
     from stlight.experiments import load_plan
 
     return load_plan(options.workflow, options.scale, options.data_root)
@@ -30,9 +43,8 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def check_range(options: argparse.Namespace, name: str, low: float, high: float = float("inf")) -> None:
-    """Raise `ValueError` if the option is given and lies outside `low` to `high`, both included."""
+def check_range(options: argparse.Namespace, name: str, low: float) -> None:
+    """Raise `ValueError` if the option is given and lies below `low`."""
     value = getattr(options, name)
-    if value is not None and not low <= value <= high:
-        bounds = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
-        raise ValueError(f"--{name.replace('_', '-')} must be {bounds}, got {value:g}")
+    if value is not None and not value >= low:
+        raise ValueError(f"--{name.replace('_', '-')} must be at least {low:g}, got {value:g}")

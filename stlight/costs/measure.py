@@ -14,8 +14,7 @@ from stlight.costs.step_memory import peak_growth, resident_bytes
 from stlight.costs.workload import Workload
 from stlight.experiments import Experiment
 from stlight.runs.provenance import provenance
-from stlight.training.devices import choose_device, configure, describe_device
-from stlight.training.out_of_memory import out_of_memory
+from stlight.training.devices import choose_device, configure, describe_device, out_of_memory
 
 _MIN_ROUNDS, _MAX_ROUNDS = 3, 20
 # No new round starts after this time.

@@ -1,10 +1,17 @@
-"""Write and read the record of a run. `record.json` is written last and atomically: a run is done if it has a valid record."""
+"""Write and read the record of a run, and its state until then.
 
+`record.json` is written last and atomically: a run is done if it has a valid record.
+"""
+
+import contextlib
 import csv
 import hashlib
 import json
 import logging
 import math
+import os
+import shutil
+import socket
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +19,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stlight.config import RunConfig, describe
 from stlight.runtime.atomic_files import write_atomically
+from stlight.runtime.run_lock import living_holder
 
+OUTPUTS = ("history.csv", "weights.safetensors", "examples.npz", "record.json")
 SELECTIONS = ("last", "best_on_validation", "best_on_test")
+
+_BACKUP = ".finished"
 
 Metrics = dict[str, float | None]
 
@@ -63,27 +74,22 @@ def write_record(path: Path, record: RunRecord) -> None:
 
 def read_record(path: Path) -> RunRecord:
     """Read and check a record. Raises `RecordError` if it is damaged, or if its checksum or configuration hash is wrong."""
-    refused = f"{path} is not a valid record"
     try:
         content = json.loads(path.read_bytes())
         stated = content.pop("checksum", None)
         record = RunRecord.model_validate(content)
-    except ValidationError as error:
-        raise RecordError(f"{refused}: {describe(error)}") from error
+        if stated != _checksum(content):
+            raise ValueError("its content does not have the checksum it states")
+        if record.config_hash != record.config.hash:
+            raise ValueError("its configuration does not have the hash it states")
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise RecordError(f"{refused}: {error}") from error
-    if stated != _checksum(content):
-        raise RecordError(f"{refused}: its content does not have the checksum it states")
-    if record.config_hash != record.config.hash:
-        raise RecordError(f"{refused}: its configuration does not have the hash it states")
+        why = describe(error) if isinstance(error, ValidationError) else error
+        raise RecordError(f"{path} is not a valid record: {why}") from error
     return record
 
 
 def load_valid_record(folder: Path, config_hash: str) -> RunRecord | None:
-    """Return the record in a run's folder, or `None` if there is none of this configuration.
-
-    Rename a damaged record to `record.json.set-aside` and log a warning.
-    """
+    """Return the record in a run's folder if it is of this configuration. Set a damaged record aside with a warning."""
     path = folder / "record.json"
     if not path.is_file():
         return None
@@ -114,9 +120,100 @@ def history_digest(rows: list[dict[str, str]]) -> str:
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
 
 
+def keep_outputs(folder: Path) -> None:
+    """Link a run's outputs a second time, if the file system can, so that they survive the workflow's deletion.
+
+    Snakemake deletes a job's outputs before it starts the job again, even if the run has finished: the job may have been killed
+    just after it wrote the record, or Snakemake while its jobs went on. Hard links take no space.
+    """
+    backup = folder / _BACKUP
+    with contextlib.suppress(OSError):
+        shutil.rmtree(backup, ignore_errors=True)
+        backup.mkdir()
+        for name in OUTPUTS:
+            os.link(folder / name, backup / name)
+
+
+def restore_outputs(folder: Path, config_hash: str, origin: dict[str, Any], newer_than: float = 0.0) -> RunRecord | None:
+    """Restore deleted outputs and return their record, if the backup is whole, newer and of this configuration and origin."""
+    backup = folder / _BACKUP
+    try:
+        record = read_record(backup / "record.json")
+        read_history(backup, record)
+        same = all(record.provenance[name] == origin[name] for name in ("source", "libraries", "data"))
+        whole = all(record.files[name] == hashlib.sha256((backup / name).read_bytes()).hexdigest() for name in OUTPUTS[1:3])
+        if not (same and whole and record.config_hash == config_hash) or (backup / "record.json").stat().st_mtime <= newer_than:
+            return None
+        for name in OUTPUTS:
+            partial = folder / f".{name}.partial"
+            partial.unlink(missing_ok=True)
+            os.link(backup / name, partial)
+            # Snakemake considers outputs outdated that are older than the inputs.
+            os.utime(partial)
+            partial.replace(folder / name)
+    except (OSError, RecordError, KeyError):
+        return None
+    logger.warning("%s was finished already; its outputs are restored", folder)
+    return record
+
+
 def finite(metrics: dict[str, float]) -> Metrics:
     """Replace NaN and infinities by `None`, because JSON has neither."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
+class Heartbeat:
+    """Keep `progress.json` up to date beside the record while a process trains a run."""
+
+    def __init__(self, folder: Path, **state: Any) -> None:
+        self._path = folder / "progress.json"
+        self._state: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname()} | state
+
+    def beat(self, **state: Any) -> None:
+        """Update the state and write it. Errors are ignored because a run must not fail for this file."""
+        self._state |= state
+        with contextlib.suppress(OSError):
+            write_atomically(self._path, json.dumps(self._state) + "\n")
+
+    def end(self) -> None:
+        """Remove the file, because the run is recorded."""
+        self._path.unlink(missing_ok=True)
+
+
+def read_state(folder: Path, config_hash: str) -> dict[str, Any]:
+    """Return a run's status and, depending on it, epoch, device, process or reason. Raises `RecordError` if damaged.
+
+    The status is waiting (not begun, or recorded with another configuration), starting (a process waits for a GPU or loads),
+    running, interrupted (by a signal, or its process is gone; it can resume), failed, done or diverged.
+    """
+    path = folder / "record.json"
+    if path.is_file() and (record := read_record(path)).config_hash == config_hash:
+        return {"status": record.status, "device": record.device}
+    return unfinished_state(folder, config_hash)
+
+
+def unfinished_state(folder: Path, config_hash: str) -> dict[str, Any]:
+    """Return the status of a run that is known to have no record of this configuration, as `read_state` does."""
+    state = _progress(folder, config_hash)
+    if holder := living_holder(folder):
+        # Until the holder has written its own state, the file is that of an earlier process.
+        begun = state and (state["pid"], state["host"]) == (holder["pid"], holder["host"])
+        return {"status": "running"} | state if begun else {"status": "starting"} | holder
+    if not state:
+        return {"status": "waiting"}
+    if "error" in state:
+        return {"status": "failed"} | state
+    return {"status": "interrupted", "why": "its process is gone"} | state
+
+
+def _progress(folder: Path, config_hash: str) -> dict[str, Any]:
+    """Return the last state that `Heartbeat` wrote; empty if it is missing, damaged or of another configuration."""
+    try:
+        state = json.loads((folder / "progress.json").read_text())
+        known = {"pid", "host", "epoch", "num_epochs", "seconds"} <= state.keys()
+        return state if known and state["config_hash"] == config_hash else {}
+    except (OSError, ValueError, AttributeError, KeyError, RecursionError):
+        return {}
 
 
 def _checksum(content: dict[str, Any]) -> str:

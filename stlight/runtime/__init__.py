@@ -1,1 +1,1 @@
-"""The process and its files: atomic writes, run lock, GPU lease, signals, start-up."""
+"""The process and its files: atomic writes, run lock, GPU lease, signals, fast start."""

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -16,10 +15,7 @@ class StorageError(OSError):
 
 
 def write_atomically(path: Path, *pieces: str | bytes) -> None:
-    """Write the pieces, one after the other, to a temporary file, fsync it, and rename it to `path`.
-
-    Raises `StorageError` if the disk is full, the quota is spent or the device fails.
-    """
+    """Write the pieces to a temporary file, fsync it, and rename it to `path`. Raises `StorageError`."""
     content = [piece.encode() if isinstance(piece, str) else piece for piece in pieces]
     with atomic_writer(path, sum(map(len, content))) as write:
         for piece in content:
@@ -28,10 +24,7 @@ def write_atomically(path: Path, *pieces: str | bytes) -> None:
 
 @contextlib.contextmanager
 def atomic_writer(path: Path, size: int) -> Iterator[Callable[[bytes | memoryview], None]]:
-    """Stream content into a file atomically. Yields `write(chunk)`; the file has its name when the block ends.
-
-    `size` is the number of bytes that the message states as needed if the disk is full. Raises `StorageError`.
-    """
+    """Stream content of `size` bytes into a file atomically. Yields `write(chunk)`. Raises `StorageError`."""
     partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
     try:
         with storage_errors(path, size):
@@ -75,10 +68,7 @@ def fingerprint(root: Path, names: Iterable[str]) -> dict[str, list[int]]:
 
 
 def has_changed(marker: Path, root: Path) -> bool:
-    """True if a file under `root` differs from the fingerprint stored as "noted" in a JSON file, or that file is damaged.
-
-    A missing marker and missing files do not count as changed.
-    """
+    """True if a present file under `root` differs from the fingerprint "noted" in a JSON file, or that file is damaged."""
     try:
         noted = json.loads(marker.read_text())["noted"]
         present = {name: facts for name, facts in noted.items() if (root / name).exists()}
@@ -117,10 +107,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _message(path: Path, size: int, error: OSError) -> str:
-    kept = "its previous content is kept"
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return f"{path}: cannot be written: {error.strerror or error}; {kept}"
-    # The path's own folder may be what could not be created.
-    existing = next(parent for parent in path.absolute().parents if parent.is_dir())
-    free = f", {shutil.disk_usage(existing).free / 1e6:.1f} MB are free" if error.errno == errno.ENOSPC else ""
-    return f"{path}: no space left: {size / 1e6:.1f} MB are needed{free}; make room and start again, {kept}"
+        return f"{path}: cannot be written: {error.strerror or error}; its previous content is kept"
+    needed = f"{size / 1e6:.1f} MB are needed"
+    return f"{path}: no space left: {needed}; make room and start again, its previous content is kept"

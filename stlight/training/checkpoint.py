@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from stlight.runtime.atomic_files import remove_partials, write_atomically
@@ -34,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used. The message says why."""
+    """A checkpoint that cannot be used."""
 
 
 def pack(state: State) -> tuple[bytes, bytes]:
@@ -52,12 +51,9 @@ def unpack(content: bytes) -> State:
         raise CheckpointError("is not a checkpoint of this version of the suite")
     if hashlib.sha256(body).hexdigest().encode() != first.removeprefix(_FORMAT):
         raise CheckpointError("is damaged: its content does not have the checksum it states")
-    try:
-        tensors = safetensors.torch.load(bytes(body))
-        size = int.from_bytes(body[:8], "little")
-        return tensors, json.loads(json.loads(bytes(body[8 : 8 + size]))["__metadata__"]["facts"])
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"is damaged: {error}") from error
+    size = int.from_bytes(body[:8], "little")
+    facts = json.loads(bytes(body[8 : 8 + size]))["__metadata__"]["facts"]
+    return safetensors.torch.load(bytes(body)), json.loads(facts)
 
 
 def remove_checkpoints(run_folder: Path) -> None:
@@ -66,16 +62,14 @@ def remove_checkpoints(run_folder: Path) -> None:
 
 
 class Checkpoints:
-    """Checkpoints of one run. Only the process that holds the run's lock may use them."""
+    """Checkpoints of one run, usable if their identity agrees. Only the process that holds the run's lock may use them."""
 
     def __init__(self, run_folder: Path, identity: dict[str, Any], *, every_seconds: float = 300.0) -> None:
-        """Take the facts that a checkpoint must agree with to be used; one of them is config_hash."""
         self._folder = run_folder / _FOLDER / identity["config_hash"]
         self._identity = identity
         self._every_seconds = every_seconds
         self._saved_at, self._cost = time.perf_counter(), 0.0
-        self.seconds = 0.0
-        """Total time spent on saving."""
+        self.seconds = 0.0  # total time spent on saving
 
     def due(self, *, epoch_ended: bool) -> bool:
         """Return True at the end of an epoch or minutes after the last save, unless saving would take too much of the time."""
@@ -95,33 +89,23 @@ class Checkpoints:
         self.seconds += self._cost
 
     def latest(self, fits: Callable[[State], None] = lambda state: None) -> State | None:
-        """Return the newest usable checkpoint, or None. Unusable ones are set aside with a warning.
-
-        `fits` raises `CheckpointError` or `ValueError` for a state that its caller cannot use.
-        """
+        """Return the newest usable checkpoint, or None. Set those aside for which `fits` raises `ValueError`, too."""
         remove_partials(self._folder)
         for path in reversed(self._files()):
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                # The error may be temporary, so the file stays.
-                logger.warning("%s cannot be read: %s; skipped", path, error.strerror)
-                continue
+            content = path.read_bytes()
             try:
                 state = unpack(content)
-                self._check_identity(state[1].pop("identity", {}))
+                found = state[1].pop("identity", {})
+                for name, value in self._identity.items():
+                    if found.get(name) != value:
+                        raise CheckpointError(f"belongs to another {name.replace('_', ' ')}: {found.get(name)}, not {value}")
                 fits(state)
                 return state
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            except (ValueError, KeyError) as error:
                 aside = path.with_suffix(".set-aside")
                 path.replace(aside)
                 logger.warning("%s %s; set aside as %s", path, error, aside.name)
         return None
-
-    def _check_identity(self, found: dict[str, Any]) -> None:
-        for name, value in self._identity.items():
-            if found.get(name) != value:
-                raise CheckpointError(f"belongs to another {name.replace('_', ' ')}: {found.get(name)}, not {value}")
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("epoch*.checkpoint"))

@@ -1,4 +1,4 @@
-"""Choose the device of a run and how it computes there."""
+"""Choose the device of a run and how it computes there, and explain a lack of memory."""
 
 import contextlib
 import ctypes
@@ -14,6 +14,28 @@ from stlight.config import RunConfig, TrainingConfig
 from stlight.kernels import Race, accelerate, fastest
 from stlight.model.stlight import find_stlight
 
+_CHANGE = (
+    "run fewer at a time, give it more memory (resources mem_mb, slots_per_gpu), or compute batches in parts"
+    " (accumulation_steps, or out_of_memory: split, in the scale's compute section)"
+)
+
+# Parts of the messages with which allocator and libraries on a CPU raise a plain RuntimeError.
+_WORDS = ("can't allocate memory", "could not create a primitive", "bad_alloc", "Cannot allocate memory")
+
+
+class OutOfMemory(MemoryError):  # noqa: N818 - says what happened
+    """A run does not fit into memory. The message, one line, says what to change."""
+
+
+def out_of_memory(error: BaseException, device: torch.device) -> OutOfMemory | None:
+    """Return an error as `OutOfMemory` if it is a lack of memory, otherwise None."""
+    if isinstance(error, OutOfMemory):
+        return error
+    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(words in str(error) for words in _WORDS):
+        return None
+    said = next(iter(str(error).splitlines()), "no more memory")
+    return OutOfMemory(f"out of memory on {device.type}: {said}; {_CHANGE}")
+
 
 def choose_device(wanted: str = "auto") -> torch.device:
     """Return the device; `auto` takes a CUDA device if there is one. Raises `ValueError` if `cuda` finds none."""
@@ -26,7 +48,12 @@ def choose_device(wanted: str = "auto") -> torch.device:
 
 def configure(config: TrainingConfig) -> None:
     """Set what is global to the process: memory, TF32, and no autotuning, because its choices change results between runs."""
-    keep_freed_memory()
+    # By default glibc returns large blocks to the system, which costs a wide model ten thousand page faults in each step.
+    trim_threshold, mmap_threshold = -1, -3
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_threshold, 2**30)
     torch.backends.cuda.matmul.allow_tf32 = config.tf32
     torch.backends.cudnn.allow_tf32 = config.tf32
     torch.backends.cudnn.benchmark = False
@@ -38,23 +65,10 @@ def configure(config: TrainingConfig) -> None:
         torch.use_deterministic_algorithms(config.deterministic)
 
 
-def keep_freed_memory() -> None:
-    """Make the C library, if it is glibc, keep the memory that a step frees for the next step.
-
-    By default it returns large blocks to the system, which costs a wide model ten thousand page faults in each step.
-    """
-    trim_threshold, mmap_threshold = -1, -3
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_threshold, 2**30)
-
-
 def accelerate_for_run(model: nn.Module, config: RunConfig, device: torch.device) -> Race:
     """Accelerate a model with the kernels that its run names; `auto` takes the fastest on this device.
 
-    Returns the race of the backends, which is empty unless they were timed. A backend that cannot serve, because there is no
-    compiler for instance, becomes "plain": `backend_of(model)` tells.
+    Returns the race of the backends, which is empty unless they were timed. A backend that cannot serve becomes "plain".
     """
     kernels: str = config.training.kernels
     race, stlight = Race(), find_stlight(model)
@@ -79,9 +93,5 @@ def describe_device(device: torch.device) -> dict[str, Any]:
     """Describe the device for the record."""
     if device.type == "cuda":
         return {"type": "cuda", "name": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
-    return {
-        "type": "cpu",
-        "name": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-    }
+    name = platform.processor() or platform.machine()
+    return {"type": "cpu", "name": name, "threads": torch.get_num_threads()}

@@ -1,7 +1,8 @@
-"""The training loop: Adam, a schedule stepped once per batch, and the loss that the model defines."""
+"""The training loop and evaluation: Adam, a schedule stepped once per batch, and the loss that the model defines."""
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,16 +11,23 @@ from torch import Tensor, nn
 
 from stlight.config import RunConfig, TrainingConfig
 from stlight.data.clips import Clips, Split
+from stlight.metrics import all_metrics
 from stlight.model import Forecaster, TrainingStep
 from stlight.training.checkpoint import State
 from stlight.training.devices import autocast
-from stlight.training.evaluation import Predictor, evaluate
 from stlight.training.schedule import build_schedule
 
 # The loss has exploded if its mean over an epoch is this many times that of the very first batch.
 EXPLOSION = 1000.0
 
+# Number of clips scored at once. Metrics are means over clips, so this changes no result beyond rounding.
+_CLIPS_AT_ONCE = 16
+
+# Several batches of clips are drawn at once, up to this many bytes. The clips do not depend on how many.
+_BYTES_AT_ONCE = 2**24
+
 Row = dict[str, Any]
+Predictor = Callable[[Tensor], Tensor]
 
 
 class Training:
@@ -31,22 +39,14 @@ class Training:
         self.accumulation_steps = accumulation_steps
         self.optimizer = torch.optim.Adam([flatten_weights(model)], lr=recipe.max_lr, fused=True)
         self.schedule = build_schedule(self.optimizer, recipe, config.steps_per_epoch)
-        self.epoch = 1
-        """Current epoch, from 1; num_epochs + 1 at the end."""
-        self.step = 0
-        """Number of steps done in this epoch."""
-        self.losses: list[Tensor] = []
-        """Losses of these steps."""
-        self.learning_rate = math.nan
-        """Learning rate at the last step."""
-        self.seconds = 0.0
-        """Wall time of the epoch's steps so far."""
-        self.first_loss = math.inf
-        """Loss of the very first step."""
-        self.history: list[Row] = []
-        """One row for each finished epoch."""
-        self.diverged = False
-        """True if the loss became infinite or NaN, or exploded, which ends the training."""
+        self.epoch = 1  # the current one; num_epochs + 1 at the end
+        self.step = 0  # steps done in this epoch
+        self.losses: list[Tensor] = []  # of these steps
+        self.learning_rate = math.nan  # at the last step
+        self.seconds = 0.0  # wall time of the epoch's steps so far
+        self.first_loss = math.inf  # of the very first step
+        self.history: list[Row] = []  # one row for each finished epoch
+        self.diverged = False  # True if the loss became infinite or NaN, or exploded, which ends the training
 
     def best(self, column: str) -> Row:
         """Return the row with the least value in a column, the first among equals; NaN and infinity come last."""
@@ -130,7 +130,8 @@ def train(
         training.seconds = time.perf_counter() - started
 
         row: Row = {"epoch": training.epoch, "learning_rate": training.learning_rate, "train_loss": train_loss}
-        predict = _with_safe_points(predictor(model, device, recipe), at_safe_point)
+        # A safe point before each batch, because a scheduler may not wait for a whole evaluation.
+        predict = predictor(model, device, recipe, lambda: at_safe_point(False))
         evaluation_started = time.perf_counter()
         for split, num_clips in held_out:
             scores = evaluate(predict, dataset, split, num_clips, num_context, with_lpips=recipe.lpips)
@@ -160,9 +161,8 @@ def take_step(
 ) -> Tensor:
     """Take one optimizer step on a batch of clips (B, T + T', C, H, W), and return its loss without waiting for the device.
 
-    The batch is computed in `accumulation_steps` equal parts, one after the other. The loss and its gradients are those of the
-    whole batch; BatchNorm takes the statistics of each part, and scheduled sampling draws for each part. `step` is the position
-    in the training run, by default the first.
+    The batch is computed in `accumulation_steps` equal parts. The loss and gradients are those of the whole batch; BatchNorm
+    and scheduled sampling see each part. `step` is the position in the training run, by default the first.
     """
     # Filled with zeros instead of dropped, because all gradients are views of one tensor.
     optimizer.zero_grad(set_to_none=False)
@@ -192,29 +192,40 @@ def flatten_weights(model: nn.Module) -> nn.Parameter:
     return flat
 
 
-def predictor(model: nn.Module, device: torch.device, recipe: TrainingConfig) -> Predictor:
-    """Return the model as a function for evaluation, which computes in the precision of training."""
+def predictor(
+    model: nn.Module, device: torch.device, recipe: TrainingConfig, before: Callable[[], None] = lambda: None
+) -> Predictor:
+    """Return the model as a function for evaluation, in the precision of training, which calls `before` before each batch."""
     model.eval()
 
     def predict(context: Tensor) -> Tensor:
+        before()
         with autocast(device, recipe):
             return model(context)
 
     return predict
 
 
-def _with_safe_points(predict: Predictor, at_safe_point: Callable[[bool], None]) -> Predictor:
-    """Add a safe point before each batch of an evaluation, because a scheduler may not wait for a whole evaluation."""
+@torch.no_grad()
+def evaluate(
+    predict: Predictor, dataset: Clips, split: Split, num_clips: int, context_frames: int, *, with_lpips: bool = False
+) -> dict[str, float]:
+    """Return all metrics of `predict`, (B, T, C, H, W) → (B, T', C, H, W), over the first `num_clips` clips of a split."""
+    totals: defaultdict[str, float] = defaultdict(float)
+    for clip in dataset.batches(split, torch.arange(num_clips).split(_CLIPS_AT_ONCE)):
+        context, target = clip[:, :context_frames], clip[:, context_frames:]
+        for name, value in all_metrics(predict(context).float(), target, with_lpips=with_lpips).items():
+            totals[name] += value * len(clip)
+    return {name: total / num_clips for name, total in totals.items()}
 
-    def predict_next(context: Tensor) -> Tensor:
-        at_safe_point(False)
-        return predict(context)
 
-    return predict_next
+def trivial_predictors(horizon_frames: int) -> dict[str, Predictor]:
+    """Return predictors that every model should beat: the last frame repeated, and all zeros."""
 
+    def repeat_last_frame(context: Tensor) -> Tensor:
+        return context[:, -1:].expand(-1, horizon_frames, -1, -1, -1)
 
-# Several batches of clips are drawn at once, up to this many bytes. The clips do not depend on how many.
-_BYTES_AT_ONCE = 2**24
+    return {"repeat_last_frame": repeat_last_frame, "all_zeros": lambda context: torch.zeros_like(repeat_last_frame(context))}
 
 
 def _batches(dataset: Clips, config: RunConfig, epoch: int, first_step: int = 0) -> Iterator[Tensor]:

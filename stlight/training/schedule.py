@@ -1,11 +1,7 @@
-"""Learning-rate schedules of the protocol, each stepped once per batch.
-
-A new schedule is a function and an entry in `SCHEDULES`, and its name in `TrainingConfig.schedule`.
-"""
+"""Learning-rate schedules of the protocol, each stepped once per batch."""
 
 import math
 
-import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
@@ -22,12 +18,8 @@ def one_cycle(optimizer: Optimizer, recipe: TrainingConfig, steps_per_epoch: int
 
     Adam's β1 cycles against it, 0.95 → 0.85 → 0.95.
     """
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=recipe.max_lr,
-        total_steps=recipe.num_epochs * steps_per_epoch,
-        final_div_factor=recipe.final_div_factor,
-    )
+    total_steps = recipe.num_epochs * steps_per_epoch
+    return OneCycleLR(optimizer, max_lr=recipe.max_lr, total_steps=total_steps, final_div_factor=recipe.final_div_factor)
 
 
 def cosine(optimizer: Optimizer, recipe: TrainingConfig, steps_per_epoch: int) -> LambdaLR:

@@ -11,7 +11,7 @@ from stlight.analysis.evidence import (
     ResultsFolder,
     load_one,
 )
-from stlight.runs.state import Heartbeat
+from stlight.runs.record import Heartbeat
 from tests.analysis.conftest import write_counts, write_timings
 
 

@@ -71,10 +71,8 @@ def test_steps_are_timed_if_no_rate_is_stated(plan):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--budget", "0"], "--budget must be from 1e-06 to 1e+09, got 0"),
-        (["--flops", "-1"], "--flops must be from 1 to 1e+24, got -1"),
-        (["--config", "seed=3"], "--config seed=3: must be one of scale, results, data"),
-        (["--config", "scale"], "--config scale: must be one of"),
+        (["--budget", "0"], "--budget must be at least 1e-06, got 0"),
+        (["--flops", "-1"], "--flops must be at least 1, got -1"),
         (["--device", "tpu"], "device must be auto, cpu or cuda, got 'tpu'"),
     ],
 )

@@ -13,7 +13,7 @@ from stlight.data import KTHStandIn, MovingMNIST, TaxiBJStandIn, open_dataset
 from stlight.data.counter import random_bits, uniform, unit_circle
 from stlight.data.moving_mnist import positions, render
 from stlight.data.prepare import open_prepared
-from stlight.training.evaluation import evaluate, trivial_predictors
+from stlight.training.loop import evaluate, trivial_predictors
 
 
 @pytest.fixture

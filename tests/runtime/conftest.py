@@ -12,8 +12,9 @@ import pytest
 
 from stlight.runtime import gpu_lease
 
-UUIDS = [f"GPU-{digit * 8}-1111-2222-3333-444444444444" for digit in "ab"]
-TWO_GPUS = "\n".join(f"GPU {index}: A Card (UUID: {uuid})" for index, uuid in enumerate(UUIDS))
+TWO_GPUS = """GPU 0: A Card (UUID: GPU-a)
+  MIG 3g.20gb     Device  0: (UUID: MIG-1)
+GPU 1: A Card (UUID: GPU-b)"""
 
 # Prints each step, and holds its lease until its input ends. Ctrl-C must end it also if SIGINT was inherited as ignored.
 HOLDER = """
@@ -37,9 +38,7 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     for name in gpu_lease.JOB_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    gpu_lease._listed.cache_clear()
-    yield tmp_path
-    gpu_lease._listed.cache_clear()
+    return tmp_path
 
 
 @pytest.fixture

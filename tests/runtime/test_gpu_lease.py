@@ -9,7 +9,7 @@ import pytest
 
 from stlight.runtime import gpu_lease
 from stlight.runtime.gpu_lease import Lease, leased
-from tests.runtime.conftest import TWO_GPUS, UUIDS
+from tests.runtime.conftest import TWO_GPUS
 from tests.system.faults.devices import devices
 
 pytestmark = pytest.mark.usefixtures("machine")
@@ -28,7 +28,6 @@ def test_the_environment_names_the_leased_gpu_and_is_restored(monkeypatch, nvidi
         raise KeyError
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
     nvidia_smi(TWO_GPUS)
-    gpu_lease._listed.cache_clear()
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     with leased():
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
@@ -44,20 +43,12 @@ def test_without_gpus_the_lease_is_empty(monkeypatch, machine, given, gpus):
     assert not (machine / "locks").exists()
 
 
-@pytest.mark.parametrize(("gpus", "slots", "message"), [(2, 1, "gpus 0 or 1"), (-1, 1, "gpus 0 or 1"), (1, 0, "per_gpu >= 1")])
-def test_arguments_out_of_range_are_refused(gpus, slots, message):
-    with pytest.raises(ValueError, match=message), leased(gpus, slots):
-        pass
-
-
 def test_a_gpu_has_one_holder(holder):
     first, second = holder(), holder()
     both = [first.prints("leased"), second.prints("leased")]
     assert sorted(both) == ["leased 0.0", "leased 1.0"]
     third = holder()
-    line = third.prints("waits")
-    assert "waits for a GPU: all slots of 0, 1 are taken by pids" in line
-    assert all(str(one.process.pid) in line for one in (first, second))
+    assert third.prints("waits") == "waits for a GPU: all slots of 0, 1 are taken"
     assert third.still_waits()
     second.ends()
     assert third.prints("leased") == both[1]
@@ -137,16 +128,6 @@ def test_a_waiter_sleeps_between_its_attempts(holder, one_gpu, monkeypatch):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
 
 
-def test_index_and_uuid_are_one_gpu(holder, nvidia_smi):
-    nvidia_smi(TWO_GPUS)
-    first = holder(CUDA_VISIBLE_DEVICES="1", SLURM_JOB_ID="1")
-    assert first.prints("leased") == "leased 1.0"
-    second = holder(CUDA_VISIBLE_DEVICES=UUIDS[1], SLURM_JOB_ID="2")
-    assert str(first.process.pid) in second.prints("waits")
-    first.ends()
-    assert second.prints("leased") == f"leased {UUIDS[1]}.0"
-
-
 @pytest.mark.parametrize("variable", gpu_lease.JOB_VARIABLES)
 def test_each_job_of_a_scheduler_has_its_own_leases(holder, one_gpu, variable):
     holder(**{variable: "12[3]/x"}).prints("leased")
@@ -162,17 +143,12 @@ def test_the_folder_of_locks_depends_on_the_user_and_not_on_tmpdir(monkeypatch, 
         assert (tmp_path / f"stlight-gpus-{os.getuid()}" / "0.slot0").exists()
 
 
-def test_a_folder_that_others_could_write_is_refused(machine, monkeypatch):
-    def refused(match):
-        with pytest.raises(OSError, match=match) as caught, leased():
-            pass
-        assert "\n" not in str(caught.value)
-        assert "STLIGHT_GPU_LOCKS" in str(caught.value)
-
+def test_a_folder_that_is_not_the_users_own_is_refused(machine, monkeypatch):
     locks = machine / "locks"
     (machine / "elsewhere").mkdir(mode=0o700)
     locks.symlink_to(machine / "elsewhere")
-    refused("folder of this user")
+    with pytest.raises(PermissionError, match="set STLIGHT_GPU_LOCKS to another folder"), leased():
+        pass
     locks.unlink()
     locks.write_text("")
     with pytest.raises(FileExistsError, match="locks"), leased():
@@ -180,11 +156,9 @@ def test_a_folder_that_others_could_write_is_refused(machine, monkeypatch):
     locks.unlink()
     with leased():
         assert stat.S_IMODE(locks.stat().st_mode) == 0o700
-    locks.chmod(0o777)
-    refused("writable by nobody else")
-    locks.chmod(0o700)
     monkeypatch.setattr(os, "getuid", lambda: locks.stat().st_uid + 1)
-    refused("folder of this user")
+    with pytest.raises(PermissionError, match="must belong to this user"), leased():
+        pass
 
 
 @pytest.mark.parametrize("slots", [1, 2])

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from stlight.data import TaxiBJStandIn
-from stlight.runs.output_backup import OUTPUTS
-from stlight.runs.state import read_state
-from stlight.runtime.signals import Interrupted, Interruption
+from stlight.runs.record import OUTPUTS, read_state
+from stlight.runtime.process import Interrupted, Interruption
 from stlight.training import Training, train, train_run
 from stlight.training.checkpoint import pack, unpack
 from stlight.training.loop import take_step
@@ -229,7 +228,7 @@ def test_but_not_if_they_are_damaged_or_of_another_version_or_older_than_asked(t
     assert sessions(tmp_path, monkeypatch) == 1
     delete_outputs()
     with monkeypatch.context() as patch:
-        patch.setattr("stlight.training.run.source_version", lambda: "another")
+        patch.setattr("stlight.runs.provenance.source_version", lambda: "another")
         assert sessions(tmp_path, patch) == 1
     delete_outputs()
     assert sessions(tmp_path, monkeypatch) == 1

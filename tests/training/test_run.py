@@ -10,8 +10,7 @@ import torch
 from stlight.kernels import race
 from stlight.kernels.backends import SpaceToBatchBackend
 from stlight.kernels.race import COMPETITORS
-from stlight.runs.record import RecordError, read_history, read_record
-from stlight.runs.state import Heartbeat, read_state
+from stlight.runs.record import Heartbeat, RecordError, read_history, read_record, read_state
 from stlight.runtime import run_lock
 from stlight.training import train_run
 from stlight.training.devices import choose_device

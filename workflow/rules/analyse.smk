@@ -7,8 +7,6 @@ rule count:
         f"{OUT}/complexity/{{experiment}}.json",
     log:
         f"{OUT}/logs/count/{{experiment}}.log",
-    benchmark:
-        f"{OUT}/benchmarks/count/{{experiment}}.tsv"
     # The longest jobs of the small scales: at the end they would leave a core idle.
     priority: 1
     conda:
@@ -28,8 +26,6 @@ rule measure:
         f"{OUT}/speed/{{experiment}}.json",
     log:
         f"{OUT}/logs/measure/{{experiment}}.log",
-    benchmark:
-        f"{OUT}/benchmarks/measure/{{experiment}}.tsv"
     priority: 2
     conda:
         "../envs/stlight.yaml"
@@ -47,22 +43,27 @@ rule measure:
         "stlight measure {wildcards.experiment:q} --threads 1 > {log:q} 2>&1"
 
 
+ITEM = dict(
+    table=report(
+        f"{OUT}/tables/{{experiment}}.csv",
+        caption="../report/table.rst",
+        category="Tables",
+    ),
+    table_texts=multiext(f"{OUT}/tables/{{experiment}}", ".md", ".tex"),
+    figure=report(
+        f"{OUT}/figures/{{experiment}}.png",
+        caption="../report/figure.rst",
+        category="Figures",
+    ),
+    figure_vectors=multiext(f"{OUT}/figures/{{experiment}}", ".svg", ".pdf"),
+)
+
+
 rule analyse:
     input:
         experiment_inputs,
     output:
-        table=report(
-            f"{OUT}/tables/{{experiment}}.csv",
-            caption="../report/table.rst",
-            category="Tables",
-        ),
-        table_texts=multiext(f"{OUT}/tables/{{experiment}}", ".md", ".tex"),
-        figure=report(
-            f"{OUT}/figures/{{experiment}}.png",
-            caption="../report/figure.rst",
-            category="Figures",
-        ),
-        figure_vectors=multiext(f"{OUT}/figures/{{experiment}}", ".svg", ".pdf"),
+        **ITEM,
         examples=report(
             f"{OUT}/examples/{{experiment}}.png",
             caption="../report/examples.rst",
@@ -88,17 +89,6 @@ rule analyse:
 # An experiment that trains nothing has no predictions to show.
 use rule analyse as analyse_counts with:
     output:
-        table=report(
-            f"{OUT}/tables/{{experiment}}.csv",
-            caption="../report/table.rst",
-            category="Tables",
-        ),
-        table_texts=multiext(f"{OUT}/tables/{{experiment}}", ".md", ".tex"),
-        figure=report(
-            f"{OUT}/figures/{{experiment}}.png",
-            caption="../report/figure.rst",
-            category="Figures",
-        ),
-        figure_vectors=multiext(f"{OUT}/figures/{{experiment}}", ".svg", ".pdf"),
+        **ITEM,
     wildcard_constraints:
         experiment=any_of(SUITE.experiments(trained=False)),

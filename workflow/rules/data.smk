@@ -28,8 +28,6 @@ rule prepare:
         f"{DATA}/prepared/{{dataset}}-{{source}}.npz",
     log:
         f"{DATA}/prepared/{{dataset}}-{{source}}.log",
-    benchmark:
-        f"{DATA}/prepared/{{dataset}}-{{source}}.tsv"
     conda:
         "../envs/stlight.yaml"
     resources:

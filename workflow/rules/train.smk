@@ -12,8 +12,6 @@ rule train:
         examples=f"{OUT}/runs/{{dataset}}/{{variant}}/seed{{seed}}/examples.npz",
     log:
         f"{OUT}/logs/train/{{dataset}}/{{variant}}/seed{{seed}}.log",
-    benchmark:
-        f"{OUT}/benchmarks/train/{{dataset}}/{{variant}}/seed{{seed}}.tsv"
     retries: RETRIES
     conda:
         "../envs/stlight.yaml"
@@ -24,7 +22,7 @@ rule train:
         runtime=60,
         # If there are GPUs, a run leases one of them; `--resources gpu=` or a profile says how many there are.
         gpu=1,
-        gpu_percent=100 // int(SETTINGS.slots_per_gpu),
+        gpu_percent=100 // SETTINGS.slots_per_gpu,
     params:
         run=SUITE.run_name,
         # A changed configuration trains again; a changed comment in its file does not.

@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from stlight.experiments import load_plan
-from stlight.runs.state import read_state
+from stlight.runs.record import read_state
 from stlight.training import train_run
 from tests.conftest import REPOSITORY
 from tests.system.slurm.sandbox import Sandbox

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 
 from stlight.config import RunConfig
-from stlight.runtime import atomic_files, start_up
-from stlight.runtime.signals import Interrupted, Interruption
+from stlight.runtime import atomic_files
+from stlight.runtime.process import Interrupted, Interruption, leave_out_compiler
 from stlight.training import train_run
 from stlight.training.checkpoint import Checkpoints
-from stlight.training.session import Session
+from stlight.training.run import Session
 from tests.tiny_runs import outputs, tiny
 
 DONE, FAILED, CRASHED, CLASHED, INTERRUPTED = 0, 1, 2, 3, 75
@@ -30,7 +30,7 @@ Operation = Callable[[int, str, tuple], None]
 
 def warm_up() -> None:
     """Load everything before forking, so that the forked processes need not."""
-    start_up.leave_out_compiler()
+    leave_out_compiler()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         train_run("a/run/seed0", tiny(num_epochs=1, kernels="fused"), Path(folder), Path(folder))
@@ -138,13 +138,13 @@ class Run:
         """End with `CLASHED` if two processes train the run at once: the kernel gives a socket's name to one process only."""
         original = Session.run
 
-        def alone(session, examples):
+        def alone(session, *arguments):
             with socket.socket(socket.AF_UNIX) as name:
                 try:
                     name.bind(f"\0stlight-{self.folder}")
                 except OSError:
                     os._exit(CLASHED)
-                return original(session, examples)
+                return original(session, *arguments)
 
         Session.run = alone
 

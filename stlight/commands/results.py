@@ -1,0 +1,119 @@
+"""Verbs that show what the records of runs hold: analyse, waiting, report and status."""
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stlight.commands.common import argument, load, scale_folder, tell
+
+if TYPE_CHECKING:
+    from stlight.analysis.evidence import Evidence
+    from stlight.analysis.values import Values
+
+UNFINISHED = "unfinished"
+"""Folder for tables and figures of incomplete experiments, because the workflow takes an output that exists for complete."""
+
+
+@argument("experiment")
+@argument("--complete", action="store_true", help="refuse if a run, a count or a timing is missing")
+def analyse(options: argparse.Namespace) -> None:
+    """Write an experiment's table, figure and example predictions from its records."""
+    from stlight.analysis.evidence import load_evidence
+    from stlight.analysis.values import Values
+
+    folder = scale_folder(options)
+    (evidence,) = load_evidence(load(options), folder, [options.experiment]).values()
+    if options.complete:
+        evidence.check_complete()
+    _write_item(Values(evidence), folder, options.mixed_versions)
+    for path in (folder / UNFINISHED).glob(f"*/{options.experiment}.*"):
+        path.unlink()
+
+
+def report(options: argparse.Namespace) -> None:
+    """Write the verdicts, the errata and the page, from the runs there are."""
+    _write_report(options)
+
+
+def waiting(options: argparse.Namespace) -> None:
+    """Say which cells wait and why; write the tables of the others. The workflow calls this after a job has failed."""
+    folder = scale_folder(options)
+    for name, values in _write_report(options).items():
+        evidence = values.evidence
+        _print_missing(evidence)
+        if (evidence.missing or evidence.uncounted or evidence.untimed) and evidence.records:
+            try:
+                _write_item(values, folder / UNFINISHED, options.mixed_versions)
+                print(f"  its other cells: {folder / UNFINISHED / 'tables' / name}.md")
+            except (ValueError, OSError) as error:
+                tell(f"stlight: {error}")
+    print(f"all that is there: {folder / 'report.html'}")
+
+
+def _write_item(values: "Values", into: Path, mixed_versions: bool) -> None:
+    from stlight.analysis.figures import write_figures
+    from stlight.analysis.tables import write_tables
+
+    if not mixed_versions:
+        values.evidence.check_versions()
+    write_tables(values, into)
+    write_figures(values, into)
+
+
+def _write_report(options: argparse.Namespace) -> "dict[str, Values]":
+    """Write claims.csv, errata.md, noise_floor.csv, selection_audit.csv and report.html. Returns all experiments' values."""
+    from stlight.analysis.evidence import load_evidence
+    from stlight.analysis.report import write_report
+    from stlight.analysis.values import Values
+
+    plan, folder = load(options), scale_folder(options)
+    values = {name: Values(evidence) for name, evidence in load_evidence(plan, folder).items()}
+    folders = (("--results", options.results, "results"), ("--data-root", options.data_root, "data"))
+    needed = [text for name, value, default in folders if value != Path(default) for text in (name, str(value))]
+    write_report(plan, values, options.workflow, folder, needed)
+    return values
+
+
+def _print_missing(evidence: "Evidence") -> None:
+    name, missing = evidence.experiment.name, evidence.missing
+    for why in filter(None, (evidence.uncounted, evidence.untimed)):
+        print(f"{name}: {why}")
+    begun = {run: why for run, why in missing.items() if why != "waiting"}
+    if missing:
+        runs = len(evidence.experiment.run_names)
+        print(f"{name}: {len(missing)} of its {runs} runs are not there ({len(missing) - len(begun)} not begun)")
+    for run, why in begun.items():
+        print(f"  {run}: {why}")
+
+
+def status(options: argparse.Namespace) -> None:
+    """Show every run: waiting, starting, running, interrupted, done, diverged or failed."""
+    from tabulate import tabulate
+
+    plan, folder = load(options), scale_folder(options) / "runs"
+    states = {name: _state(folder / name, config.hash) for name, config in plan.runs.items()}
+    print(tabulate([[name, state["status"], _detail(state)] for name, state in states.items()], ["run", "status", ""]))
+    counts = Counter(state["status"] for state in states.values())
+    print(f"\nscale {plan.scale.name}: {len(states)} runs: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
+
+
+def _state(folder: Path, config_hash: str) -> dict[str, Any]:
+    from stlight.runs.record import RecordError, read_state
+
+    try:
+        return read_state(folder, config_hash)
+    except RecordError as error:
+        return {"status": "failed", "error": str(error)}
+
+
+def _detail(state: dict[str, Any]) -> str:
+    """Return epoch, remaining seconds, reason and place of a run, as far as its state has them."""
+    gpus = state.get("gpus") or state.get("device", {}).get("gpus", [])
+    words = [f"epoch {state['epoch']}/{state['num_epochs']}"] if state["status"] in ("running", "interrupted") else []
+    if state["status"] in ("starting", "running"):
+        words.append(f"process {state['pid']} on {state['host']}")
+    if state["status"] == "running" and (epoch := state["epoch"]):
+        words.append(f"{state['seconds'] / epoch * (state['num_epochs'] - epoch):.0f} s remaining")
+    words += [str(state[reason]) for reason in ("error", "why") if reason in state and state["status"] != "running"]
+    return ", ".join(words + [f"GPU {gpu}" for gpu in gpus])
