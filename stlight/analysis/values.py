@@ -124,7 +124,7 @@ class Values:
     def _cell(self, variant: Variant, metric: str) -> dict[str, Any]:
         experiment = self.experiment
         rows = self.seeds(variant, metric)
-        values, printed = rows["value"].to_numpy(float), experiment.printed(variant, metric)
+        values, printed = rows["value"].to_numpy(float), experiment.all_printed(variant).get(metric)
         low, high = interval(values)
         if METRICS[metric].origin in ("counted", "timed"):
             done = "counted" if metric in COUNTED_METRICS else "measured"

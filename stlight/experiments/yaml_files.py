@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,8 +29,7 @@ class FileModel(BaseModel):
     def _keys_are_known(cls, content: Any) -> Any:
         known = [field.alias or name for name, field in cls.model_fields.items()]
         for key in content if isinstance(content, dict) else ():
-            if key not in known:
-                raise ValueError(f"unknown key {key!r}{nearest(key, known)}")
+            check_known("unknown key", key, known)
         return content
 
 
@@ -124,6 +123,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
 
 
+def check_known(words: str, name: str, known: Collection[str]) -> str:
+    """Return a known name. For an unknown one, raise `ValueError`: these words, the name and the nearest known one."""
+    if name not in known:
+        raise ValueError(f"{words} {name!r}{nearest(name, known)}")
+    return name
+
+
 def as_text(value: Any) -> str:
     """Return a value as it stands in names and messages: 0.003, 10000, true."""
     return f"{value:.12g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def state(fields: dict[str, Any]) -> str:
+    """Return fields or coordinates as text: k1 = 3, skip = true."""
+    return ", ".join(f"{name} = {as_text(value)}" for name, value in fields.items())

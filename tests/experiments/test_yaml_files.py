@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stlight.experiments import ExperimentError, load_plan
-from stlight.experiments.printed_number import PrintedNumber
+from stlight.experiments.field_types import PrintedNumber
 from stlight.experiments.yaml_files import read_file
 
 
@@ -39,7 +39,7 @@ def test_what_is_not_plain_yaml_is_refused(tmp_path, content, words):
 
 def test_a_file_that_would_be_ignored_is_refused(workflow):
     (workflow / "experiments" / "mine.yml").touch()
-    with pytest.raises(ExperimentError, match=r"mine\.yml: would not be read: rename it to mine\.yaml"):
+    with pytest.raises(ExperimentError, match=r"mine\.yml: .* ends in \.yaml"):
         load_plan(workflow, "demo")
 
 

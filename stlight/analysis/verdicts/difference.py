@@ -14,7 +14,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 if TYPE_CHECKING:
-    from stlight.experiments.grid_cells import GridCell
+    from stlight.experiments.claim_types import GridCell
 
 CONFIDENCE = 0.95
 """Confidence level of every interval."""
@@ -24,26 +24,6 @@ POWER = 0.8
 
 _MAX_SEEDS = 1000
 _MAX_EXACT = 9999
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Name the two sides of a difference as typed parts. `findings.label` turns them into text."""
-
-    metric: str
-    better: "GridCell"
-    worse: "GridCell"
-    told_by: list[str]
-    """Axes that tell the two cells apart."""
-    published: bool = False
-    """True if the printed numbers are compared."""
-    seeds: tuple[np.ndarray, np.ndarray] | None = None
-    """The losses of both cells, if their distances from the median are compared instead."""
-
-    def reversed(self) -> Self:
-        """Return the same with the cells exchanged."""
-        seeds = self.seeds and (self.seeds[1], self.seeds[0])
-        return replace(self, better=self.worse, worse=self.better, seeds=seeds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +36,13 @@ class Difference:
     """True if the cells are compared seed by seed."""
     threshold: float = 0.0
     resolution: float = 0.0
-    """Rounding error of printed values. A difference closer to the threshold than this decides nothing."""
-    subject: Subject | None = None
+    """Rounding error of printed numbers, 0 for runs. A difference closer to the threshold than this decides nothing."""
+    metric: str = ""
+    cells: "tuple[GridCell, ...]" = ()
+    names: tuple[str, ...] = ()
+    """The settings that tell the two cells apart."""
+    seeds: tuple[np.ndarray, ...] = ()
+    """The losses of both cells, if `a` and `b` are their distances from the median instead."""
 
     @property
     def estimate(self) -> float:
@@ -76,31 +61,22 @@ class Difference:
         """Number of seeds of the side that has fewer."""
         return min(len(self.a), len(self.b))
 
-    @property
-    def finite(self) -> bool:
-        """True if no run of either side diverged."""
-        return bool(np.isfinite(self.a).all() and np.isfinite(self.b).all())
-
     def reversed(self) -> Self:
         """Return the opposite difference, which claims that `a` is worse than `b` by more than minus the threshold."""
-        about = self.subject and self.subject.reversed()
-        return replace(self, a=self.b, b=self.a, threshold=-self.threshold, subject=about)
+        cells, names, seeds = self.cells[::-1], self.names[::-1], self.seeds[::-1]
+        return replace(self, a=self.b, b=self.a, threshold=-self.threshold, cells=cells, names=names, seeds=seeds)
 
     @property
     def by_ranks(self) -> bool:
         """True if only ranks can be tested: a run diverged, or the seeds show no spread."""
-        if not self.finite:
+        if not np.isfinite(self.a).all() or not np.isfinite(self.b).all():
             return True
-        return is_constant(self.b - self.a) if self._paired else is_constant(self.a) and is_constant(self.b)
-
-    @property
-    def _paired(self) -> bool:
-        return self.paired and len(self.a) == len(self.b)
+        return is_constant(self.b - self.a) if self.paired else is_constant(self.a) and is_constant(self.b)
 
     @cached_property
     def _t_test(self) -> Any:
         """SciPy's paired t test, or Welch's, of the difference."""
-        if self._paired:
+        if self.paired:
             return stats.ttest_rel(self.b, self.a)
         with warnings.catch_warnings():
             # SciPy warns about a side whose values are all equal, which Welch's test allows.
@@ -126,7 +102,7 @@ class Difference:
 
     def error(self) -> tuple[float, float]:
         """Return the standard error of the estimate and its degrees of freedom, for at least two seeds with some spread."""
-        error = stats.sem(self.b - self.a) if self._paired else math.hypot(stats.sem(self.a), stats.sem(self.b))
+        error = stats.sem(self.b - self.a) if self.paired else math.hypot(stats.sem(self.a), stats.sem(self.b))
         return float(error), float(self._t_test.df)
 
     def detectable(self, level: float) -> float:
@@ -167,23 +143,14 @@ def noncentrality(df: float, level: float) -> float:
 
 def seeds_needed(effect: float, sd: float, level: float) -> int | None:
     """Return the seeds per side that tell apart two cells that differ by `effect`; None if 1000 do not suffice."""
-    if not effect or not math.isfinite(effect) or not sd > 0:
+    if not 0 < abs(effect) < math.inf or not sd > 0:
         return None
 
     def enough(n: int) -> bool:
-        return abs(effect) / (sd * math.sqrt(2 / n)) >= _standard_errors(n, level)
+        # Many seeds use the normal approximation.
+        normal = float(special.ndtri(1 - level / 2) + special.ndtri(POWER))
+        return abs(effect) / (sd * math.sqrt(2 / n)) >= (noncentrality(2 * (n - 1), level) if n <= 101 else normal)
 
     # Power grows with the number of seeds, so bisection finds the smallest number.
     n = bisect.bisect_left(range(2, _MAX_SEEDS + 1), True, key=enough) + 2
     return n if n <= _MAX_SEEDS else None
-
-
-def seeds_for_order(level: float) -> int:
-    """Return the seeds per side from which a rank test can decide: when every value of one side precedes all of the other."""
-    return next(n for n in range(2, _MAX_SEEDS) if 2 / math.comb(2 * n, n) <= level)
-
-
-def _standard_errors(n: int, level: float) -> float:
-    """Return the effect, in standard errors, that n seeds per side detect. Large n use the normal approximation."""
-    df = 2 * (n - 1)
-    return noncentrality(df, level) if df <= 200 else float(special.ndtri(1 - level / 2) + special.ndtri(POWER))

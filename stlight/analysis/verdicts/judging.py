@@ -38,14 +38,6 @@ class Test:
         """
         return tuple(tuple(d.reversed() for d in group) for groups in self.holds for group in zip(*groups, strict=True))
 
-    def p_holds(self) -> float:
-        """Return the p-value of the conjunction: the largest p (intersection–union test)."""
-        return max(_p_either(groups) for groups in self.holds)
-
-    def p_fails(self) -> float:
-        """Return the p-value of "one of the groups in `fails` holds"."""
-        return _p_either(self.fails)
-
     def for_it(self) -> Group:
         """Return the comparisons that support the sentence most: the best group of each part."""
         return tuple(difference for groups in self.holds for difference in _strongest(groups))
@@ -55,7 +47,7 @@ class Test:
         return max(_strongest(self.fails) if verdict == "contradicted" else self.for_it(), key=_doubt)
 
 
-def _p_either(groups: Either) -> float:
+def p_either(groups: Either) -> float:
     """Return the p-value of a disjunction: the smallest of the groups' largest p-values, times their number (Bonferroni)."""
     return min(1.0, len(groups) * min(max(d.p_above for d in group) for group in groups))
 
@@ -66,32 +58,24 @@ class Judgement:
 
     verdict: Decision
     deciding: Difference
-    effect: float
-    """Estimate of the deciding difference, positive if it is as the sentence says."""
-    low: float
-    high: float
     p: float
     """Two-sided, after Holm's correction."""
     level: float
     """Level at which this sentence is decided whatever the verdicts on the others are."""
 
 
-def judge(tests: Mapping[str, Test], family: int | None = None) -> dict[str, Judgement]:
-    """Judge the sentences of one item. `family` is how many sentences it states, including those without data."""
-    size = max(family or 0, len(tests))
-    sides = {name: (test.p_holds(), test.p_fails()) for name, test in tests.items()}
+def judge(tests: Mapping[str, Test], family: int = 0) -> dict[str, Judgement]:
+    """Judge the sentences of one item. `family` is how many sentences it states, including those without data.
+
+    All parts of a sentence must hold: the largest p counts (intersection–union test).
+    """
+    size = max(family, len(tests))
+    sides = {name: (max(map(p_either, test.holds)), p_either(test.fails)) for name, test in tests.items()}
     adjusted = holm({name: min(1.0, 2 * min(both)) for name, both in sides.items()}, size)
     judgements = {}
-    for name, test in tests.items():
-        for_it, against = sides[name]
+    for name, (for_it, against) in sides.items():
         verdict: Decision = "undecided" if adjusted[name] > LEVEL else "reproduced" if for_it < against else "contradicted"
-        deciding = test.deciding(verdict)
-        low, high = deciding.interval()
-        effect = deciding.estimate
-        if verdict == "contradicted":
-            # The effect is stated in the direction of the sentence.
-            effect, low, high = -effect, -high, -low
-        judgements[name] = Judgement(verdict, deciding, effect, low, high, adjusted[name], LEVEL / size)
+        judgements[name] = Judgement(verdict, tests[name].deciding(verdict), adjusted[name], LEVEL / size)
     return judgements
 
 
