@@ -12,7 +12,7 @@ from scipy import stats
 from stlight.analysis import curves
 from stlight.analysis.evidence import Evidence, Recorded, key
 from stlight.analysis.verdicts import ranking
-from stlight.analysis.verdicts.difference import CONFIDENCE
+from stlight.analysis.verdicts.judging import CONFIDENCE
 from stlight.config import DataConfig
 from stlight.experiments import Variant
 from stlight.registry.metric_specs import COUNTED_METRICS, METRICS, TIMED_METRICS, metrics_from

@@ -57,16 +57,15 @@ class PrintedNumber:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def parse(written: Any) -> "PrintedNumber":
-            return cls(getattr(written, "text", str(written)))
+        return core_schema.no_info_plain_validator_function(
+            lambda written: cls(getattr(written, "text", str(written))), serialization=core_schema.to_string_ser_schema()
+        )
 
-        return core_schema.no_info_plain_validator_function(parse, serialization=core_schema.to_string_ser_schema())
 
-
-def _not_of_scales(name: str) -> str:
+def _field_of_experiments(name: str) -> str:
     if name in SCALE_FIELDS:
         raise ValueError(f"{name} is set by the scale or under data_sets, not by an experiment's base or grid")
-    return name
+    return check_known("unknown field", name, SECTION_OF_FIELD)
 
 
 def _one_of(known: Collection[str], thing: str) -> AfterValidator:
@@ -113,8 +112,7 @@ FieldName = TypeAliasType(
     "FieldName",
     Annotated[
         str,
-        _one_of(SECTION_OF_FIELD, "field"),
-        AfterValidator(_not_of_scales),
+        AfterValidator(_field_of_experiments),
         WithJsonSchema({"enum": [name for name in SECTION_OF_FIELD if name not in SCALE_FIELDS]}),
     ],
 )

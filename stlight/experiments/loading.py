@@ -85,22 +85,18 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
     models = {OURS, *(variant.axes.get("model", OURS) for variant in variants.values())}
     seeds = max(scale.seeds, file.seeds)
     content = [stated.model_dump(mode="json") for stated in (file, scale)]
+    same = ("title", "summary", "train", "selection", "table", "figure")
     experiment = Experiment(
+        **{name: getattr(file, name) for name in same},
         name=path.stem,
-        title=file.title,
         section=file.paper.section,
         item=file.paper.item,
-        summary=file.summary,
-        train=file.train,
         metrics=file.metrics if isinstance(file.metrics, dict) else dict.fromkeys(datasets, file.metrics),
         axes=axes,
         share_of_epochs=share_of_epochs,
         seeds=min(seeds, scale.max_seeds or seeds),
-        selection=file.selection,
         published=[entry for entry in file.published if (entry.model or OURS) in models],
         quoted=[entry for entry in file.published if (entry.model or OURS) not in models],
-        table=file.table,
-        figure=file.figure,
         claims=[claim.model_copy(update={"section": claim.section or file.paper.section}) for claim in file.claims],
         variants=list(variants.values()),
         waits_for=_missing_data({v.dataset for v in variants.values() if v.config.data.source == "files"}, data_root),

@@ -21,7 +21,7 @@ from stlight.experiments.field_types import (
 )
 from stlight.experiments.figure_types import Figure, TwoWayTable
 from stlight.experiments.scaling import Scale
-from stlight.experiments.yaml_files import ExperimentError, FileModel, nearest
+from stlight.experiments.yaml_files import FileModel, check_known
 from stlight.registry.dataset_specs import ClipShape
 from stlight.registry.metric_specs import COUNTED_METRICS, METRICS, TIMED_METRICS
 from stlight.registry.model_specs import OURS
@@ -209,12 +209,8 @@ class Plan:
 
     def run(self, name: str) -> RunConfig:
         """Return a run's configuration. Raises `ExperimentError` for an unknown name, with the nearest known one."""
-        if name not in self.runs:
-            raise ExperimentError(f"no run {name!r} at scale {self.scale.name}{nearest(name, self.runs)}")
-        return self.runs[name]
+        return self.runs[check_known(f"scale {self.scale.name} has no run", name, self.runs)]
 
     def experiment(self, name: str) -> Experiment:
         """Return an experiment. Raises `ExperimentError` for an unknown name, with the nearest known one."""
-        if name not in self.experiments:
-            raise ExperimentError(f"no experiment {name!r}{nearest(name, self.experiments)}")
-        return self.experiments[name]
+        return self.experiments[check_known("no experiment", name, self.experiments)]

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,9 +37,7 @@ def read_file(path: Path, type_: type[T]) -> T:
     """Read a YAML file into a type. Raises `ExperimentError`, in one line, naming file, field and value."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except UnicodeDecodeError as error:
-        raise ExperimentError(f"{path}: not UTF-8 text: {error}") from error
-    except yaml.YAMLError as error:
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ExperimentError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     try:
         return TypeAdapter(type_).validate_python(content)
@@ -117,16 +115,12 @@ _Loader.add_constructor(_FLOAT, _Loader.construct_yaml_float)
 _Loader.add_implicit_resolver(_FLOAT, re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence about an unknown name: the known name most like it, or else all of them."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
-
-
 def check_known(words: str, name: str, known: Collection[str]) -> str:
-    """Return a known name. For an unknown one, raise `ValueError`: these words, the name and the nearest known one."""
+    """Return a known name. For an unknown one, raise `ExperimentError`: these words, the name and the nearest known one."""
     if name not in known:
-        raise ValueError(f"{words} {name!r}{nearest(name, known)}")
+        close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+        nearest = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
+        raise ExperimentError(f"{words} {name!r}; {nearest}")
     return name
 
 

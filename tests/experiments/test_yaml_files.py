@@ -23,7 +23,7 @@ def test_numbers_mean_the_same_however_they_are_written(workflow, demo):
         (b"title: [", "not valid YAML"),
         (b"title: a\ntitle: b\n", "the key 'title' is given twice"),
         (b"1: a", "the key '1' is not text"),
-        (b"title: \xff", "not UTF-8 text"),
+        (b"title: \xff", "not valid YAML: 'utf-8' codec can't decode byte 0xff"),
         (b"title: !!python/object:os.system {}", "not valid YAML"),
         (b"[1, 2", "not valid YAML"),
         (b"- 1", r"the file: input should be a valid dictionary, got \[1\]"),

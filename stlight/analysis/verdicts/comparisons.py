@@ -10,11 +10,11 @@ import numpy as np
 from scipy.stats import linregress
 
 from stlight.analysis.evidence import key
-from stlight.analysis.text import axis_text, settings_text
-from stlight.analysis.verdicts.difference import Difference
-from stlight.analysis.verdicts.judging import Either, Test
-from stlight.experiments import Experiment
+from stlight.analysis.text import settings_text
+from stlight.analysis.verdicts.judging import Difference, Either, Test
+from stlight.experiments import Experiment, Variant
 from stlight.experiments.claim_types import Claim, GridCell
+from stlight.registry.metric_specs import METRICS
 
 
 @dataclass(frozen=True)
@@ -23,25 +23,30 @@ class Comparer:
 
     experiment: Experiment
     claim: Claim
-    losses: Callable[[GridCell, str], np.ndarray]
-    """The losses of a cell in a metric, one per seed."""
-    paired: Callable[[GridCell, str], bool] = lambda cell, metric: False
-    """True if a cell is compared with others seed by seed."""
-    published: bool = False
-    """True if the losses are the paper's numbers, rounded to the digits it prints."""
+    losses: Callable[[Variant, str], np.ndarray] | None = None
+    """The losses of a variant in a metric, one per seed; None to compare the paper's numbers, rounded to printed digits."""
+    paired: Callable[[Variant, str], bool] = lambda variant, metric: False
+    """True if a variant is compared with others seed by seed."""
 
     def __call__(self, better: GridCell, worse: GridCell, metric: str, threshold: float = 0.0) -> Difference:
         """Return the difference that exceeds the threshold if the first cell is better by more than it."""
         cells = (better, worse)
-        a, b = (self.losses(cell, metric) for cell in cells)
-        resolution = max(cell.printed[metric].half_unit for cell in cells) if self.published else 0.0
-        return Difference(a, b, self.paired(better, metric), threshold, resolution, metric, cells, self._names(*cells))
+        a, b = (self._losses(cell, metric) for cell in cells)
+        resolution = 0.0 if self.losses else max(cell.printed[metric].half_unit for cell in cells)
+        paired = better.variant is not None and self.paired(better.variant, metric)
+        return Difference(a, b, paired, threshold, resolution, metric, cells, self._names(*cells))
 
     def scaled(self, amount: float, cell: GridCell, metric: str) -> float:
         """Return an amount in the paper's units as the same share of the cell's value at this scale."""
-        here = abs(float(self.losses(cell, metric).mean()))
+        here = abs(float(self._losses(cell, metric).mean()))
         printed = abs(cell.printed[metric].value) if metric in cell.printed else 0.0
         return amount * here / printed if printed and math.isfinite(here) else float(amount)
+
+    def _losses(self, cell: GridCell, metric: str) -> np.ndarray:
+        if self.losses and cell.variant:
+            return self.losses(cell.variant, metric)
+        value = cell.printed[metric].value
+        return np.array([-value if METRICS[metric].higher_is_better else value])
 
     def _names(self, *cells: GridCell) -> tuple[str, ...]:
         axes = self.experiment.axes
@@ -124,7 +129,7 @@ def _counts_equal(claim: Claim, experiment: Experiment, counts: dict[str, Any]) 
     for variant in experiment.variants:
         count = counts[key(variant)]
         counted, formula = (count[kind][terms.component] for kind in ("parameters", "closed_forms"))
-        deviations[f"{_settings(variant.axes)}: {counted:,} against {formula:,}"] = abs(counted / formula - 1)
+        deviations[f"{settings_text(variant.axes, variant.axes)}: {counted:,} against {formula:,}"] = abs(counted / formula - 1)
     return deviations, f"counted parameters are at most {{most:.1%}} from the formula (allowed: {terms.within:.0%})"
 
 
@@ -132,7 +137,7 @@ def _count_grows(claim: Claim, experiment: Experiment, counts: dict[str, Any]) -
     terms, deviations = claim.terms, {}
     lines: dict[str, list[tuple[float, float]]] = {}
     for variant in experiment.variants:
-        others = _settings({axis: value for axis, value in variant.axes.items() if axis != terms.axis})
+        others = settings_text(variant.axes, (axis for axis in variant.axes if axis != terms.axis))
         count = counts[key(variant)]["parameters"][terms.component]
         lines.setdefault(others, []).append((math.log(variant.axes[terms.axis]), math.log(count)))
     for name, line in lines.items():
@@ -140,10 +145,6 @@ def _count_grows(claim: Claim, experiment: Experiment, counts: dict[str, Any]) -
             exponent = float(linregress(*zip(*line, strict=True)).slope)
             deviations[f"{name}: exponent {exponent:.3f}"] = abs(exponent - terms.exponent)
     return deviations, f"the exponent is at most {{most:.3f}} from {terms.exponent:g} (allowed: {terms.within:g})"
-
-
-def _settings(axes: dict[str, Any]) -> str:
-    return ", ".join(f"{axis} = {axis_text(value)}" for axis, value in axes.items())
 
 
 COUNT_KINDS: dict[str, Callable[[Claim, Experiment, dict[str, Any]], Deviations]] = {

@@ -5,11 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
-from stlight.analysis.verdicts.difference import Difference
-from stlight.analysis.verdicts.judging import Test, Verdict
+from stlight.analysis.verdicts.judging import Difference, Test, Verdict
 from stlight.experiments.claim_types import Claim
 from stlight.registry.metric_specs import METRICS
 
@@ -88,8 +86,3 @@ def loss_text(loss: float, metric: str) -> str:
     """Return a loss as the value of its metric; "diverged" if it is infinite."""
     spec = METRICS[metric]
     return "diverged" if math.isinf(loss) else spec.format(float(-loss if spec.higher_is_better else loss))
-
-
-def as_loss(value: float, metric: str) -> np.ndarray:
-    """Return a single number of a metric as a loss: lower is better."""
-    return np.array([-value if METRICS[metric].higher_is_better else value])

@@ -10,12 +10,11 @@ import pandas as pd
 from stlight.analysis.evidence import Evidence
 from stlight.analysis.values import Values
 from stlight.analysis.verdicts.comparisons import COUNT_KINDS, Comparer, build_test, compared_cells
-from stlight.analysis.verdicts.difference import seeds_needed
-from stlight.analysis.verdicts.findings import Finding, Part, as_loss, label
-from stlight.analysis.verdicts.judging import Judgement, Test, judge
+from stlight.analysis.verdicts.findings import Finding, Part, label
+from stlight.analysis.verdicts.judging import Judgement, Test, judge, seeds_needed
 from stlight.analysis.verdicts.published import by_arithmetic, on_published, printed_repeats
 from stlight.analysis.verdicts.ranking import seeds_move_together
-from stlight.experiments import Plan
+from stlight.experiments import Plan, Variant
 from stlight.experiments.claim_types import Claim, GridCell, cells_of
 from stlight.registry.metric_specs import METRICS
 
@@ -65,7 +64,7 @@ class Measured:
             elif not claim.compares:
                 found[claim.id] = _judge_counts(blank, self.evidence)
             else:
-                test = build_test(Comparer(self.experiment, claim, self._losses, self._paired), cells)
+                test = build_test(Comparer(self.experiment, claim, self.values.losses, self._paired), cells)
                 if claim.statistical:
                     tests[claim.id] = test
                 else:
@@ -87,7 +86,7 @@ class Measured:
             run, why = next(iter(waiting.items()))
             return f"waiting: {len(waiting)} of its {len(runs)} runs are not there ({run}: {why})"
         for metric in claim.metrics:
-            if any(np.isnan(self._losses(cell, metric)).any() for cell in cells):
+            if any(np.isnan(self.values.losses(cell.variant, metric)).any() for cell in cells if cell.variant):
                 return f"{METRICS[metric].label} cannot be computed from curves this short"
         return ""
 
@@ -96,13 +95,9 @@ class Measured:
         seeds = range(self.experiment.seeds)
         return list(dict.fromkeys(c.variant.run_name(seed) for c in cells if c.variant for seed in seeds))
 
-    def _losses(self, cell: GridCell, metric: str) -> np.ndarray:
-        return self.values.losses(cell.variant, metric) if cell.variant else as_loss(cell.printed[metric].value, metric)
-
-    def _paired(self, cell: GridCell, metric: str) -> bool:
+    def _paired(self, variant: Variant, metric: str) -> bool:
         """Return True if seeds shift all cells of the data set alike."""
-        variants = self.values.variants_of(cell.variant.dataset) if cell.variant else []
-        return seeds_move_together([self.values.losses(variant, metric) for variant in variants])
+        return seeds_move_together([self.values.losses(other, metric) for other in self.values.variants_of(variant.dataset)])
 
     def _judged(self, blank: Finding, test: Test, cells: list[GridCell], judgement: Judgement) -> Finding:
         deciding, names = judgement.deciding, self._runs(cells)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from stlight.analysis.errata import different_results
 from stlight.analysis.verdicts.comparisons import Comparer, build_test, compared_cells
-from stlight.analysis.verdicts.findings import Finding, as_loss, label
+from stlight.analysis.verdicts.findings import Finding, label
 from stlight.analysis.verdicts.judging import Test, arithmetic
 from stlight.experiments import Experiment, Plan
 from stlight.experiments.claim_types import Claim, GridCell, cells_of
@@ -25,8 +25,7 @@ def on_published(experiment: Experiment, claim: Claim, repeats: Mapping[str, flo
     blank, cells = Finding(claim, experiment.name, "published"), cells_of(experiment)
     if why := _cannot(claim, cells):
         return replace(blank, why=why)
-    comparer = Comparer(experiment, claim, lambda cell, metric: as_loss(cell.printed[metric].value, metric), published=True)
-    return by_arithmetic(blank, build_test(comparer, cells), repeats)
+    return by_arithmetic(blank, build_test(Comparer(experiment, claim), cells), repeats)
 
 
 def by_arithmetic(blank: Finding, test: Test, repeats: Mapping[str, float]) -> Finding:

@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 from scipy import special, stats
 
-from stlight.analysis.verdicts.difference import CONFIDENCE, Difference, is_constant
+from stlight.analysis.verdicts.judging import CONFIDENCE, Difference, is_constant
 
 _HOMOGENEOUS = 0.1
 _SHARED_SEEDS = 0.01
@@ -58,7 +58,9 @@ def rank(cells: Sequence[np.ndarray], draws: int = 20_000) -> Ranking:
     seeds = min(len(cells[i]) for i in present)
     if seeds < 2:
         return Ranking(paired, noise, ties=ties, p_best=p_best)
-    drawn = _draw_means([cells[i] for i in finite], draws)
+    # Draw means from their t distributions: shape (cells, draws), deterministic.
+    rng, found = np.random.default_rng(0), [cells[i] for i in finite]
+    drawn = np.array([c.mean() + c.std(ddof=1) / math.sqrt(len(c)) * rng.standard_t(len(c) - 1, draws) for c in found])
     wins = np.bincount(drawn.argmin(0), minlength=len(finite)) / draws
     for i in present:
         p_best[i] = float(wins[finite.index(i)]) if i in finite else 0.0
@@ -103,9 +105,3 @@ def _p_no_shift(values_CS: np.ndarray) -> float:
         # Without residual noise, or without any shift, there is nothing to test against.
         return 1.0
     return float(special.fdtrc(seeds - 1, df, between / left))
-
-
-def _draw_means(cells: Sequence[np.ndarray], draws: int) -> np.ndarray:
-    """Draw means of the cells from their t distributions: shape (cells, draws), deterministic."""
-    rng = np.random.default_rng(0)
-    return np.array([c.mean() + c.std(ddof=1) / math.sqrt(len(c)) * rng.standard_t(len(c) - 1, draws) for c in cells])

@@ -51,12 +51,12 @@ class Case:
         values[rng.random(values.shape) < self.diverging] = math.inf
         # The published number of each cell is the scale that margins are stated in.
         printed = {"mse": PrintedNumber("100.0")}
-        cells = [GridCell(str(i), {"x": i}, SimpleNamespace(dataset="d"), printed) for i in range(len(means))]
+        cells = [GridCell(str(i), {"x": i}, SimpleNamespace(x=i), printed) for i in range(len(means))]
         paired = seeds_move_together(list(values))
         experiment = SimpleNamespace(quoted=[], axes=["x"])
 
-        def losses(cell, _):
-            return values[cell.coordinates["x"]]
+        def losses(variant, _):
+            return values[variant.x]
 
         tests = {c.id: build_test(Comparer(experiment, c, losses, lambda *_: paired), cells) for c in self.claims}
         return {name: judgement.verdict for name, judgement in judge(tests).items()}

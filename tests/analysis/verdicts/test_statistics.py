@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from stlight.analysis.verdicts.difference import Difference, seeds_needed
-from stlight.analysis.verdicts.judging import Test, arithmetic, holm, judge, p_either
+from stlight.analysis.verdicts.judging import Difference, Test, arithmetic, holm, judge, p_either, seeds_needed
 from stlight.analysis.verdicts.ranking import fit_noise, rank, seeds_move_together
 from tests.analysis.verdicts.error_rates import measure
 
