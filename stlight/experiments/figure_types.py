@@ -84,7 +84,6 @@ class CurvesFigure(Options):
     hue: AxisOption
     """Axis that a colour stands for."""
     y: MetricOption
-    """Metric."""
 
 
 class ScatterFigure(Options):
@@ -93,7 +92,6 @@ class ScatterFigure(Options):
     kind: Literal["scatter"]
     x: Literal["num_params"]
     y: MetricOption
-    """Metric."""
     hue: AxisOption
     """Axis that a colour stands for."""
 
@@ -104,7 +102,6 @@ class TradeoffFigure(Options):
     kind: Literal["tradeoff"]
     required_axis = "model"
     y: MetricOption
-    """Metric."""
 
 
 class GrowthFigure(Options):

@@ -1,6 +1,6 @@
 """Experiments: as their files state them, and with their variants and runs at a scale."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, GetJsonSchemaHandler, model_validator
@@ -25,8 +25,6 @@ from stlight.experiments.yaml_files import FileModel, check_known
 from stlight.registry.dataset_specs import ClipShape
 from stlight.registry.metric_specs import COUNTED_METRICS, METRICS, TIMED_METRICS
 from stlight.registry.model_specs import OURS
-
-Grid = Annotated[dict[FieldName, DistinctList[AxisValue]], Field(min_length=1)]
 
 
 class PaperItem(FileModel):
@@ -103,7 +101,7 @@ class ExperimentFile(FileModel):
     """Scales at which runs train for a share of the stated epochs, and that share."""
     data_sets: dict[CustomName, CustomDataset] = Field(default_factory=dict)
     """Custom data sets by name."""
-    grid: OneOrMore[Grid]
+    grid: OneOrMore[Annotated[dict[FieldName, DistinctList[AxisValue]], Field(min_length=1)]]
     """Values for each field varied; every combination is a variant. A list of grids is their union."""
     metrics: DistinctList[MetricName] | Annotated[dict[str, DistinctList[MetricName]], Field(min_length=1)]
     """Metrics in the order of the table's columns; for several data sets, those of each."""
@@ -205,7 +203,7 @@ class Plan:
 
     scale: Scale
     experiments: dict[str, Experiment]
-    runs: dict[str, RunConfig] = field(default_factory=dict)
+    runs: dict[str, RunConfig]
 
     def run(self, name: str) -> RunConfig:
         """Return a run's configuration. Raises `ExperimentError` for an unknown name, with the nearest known one."""

@@ -42,18 +42,10 @@ def read_file(path: Path, type_: type[T]) -> T:
     try:
         return TypeAdapter(type_).validate_python(content)
     except ValidationError as error:
-        raise ExperimentError(f"{path}: {_describe(error, content)}") from error
-
-
-def _describe(error: ValidationError, content: Any) -> str:
-    """Return the error that lies deepest in the file as `field: what is wrong`.
-
-    If a value may have several types, Pydantic lists the errors of each; the deepest error belongs to the type that was meant.
-    """
-    details = error.errors(include_url=False)
-    located = [(_locate(detail, content), detail) for detail in details]
-    place, deepest = max(located, key=lambda pair: pair[0].count(".") + pair[0].count("["))
-    return f"{place or 'the file'}: {_words(deepest)}"
+        # If a value may have several types, Pydantic lists the errors of each; the deepest belongs to the type that was meant.
+        located = [(_locate(detail, content), detail) for detail in error.errors(include_url=False)]
+        place, deepest = max(located, key=lambda pair: pair[0].count(".") + pair[0].count("["))
+        raise ExperimentError(f"{path}: {place or 'the file'}: {_words(deepest)}") from error
 
 
 def _locate(detail: ErrorDetails, content: Any) -> str:

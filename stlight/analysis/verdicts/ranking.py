@@ -90,18 +90,17 @@ def fit_noise(cells: Sequence[np.ndarray]) -> tuple[float, str]:
 
 
 def seeds_move_together(cells: Sequence[np.ndarray]) -> bool:
-    """Return True if seeds shift all cells of a grid alike, so that cells must be compared seed by seed."""
+    """Return True if seeds shift all cells of a grid alike, so that cells must be compared seed by seed.
+
+    The effect of the seeds is tested in a two-way analysis of variance.
+    """
     balanced = len(cells) > 1 and len({len(cell) for cell in cells}) == 1 and len(cells[0]) > 1
-    return balanced and all(np.isfinite(cell).all() for cell in cells) and _p_no_shift(np.stack(cells)) < _SHARED_SEEDS
-
-
-def _p_no_shift(values_CS: np.ndarray) -> float:
-    """Return p of "no seed shifts all cells alike": the effect of the seeds in a two-way analysis of variance."""
-    cells, seeds = values_CS.shape
+    if not balanced or not all(np.isfinite(cell).all() for cell in cells):
+        return False
+    values_CS = np.stack(cells)
     residual = values_CS - values_CS.mean(1, keepdims=True) - values_CS.mean(0) + values_CS.mean()
-    df = (cells - 1) * (seeds - 1)
-    left, between = float((residual**2).sum() / df), float(cells * values_CS.mean(0).var(ddof=1))
-    if left <= 1e-12 * between or not between:
-        # Without residual noise, or without any shift, there is nothing to test against.
-        return 1.0
-    return float(special.fdtrc(seeds - 1, df, between / left))
+    df_seeds, df = values_CS.shape[1] - 1, (len(cells) - 1) * (values_CS.shape[1] - 1)
+    left, between = float((residual**2).sum() / df), float(len(cells) * values_CS.mean(0).var(ddof=1))
+    # Without residual noise, or without any shift, there is nothing to test against.
+    testable = left > 1e-12 * between and between > 0
+    return testable and float(special.fdtrc(df_seeds, df, between / left)) < _SHARED_SEEDS
