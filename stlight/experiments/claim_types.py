@@ -206,9 +206,9 @@ class Claim(FileModel):
         match self.terms:
             case Sides(this=this, than=than) | Gain(this=this, over=than):
                 return this, than
-            case AsGoodAsBest(places=places):
+            case AsGoodAsBest(places=places) | list(places):
                 return places, []
-        return self.optimum_in or [], []
+        return [], []
 
     def check(self, cells: list[GridCell], axes: list[str], trained: bool) -> None:
         """Raise `ValueError` if the claim speaks of something that the grid does not have."""
@@ -230,10 +230,9 @@ class Claim(FileModel):
             raise ValueError("metric: is missing: the metrics that it must hold for")
         if timed := set(self.metrics) & metrics_from("timed", "recorded"):
             raise ValueError(f"metric: no claim can be about {', '.join(sorted(timed))}, which depend on the machine")
-        if not trained and counted != set(self.metrics):
-            raise ValueError(f"metric: train: false can only have {', '.join(sorted(COUNTED_METRICS))}")
-        if counted and counted != set(self.metrics):
-            raise ValueError("metric: what is counted and what is trained for cannot be in one claim: make two of it")
+        if (counted or not trained) and counted != set(self.metrics):
+            all_counted = ", ".join(sorted(COUNTED_METRICS))
+            raise ValueError(f"metric: train: false can only have {all_counted}, which cannot be in one claim with others")
 
     def _check_sides(self, groups: list[list[GridCell]], axes: list[str]) -> None:
         if self.improves_along:
@@ -265,5 +264,7 @@ def _check_numbers(place: str, axis: str, groups: list[list[GridCell]], axes: li
     for group in groups:
         values = {cell.coordinates[axis] for cell in group}
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        if len(values) < 2 or not numbers or (place == "improves_along" and len(values) < len(group)):
-            raise ValueError(f"{place}: {axis} must take two numbers or more, each once: say `among` which cells")
+        grows = place == "count_grows"
+        if len(values) < 2 or not numbers or (min(values) <= 0 if grows else len(values) < len(group)):
+            needs = "above zero" if grows else "or more, each once: say `among` which cells"
+            raise ValueError(f"{place}: {axis} must take two numbers {needs}")

@@ -30,10 +30,7 @@ def all_findings(plan: Plan, values: Mapping[str, Values]) -> list[tuple[Finding
 
 
 def seed_spread(values: Mapping[str, Values]) -> "pd.Series[float]":
-    """Return for each data set and metric the standard deviation between seeds as a share of the mean: a median over cells.
-
-    It only plans seeds: no verdict depends on it.
-    """
+    """Return the seeds' spread as a share of the mean, by data set and metric. It plans seeds; no verdict depends on it."""
     frames = [one.by_seed[one.by_seed["selection"] == one.experiment.selection] for one in values.values()]
     rows = pd.concat(frames).drop_duplicates(["run", "metric"])
     # A cell with an infinite value has no spread, and one with a single seed has none either.
@@ -59,19 +56,17 @@ class Measured:
         tests: dict[str, Test] = {}
         for claim in self.experiment.claims:
             blank = found[claim.id] = Finding(claim, self.experiment.name, "measured")
+            comparer = Comparer(self.experiment, claim, self.values.losses, self._paired)
             if why := claim.untested or self._cannot(claim, compared_cells(claim, cells)):
                 found[claim.id] = replace(blank, why=why)
             elif not claim.compares:
                 found[claim.id] = _judge_counts(blank, self.evidence)
+            elif claim.statistical:
+                tests[claim.id] = build_test(comparer, cells)
             else:
-                test = build_test(Comparer(self.experiment, claim, self.values.losses, self._paired), cells)
-                if claim.statistical:
-                    tests[claim.id] = test
-                else:
-                    found[claim.id] = by_arithmetic(blank, test, {})
+                found[claim.id] = by_arithmetic(blank, build_test(comparer, cells), {})
         for name, judgement in judge(tests, self.family).items():
-            compared = compared_cells(found[name].claim, cells)
-            found[name] = self._judged(found[name], tests[name], compared, judgement)
+            found[name] = self._judged(found[name], tests[name], compared_cells(found[name].claim, cells), judgement)
         return found
 
     def _cannot(self, claim: Claim, cells: list[GridCell]) -> str:
