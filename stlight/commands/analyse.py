@@ -20,12 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write the item, and remove its unfinished form.
-
-    Raises:
-        IncompleteError: `--complete` is given and results are missing.
-        MixedVersionsError: different versions of the code made the records, and `--mixed-versions` is not given.
-    """
+    """Write the item, and remove its unfinished form. With `--complete`, raises `IncompleteError` if results are missing."""
     from stlight.analysis.evidence import load_evidence
     from stlight.analysis.values import Values
 
@@ -39,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def write_item(values: "Values", into: Path, mixed_versions: bool) -> None:
-    """Write the table and figures of an experiment under a folder. Raises `MixedVersionsError` unless allowed."""
+    """Write the table and figures of an experiment under a folder. Raises `MixedVersionsError` unless these are allowed."""
     from stlight.analysis.figures import write_figures
     from stlight.analysis.tables import write_tables
 

@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> None:
     for name, one in values.items():
         evidence = one.evidence
         _print_missing(evidence)
-        incomplete = evidence.missing or evidence.uncounted or evidence.untimed
+        incomplete = evidence.missing or evidence.unmeasured
         if incomplete and evidence.records:
             try:
                 write_item(one, folder / UNFINISHED, options.mixed_versions)
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _print_missing(evidence: "Evidence") -> None:
     name, missing = evidence.experiment.name, evidence.missing
-    for why in filter(None, (evidence.uncounted, evidence.untimed)):
+    for why in evidence.unmeasured:
         print(f"{name}: {why}")
     begun = {run: why for run, why in missing.items() if why != "waiting"}
     idle = f" ({len(missing) - len(begun)} not begun)" if len(begun) < len(missing) else ""
