@@ -67,9 +67,7 @@ def errata(plan: Plan, workflow: Path, contradicted: Iterable["Finding"] = ()) -
 def stated(workflow: Path) -> list[Erratum]:
     """Return the errata that no code can find. Raises `ExperimentError` for a file that violates its schema."""
     path = workflow / "errata.yaml"
-    if not path.is_file():
-        return []
-    entries = read_file(path, list[Erratum])
+    entries = read_file(path, list[Erratum]) if path.is_file() else []
     for number, entry in enumerate(entries):
         if any(entry.id == other.id for other in entries[:number]):
             raise ExperimentError(f"{path}: [{number}].id: {entry.id!r} is given twice")

@@ -141,10 +141,8 @@ class Evidence:
         """Raise `IncompleteError` unless every run has a valid record and all counts and timings are there."""
         if self.missing:
             name, why = next(iter(self.missing.items()))
-            total = len(self.experiment.run_names)
-            raise IncompleteError(
-                f"{self.experiment.name}: {len(self.missing)} of its {total} runs have no record: {name}: {why}"
-            )
+            count = f"{len(self.missing)} of its {len(self.experiment.run_names)} runs"
+            raise IncompleteError(f"{self.experiment.name}: {count} have no record: {name}: {why}")
         if self.unmeasured:
             raise IncompleteError(self.unmeasured[0])
 

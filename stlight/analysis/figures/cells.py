@@ -1,5 +1,7 @@
 """Figures of an experiment's cells: heatmap, lines, bars, dots, and the growth of its parameter counts."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -101,13 +103,12 @@ def draw_bars(_: BarsFigure, values: Values) -> Figure:
 def draw_dots(_: DotsFigure, values: Values) -> Figure:
     """Draw a panel per data set and metric that is measured: each variant's mean with its interval and every seed."""
     cells = values.cells[~values.cells["metric"].isin(COUNTED_METRICS) & (values.cells["status"] != "quoted")]
-    heights = [of["variant"].nunique() + 1.5 for _, of in cells.groupby("dataset", sort=False)]
-    columns = cells.groupby("dataset")["metric"].nunique().max()
-    size = (4.8 * columns, 1.1 + 0.45 * sum(heights))
-    figure, axes = plt.subplots(
-        len(heights), columns, figsize=size, height_ratios=heights, constrained_layout=True, squeeze=False
-    )
-    for row, (dataset, of_dataset) in zip(axes, cells.groupby("dataset", sort=False), strict=True):
+    groups = list(cells.groupby("dataset", sort=False))
+    heights = [of_dataset["variant"].nunique() + 1.5 for _, of_dataset in groups]
+    columns = max(of_dataset["metric"].nunique() for _, of_dataset in groups)
+    layout: dict[str, Any] = {"figsize": (4.8 * columns, 1.1 + 0.45 * sum(heights)), "height_ratios": heights}
+    figure, axes = plt.subplots(len(groups), columns, constrained_layout=True, squeeze=False, **layout)
+    for row, (dataset, of_dataset) in zip(axes, groups, strict=True):
         stand_in = ", stand-in" if of_dataset["data"].eq("stand-in").any() else ""
         for ax, (metric, of_metric) in zip(row, of_dataset.groupby("metric", sort=False), strict=False):
             for place, cell in enumerate(of_metric.to_dict("records")):

@@ -89,9 +89,8 @@ def draw_examples(values: Values) -> Figure:
         clips = values.evidence.examples(variant.run_name(0))
         stand_in = ", stand-in" if variant.config.data.source == "stand_in" else ""
         strips += [(f"{dataset}{stand_in}, clip {i}: {variant.name}", *clip) for i, clip in enumerate(zip(*clips, strict=True))]
-    figure, axes = plt.subplots(
-        max(1, len(strips)), 1, figsize=(13, 0.6 + 1.55 * len(strips)), constrained_layout=True, squeeze=False
-    )
+    size = (13, 0.6 + 1.55 * len(strips))
+    figure, axes = plt.subplots(max(1, len(strips)), 1, figsize=size, constrained_layout=True, squeeze=False)
     for ax, strip in zip(axes[:, 0], strips, strict=False):
         _draw_strip(ax, *strip)
     if not strips:
