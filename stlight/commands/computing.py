@@ -186,7 +186,7 @@ def identify(options: argparse.Namespace) -> None:
     from tabulate import tabulate
 
     from stlight.costs.identify import identify as search
-    from stlight.experiments.printed_number import PrintedNumber
+    from stlight.experiments.field_types import PrintedNumber
     from stlight.registry.dataset_specs import DATASETS
 
     def printed(option: str, text: str) -> PrintedNumber:

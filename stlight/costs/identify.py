@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from stlight.config import Decoder
-from stlight.experiments.printed_number import PrintedNumber
+from stlight.experiments.field_types import PrintedNumber
 from stlight.registry.dataset_specs import ClipShape
 
 SEARCHED = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stlight import cli
 from stlight.config import DECODERS, ModelConfig
 from stlight.costs.identify import SEARCHED, Layout, count_layout, identify
-from stlight.experiments.printed_number import PrintedNumber
+from stlight.experiments.field_types import PrintedNumber
 from stlight.model.complexity import complexity, count_flops_by_fvcore
 from stlight.registry.dataset_specs import DATASETS, ClipShape
 from tests.conftest import REPOSITORY, WORKFLOW
