@@ -9,11 +9,12 @@ from pathlib import Path
 
 from stlight.commands.common import ARGUMENTS, Verb, check_range, tell
 from stlight.commands.computing import count, measure, plan, train
+from stlight.commands.identify import identify
 from stlight.commands.inputs import doctor, fetch, prepare, schemas
 from stlight.commands.results import analyse, report, status, waiting
 from stlight.runtime.run_lock import LockLost
 
-_VERBS: list[Verb] = [fetch, doctor, prepare, train, measure, count, analyse, waiting, report, plan, status, schemas]
+_VERBS: list[Verb] = [fetch, doctor, prepare, train, measure, count, identify, analyse, waiting, report, plan, status, schemas]
 VERBS = {verb.__name__: verb for verb in _VERBS}
 
 # With `pip install -e`, the package lies beside the workflow of its checkout.
