@@ -17,8 +17,9 @@ from stlight.analysis.values import interval
 from stlight.analysis.verdicts.comparisons import Comparer, build_test
 from stlight.analysis.verdicts.judging import LEVEL, judge
 from stlight.analysis.verdicts.ranking import seeds_move_together
-from stlight.experiments.claim_types import Claim, GridCell
+from stlight.experiments.claim_types import Claim
 from stlight.experiments.field_types import PrintedNumber
+from stlight.experiments.grid_cells import GridCell
 
 EFFECTS = (0.0, 0.5, 1.0, 2.0, 4.0)
 SEEDS = (1, 3, 5, 10)
