@@ -9,7 +9,7 @@ import jinja2
 import pandas as pd
 
 from stlight.analysis.audit import noise_floor, selection_audit
-from stlight.analysis.errata import as_markdown, errata
+from stlight.analysis.errata import HEADINGS, as_markdown, errata
 from stlight.analysis.evidence import all_records, code_versions
 from stlight.analysis.report.views import effect_text, item_view, run_view
 from stlight.analysis.values import Values
@@ -28,7 +28,7 @@ def write_report(plan: Plan, values: Mapping[str, Values], workflow: Path, into:
     `settings` are the command-line options, beyond the scale, that repeat a run.
     """
     findings = all_findings(plan, values)
-    found = errata(plan, workflow, [on_paper for on_paper, _ in findings if on_paper.verdict == "contradicted"])
+    found = errata(plan, workflow)
     audits = {name: selection_audit(one) for name, one in values.items()}
     floors = pd.DataFrame(row for one in values.values() for row in noise_floor(one))
     write_atomically(into / "claims.csv", as_table(finding for both in findings for finding in both).to_csv(index=False))
@@ -45,7 +45,9 @@ def write_report(plan: Plan, values: Mapping[str, Values], workflow: Path, into:
     )
     environment.filters["slug"] = lambda text: "".join(c if c.isalnum() or c in "-_" else "-" for c in text)
     environment.globals["effect"] = effect_text
-    write_atomically(into / "report.html", environment.get_template("page.html.j2").render(content, errata=found))
+    write_atomically(
+        into / "report.html", environment.get_template("page.html.j2").render(content, errata=found, headings=HEADINGS)
+    )
 
 
 def _content(
