@@ -1,30 +1,32 @@
 """Places where the supplement disagrees with itself, its sources or what can be counted, found by code as far as possible."""
 
 import itertools
-import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal, get_args
 
 from stlight.experiments import Experiment, Plan, Variant
 from stlight.experiments.field_types import PrintedNumber, Text
-from stlight.experiments.plan import PublishedEntry
+from stlight.experiments.published_data import PublishedEntry
 from stlight.experiments.yaml_files import ExperimentError, FileModel, read_file
 from stlight.registry.metric_specs import METRICS
 from stlight.registry.model_specs import OURS
 
-if TYPE_CHECKING:
-    from stlight.analysis.verdicts.findings import Finding
+Weight = Literal["results", "numbers", "slips"]
 
 
 class Erratum(FileModel):
     """A place that disagrees with another, with what can be counted, or with its source."""
 
     id: str
+    weight: Weight
+    """What it bears on: a result or conclusion, a printed or quoted number, or nothing that misleads for long."""
     place: str
     quote: Text = ""
     """Words of the supplement that a reader can search for."""
+    kinder: str = ""
+    """The reading that is kindest to the authors, if there are two."""
     says: Text
     should: Text
     """The correction, or why none is possible."""
@@ -57,19 +59,22 @@ class DifferentResults:
         return [number.value for _, number in self.printed]
 
 
-def errata(plan: Plan, workflow: Path, contradicted: Iterable["Finding"] = ()) -> list[Erratum]:
-    """Return what code finds, the sentences that printed numbers contradict, and what `workflow/errata.yaml` states."""
-    found = (_different(plan), _flops_are_parameters(plan), _sources(plan, workflow), _sentences(plan, contradicted))
-    return [*itertools.chain(*found, stated(workflow))]
+def errata(plan: Plan, workflow: Path) -> list[Erratum]:
+    """Return what code finds and what `workflow/errata.yaml` states, in order of weight."""
+    found = itertools.chain(stated(workflow), _flops_are_parameters(plan), _sources(plan, workflow), _different(plan))
+    return sorted(found, key=lambda entry: get_args(Weight).index(entry.weight))
 
 
 def stated(workflow: Path) -> list[Erratum]:
-    """Return the errata that no code can find. Raises `ExperimentError` for a file that violates its schema."""
+    """Return the errata that no code can find. Raises `ExperimentError`, in one line, for a file that violates its schema."""
     path = workflow / "errata.yaml"
-    entries = read_file(path, list[Erratum]) if path.is_file() else []
-    for number, entry in enumerate(entries):
-        if any(entry.id == other.id for other in entries[:number]):
-            raise ExperimentError(f"{path}: [{number}].id: {entry.id!r} is given twice")
+    if not path.is_file():
+        return []
+    entries = read_file(path, list[Erratum])
+    ids = [entry.id for entry in entries]
+    for number, name in enumerate(ids):
+        if name in ids[:number]:
+            raise ExperimentError(f"{path}: [{number}].id: {name!r} is given twice")
     return entries
 
 
@@ -103,10 +108,12 @@ def _different(plan: Plan) -> Iterable[Erratum]:
         printed = ", ".join(f"{number} in {item}" for item, number in case.printed)
         yield Erratum(
             id=f"different_results_{case.variant.dataset}_{case.variant.name}_{case.metric}",
+            weight="slips",
             place=", ".join(dict.fromkeys(item for item, _ in case.printed)),
+            kinder=f"These are repeats, which differ by {most:.4g}.",
             says=f"{model} ({case.variant.name} on {case.variant.dataset}): {metric} {printed}.",
-            should=f"One configuration, one number; unless these are repeats, which then differ by {most:.4g}.",
-            here=f"A printed difference of {most:.4g} or less is said to be within the paper's own repeats.",
+            should="One configuration, one number.",
+            here="Differences are judged against the standard deviation of the paper's own repeats.",
         )
 
 
@@ -117,67 +124,91 @@ def _flops_are_parameters(plan: Plan) -> Iterable[Erratum]:
             if flops and flops == entry.numbers.get("num_params"):
                 yield Erratum(
                     id=f"flops_are_parameters_{experiment.name}",
+                    weight="numbers",
                     place=f"{experiment.item}, {entry.model or OURS}",
                     says=f"FLOPs {flops}, the same as its number of parameters.",
-                    should="33.5G multiply-adds in the convolutions for one clip (33.7G with patches that overlap), by two"
-                    " counters: each weight is used at 32 × 32 places or more, so FLOPs cannot be as few as parameters.",
+                    should="33.5G multiply-adds in the convolutions for one clip, by two counters: each weight is used at"
+                    " 32 × 32 places or more, so FLOPs cannot be as few as parameters.",
                     here="No claim about FLOPs is tested on the printed number; FLOPs are counted.",
                 )
 
 
 def _sources(plan: Plan, workflow: Path) -> Iterable[Erratum]:
-    """Yield quoted numbers that differ from their sources."""
+    """Yield for each source the quoted numbers that differ from it, as one erratum."""
     path = workflow / "quoted_sources.yaml"
     for number, source in enumerate(read_file(path, list[QuotedSource]) if path.is_file() else ()):
-        if not (experiment := plan.experiments.get(source.experiment)):
-            continue
-        entries = [*experiment.published, *experiment.quoted]
-        quoted = {(e.model, metric): printed for e in entries for metric, printed in e.numbers.items()}
-        for place, row in enumerate(source.rows):
-            for metric in (row.coordinates | row.numbers).keys() - {"model"}:
-                if (row.model, metric) not in quoted:
-                    words = f"{experiment.name} quotes no {metric} of {row.model!r}"
-                    raise ExperimentError(f"{path}: [{number}].rows[{place}].{metric}: {words}")
-            for metric, found in row.numbers.items():
-                if found.value != (printed := quoted[row.model, metric]).value:
-                    cited = "" if source.cited else " The cited one was not at hand."
-                    yield Erratum(
-                        id=f"quoted_{experiment.name}_{row.model}_{metric}",
-                        place=f"{experiment.item}, {row.model}",
-                        says=f"{METRICS[metric].label} {printed}.",
-                        should=f"{found} in {source.where}.{cited}{_order(experiment, row.model, metric, printed, found)}",
-                        here="Published numbers stay as printed, and claims are tested on them.",
-                    )
+        if experiment := plan.experiments.get(source.experiment):
+            differing = _differing(experiment, source, f"{path}: [{number}]")
+            if differing:
+                yield _misquoted(experiment, source, differing)
 
 
-def _order(experiment: Experiment, model: str | None, metric: str, printed: PrintedNumber, found: PrintedNumber) -> str:
+def _differing(
+    experiment: Experiment, source: QuotedSource, file: str
+) -> dict[tuple[str, str], tuple[PrintedNumber, PrintedNumber]]:
+    """Return by model and metric the numbers as quoted and as in the source, where the two differ."""
+    entries = [*experiment.published, *experiment.quoted]
+    quoted = {(e.model, metric): printed for e in entries if e.model for metric, printed in e.numbers.items()}
+    for place, row in enumerate(source.rows):
+        for metric in (row.coordinates | row.numbers).keys() - {"model"}:
+            if (row.model, metric) not in quoted:
+                raise ExperimentError(f"{file}.rows[{place}].{metric}: {experiment.name} quotes no {metric} of {row.model!r}")
+    found = {(str(row.model), metric): value for row in source.rows for metric, value in row.numbers.items()}
+    return {key: (quoted[key], value) for key, value in found.items() if value.value != quoted[key].value}
+
+
+def _misquoted(
+    experiment: Experiment, source: QuotedSource, differing: dict[tuple[str, str], tuple[PrintedNumber, PrintedNumber]]
+) -> Erratum:
+    models = list(dict.fromkeys(model for model, _ in differing))
+    other = dict(zip(models, reversed(models), strict=True))
+    printed = {(other[model], metric): both[0].value for (model, metric), both in differing.items()}
+    exchanged = len(models) == 2 and printed == {place: both[1].value for place, both in differing.items()}
+
+    def listed(which: int) -> str:
+        return ", ".join(f"{model} {METRICS[metric].label} {both[which]}" for (model, metric), both in differing.items())
+
+    words = f"{' and '.join(models)} are exchanged: " if exchanged else ""
+    ours = {name: n for v, name, n in _our_numbers(experiment) if v.paper.model.model == OURS}
+    orders = [_order(*key, ours[key[1]], *both) for key, both in differing.items() if source.cited and key[1] in ours]
+    return Erratum(
+        id=f"quoted_{experiment.name}_{'_'.join(models)}",
+        weight="numbers",
+        place=f"{experiment.item}, {' and '.join(models)}",
+        kinder="" if source.cited else "The cited publication was not at hand, and may print what is quoted.",
+        says=f"{listed(0)}.",
+        should=f"{words}{listed(1)}, in {source.where}.{''.join(orders)}",
+        here="Published numbers stay as printed, and claims are tested on them.",
+    )
+
+
+def _order(model: str, metric: str, ours: PrintedNumber, printed: PrintedNumber, found: PrintedNumber) -> str:
     """Return whether the difference matters to the only comparison that the supplement draws."""
-    ours = [n for variant, name, n in _our_numbers(experiment) if name == metric and variant.paper.model.model == OURS]
-    if len(ours) != 1:
-        return ""
-    better = operator.gt if METRICS[metric].higher_is_better else operator.lt
-    one, other = ("ahead of" if better(ours[0].value, theirs.value) else "behind" for theirs in (printed, found))
-    ending = "by either." if one == other else f"as printed, and {other} it by the source."
-    return f" {OURS} ({ours[0]}) is {one} {model} {ending}"
+    sign = -1 if METRICS[metric].higher_is_better else 1
+    ahead = [sign * ours.value < sign * theirs.value for theirs in (printed, found)]
+    words = {True: "ahead of", False: "behind"}
+    if ahead[0] == ahead[1]:
+        return f" {OURS} ({ours}) is {words[ahead[0]]} {model} by either."
+    return f" {OURS} ({ours}) is {words[ahead[0]]} {model} as printed, and {words[ahead[1]]} it by the source."
 
 
-def _sentences(plan: Plan, contradicted: Iterable["Finding"]) -> Iterable[Erratum]:
-    for finding in contradicted:
-        note = f" ({finding.claim.note.rstrip('.')})" if finding.claim.note else ""
-        yield Erratum(
-            id=f"sentence_{finding.claim.id}",
-            place=f"Section {finding.claim.section}, on {plan.experiments[finding.experiment].item}",
-            says=f"“{finding.claim.sentence}”{note}",
-            should=f"Its own printed numbers say otherwise: {finding.why}.",
-            here=f"Claim {finding.claim.id}, tested on the printed numbers and on runs.",
-        )
+HEADINGS: dict[Weight, str] = {
+    "results": "What bears on a result or a conclusion",
+    "numbers": "Printed and quoted numbers",
+    "slips": "Slips that mislead nobody for long",
+}
 
 
 def as_markdown(entries: list[Erratum]) -> str:
     """Return the content of `errata.md`."""
     kinds = "itself, with what can be counted, or with the sources it quotes"
-    parts = [f"# Errata of the supplement\n\n{len(entries)} places where it disagrees with {kinds}."]
+    parts = [f"# Errata of the supplement\n\n{len(entries)} places where it disagrees with {kinds}, in order of weight."]
     for number, entry in enumerate(entries, 1):
-        rows = f"- **Says:** {entry.says}\n- **Should:** {entry.should}\n- **Here:** {entry.here}\n- `{entry.id}`"
-        parts.append(f"## {number}. {entry.place}\n\n{rows}")
+        if number == 1 or entry.weight != entries[number - 2].weight:
+            parts.append(f"## {HEADINGS[entry.weight]}")
+        kinder = f"- **Kinder reading:** {entry.kinder}\n" if entry.kinder else ""
+        parts.append(
+            f"### {number}. {entry.place}\n\n{kinder}- **Says:** {entry.says}\n- **Should:** {entry.should}\n"
+            f"- **Here:** {entry.here}\n- `{entry.id}`"
+        )
     return "\n\n".join(parts) + "\n"

@@ -45,6 +45,11 @@ class BaseClaim(FileModel):
         return getattr(self, self.kind)
 
     @property
+    def named_metrics(self) -> list[str]:
+        """All metrics that the claim needs."""
+        return self.metrics
+
+    @property
     def statistical(self) -> bool:
         """True if seeds decide the claim, so that the correction for multiple tests counts it."""
         return self.compares and not set(self.metrics) <= COUNTED_METRICS
@@ -176,6 +181,11 @@ class NotDominatedClaim(ComparisonClaim):
 
     kind = "not_dominated"
     not_dominated: Domination
+
+    @property
+    def named_metrics(self) -> list[str]:
+        """All metrics that the claim needs: the errors and the cost."""
+        return [*self.metrics, self.not_dominated.cost]
 
 
 class ImprovesAlongClaim(ComparisonClaim):

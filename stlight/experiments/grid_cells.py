@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stlight.experiments.field_types import Coordinates, PrintedNumber
+from stlight.experiments.published_data import PublishedBand
 from stlight.registry.model_specs import OURS
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ class GridCell:
     """None for a quoted model, which has no runs."""
     printed: dict[str, PrintedNumber] = field(default_factory=dict, compare=False)
     """The paper's numbers by metric."""
+    band: PublishedBand | None = field(default=None, compare=False)
+    """The paper's learning curve."""
 
     @property
     def quoted(self) -> bool:
@@ -31,7 +34,8 @@ class GridCell:
 def cells_of(experiment: "Experiment") -> list[GridCell]:
     """Return a cell for each variant and each quoted row, with the paper's numbers."""
     ours = [
-        GridCell(f"{v.dataset}/{v.name}", {"model": OURS} | v.axes, v, experiment.all_printed(v)) for v in experiment.variants
+        GridCell(f"{v.dataset}/{v.name}", {"model": OURS} | v.axes, v, experiment.all_printed(v), experiment.band(v))
+        for v in experiment.variants
     ]
     return ours + [GridCell(str(entry.model), entry.coordinates, None, entry.numbers) for entry in experiment.quoted]
 

@@ -10,7 +10,8 @@ from typing import Any
 from stlight.config import DEFAULTS, ConfigError, RunConfig
 from stlight.experiments.field_types import SCALE_FIELDS
 from stlight.experiments.grid_cells import cells_of
-from stlight.experiments.plan import Experiment, ExperimentFile, Plan, PublishedEntry, Variant
+from stlight.experiments.plan import Experiment, ExperimentFile, Plan, Variant
+from stlight.experiments.published_data import PublishedEntry, read_curves, read_points, read_text
 from stlight.experiments.scaling import Scale, ScaleFile
 from stlight.experiments.yaml_files import ExperimentError, as_text, check_known, read_file, state
 from stlight.registry.dataset_specs import DATASETS
@@ -84,7 +85,9 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
     datasets = dict.fromkeys(variant.dataset for variant in variants.values())
     models = {OURS, *(variant.axes.get("model", OURS) for variant in variants.values())}
     seeds = max(scale.seeds, file.seeds)
-    content = [stated.model_dump(mode="json") for stated in (file, scale)]
+    drawn = [data for data in (file.published_points, file.published_curves) if data]
+    published = file.published + (read_points(file.published_points, workflow, axes) if file.published_points else [])
+    content = [*(stated.model_dump(mode="json") for stated in (file, scale)), *(read_text(data, workflow) for data in drawn)]
     same = ("title", "summary", "train", "selection", "table", "figure")
     experiment = Experiment(
         **{name: getattr(file, name) for name in same},
@@ -95,8 +98,10 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
         axes=axes,
         share_of_epochs=share_of_epochs,
         seeds=min(seeds, scale.max_seeds or seeds),
-        published=[entry for entry in file.published if (entry.model or OURS) in models],
-        quoted=[entry for entry in file.published if (entry.model or OURS) not in models],
+        published=[entry for entry in published if (entry.model or OURS) in models],
+        quoted=[entry for entry in published if (entry.model or OURS) not in models],
+        curves=read_curves(file.published_curves, workflow, axes) if file.published_curves else [],
+        drawn=drawn,
         claims=[claim.model_copy(update={"section": claim.section or file.paper.section}) for claim in file.claims],
         variants=list(variants.values()),
         waits_for=_missing_data({v.dataset for v in variants.values() if v.config.data.source == "files"}, data_root),
@@ -105,7 +110,7 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
     try:
         for name in file.shorter:
             check_known("shorter: no scale", name, _scales(workflow))
-        _check(experiment, file.published)
+        _check(experiment, published)
     except ValueError as error:
         raise ExperimentError(f"{path}: {error}") from error
     return experiment
@@ -162,6 +167,10 @@ def _check(experiment: Experiment, published: list[PublishedEntry]) -> None:
 
 def _check_published(experiment: Experiment, published: list[PublishedEntry]) -> None:
     metrics, seen = experiment.known_metrics, []
+    for band in experiment.curves:
+        cells = sum(band.coordinates.items() <= variant.axes.items() for variant in experiment.variants)
+        if cells != 1:
+            raise ValueError(f"published_curves: {cells} points of the grid have {state(band.coordinates)}, one must have them")
     for number, entry in enumerate(published):
         place = f"published[{number}]"
         unknown = (entry.numbers.keys() - set(metrics)) | (entry.coordinates.keys() - {*experiment.axes, "model"})

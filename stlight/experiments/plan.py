@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, GetJsonSchemaHandler, model_validator
-from pydantic_core import CoreSchema
+from pydantic import Field
 
 from stlight.config import RunConfig
 from stlight.experiments.claim_types import Claim
@@ -20,10 +19,11 @@ from stlight.experiments.field_types import (
     PrintedNumber,
 )
 from stlight.experiments.figure_types import Figure, TwoWayTable
+from stlight.experiments.published_data import PublishedBand, PublishedData, PublishedEntry
 from stlight.experiments.scaling import Scale
 from stlight.experiments.yaml_files import FileModel, check_known
 from stlight.registry.dataset_specs import ClipShape
-from stlight.registry.metric_specs import COUNTED_METRICS, METRICS, TIMED_METRICS
+from stlight.registry.metric_specs import COUNTED_METRICS, TIMED_METRICS
 from stlight.registry.model_specs import OURS
 
 
@@ -52,38 +52,6 @@ class CustomDataset(ClipCounts):
         return {"source": "files", "custom_shape": ClipShape(*(stated.pop(name) for name in ClipShape._fields)), **stated}
 
 
-class PublishedEntry(FileModel):
-    """Numbers that the paper prints for one point of the grid, or for a model that it quotes."""
-
-    model: str | None = None
-    source: str = ""
-    """Where the paper has a quoted model's numbers from."""
-    coordinates: dict[str, AxisValue]
-    """Axis values, with `model` if it is given."""
-    numbers: dict[str, PrintedNumber]
-    """By metric."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _split(cls, stated: Any) -> Any:
-        """Sort the keys of the file, which are axes, metrics, `model` and `source`."""
-        if not isinstance(stated, dict) or "numbers" in stated:
-            return stated
-        return {key: stated[key] for key in ("model", "source") if key in stated} | {
-            "coordinates": {key: value for key, value in stated.items() if key not in METRICS and key != "source"},
-            "numbers": {key: value for key, value in stated.items() if key in METRICS},
-        }
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {
-            "type": "object",
-            "description": cls.__doc__,
-            "properties": {name: {"type": "string"} for name in ("model", "source")},
-            "additionalProperties": {"type": ["number", "string", "boolean"]},
-        }
-
-
 class ExperimentFile(FileModel):
     """One item of the paper."""
 
@@ -109,6 +77,10 @@ class ExperimentFile(FileModel):
     """Which epoch's metrics are reported."""
     published: list[PublishedEntry] = Field(default_factory=list)
     """The paper's numbers: axis values and metrics, or a quoted model's name and metrics."""
+    published_points: PublishedData | None = None
+    """The same from a published figure: one row for each point, with a column for each axis and metric."""
+    published_curves: PublishedData | None = None
+    """Published learning curves: columns for axes, bound (min or max over runs), epoch and one metric."""
     table: TwoWayTable | None = None
     figure: Figure
     claims: list[Claim] = Field(default_factory=list)
@@ -160,6 +132,10 @@ class Experiment:
     """The paper's numbers for variants."""
     quoted: list[PublishedEntry]
     """The paper's numbers for models that the grid does not have."""
+    curves: list[PublishedBand]
+    """The paper's learning curves for variants."""
+    drawn: list[PublishedData]
+    """Published figures that numbers were read from."""
     table: TwoWayTable | None
     figure: Figure
     claims: list[Claim]
@@ -172,7 +148,7 @@ class Experiment:
     @property
     def counts(self) -> bool:
         """True if some number is counted from the architecture, which needs no training."""
-        claimed = {metric for claim in self.claims for metric in claim.metrics}
+        claimed = {metric for claim in self.claims for metric in claim.named_metrics}
         return not self.train or bool(COUNTED_METRICS & {*claimed, *self.known_metrics})
 
     @property
@@ -195,6 +171,10 @@ class Experiment:
         coordinates = {"model": OURS} | variant.axes
         fitting = [entry for entry in self.published if entry.coordinates.items() <= coordinates.items()]
         return {metric: number for entry in fitting for metric, number in entry.numbers.items()}
+
+    def band(self, variant: Variant) -> PublishedBand | None:
+        """Return the paper's learning curve for a variant, or None."""
+        return next((band for band in self.curves if band.coordinates.items() <= variant.axes.items()), None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,6 +107,11 @@ _Loader.add_constructor(_FLOAT, _Loader.construct_yaml_float)
 _Loader.add_implicit_resolver(_FLOAT, re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
+def parse_scalar(text: str) -> Any:
+    """Return a single value as a YAML file would have it: a number, true or false, or else a text."""
+    return yaml.load(text, Loader=_Loader)
+
+
 def check_known(words: str, name: str, known: Collection[str]) -> str:
     """Return a known name. For an unknown one, raise `ExperimentError`: these words, the name and the nearest known one."""
     if name not in known:

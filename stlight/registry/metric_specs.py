@@ -70,9 +70,15 @@ METRICS: dict[str, MetricSpec] = {
     "psnr": MetricSpec(label="PSNR", origin="frame", higher_is_better=True),
     "lpips": MetricSpec(label="LPIPS", origin="frame"),
     "mse_x100": MetricSpec(label="MSE × 100", origin="frame", source="mse", factor=100),
-    "dispersion": MetricSpec(label="dispersion", origin="curve", source="train_loss", significant=3),
+    "dispersion": MetricSpec(label="dispersion", origin="curve", source="test_mse", significant=3),
+    "late_dispersion": MetricSpec(label="dispersion after a tenth", origin="curve", source="test_mse", significant=3),
+    "loss_dispersion": MetricSpec(label="dispersion of the training loss", origin="curve", source="train_loss", significant=3),
+    "late_loss_dispersion": MetricSpec(
+        label="dispersion of the training loss after a tenth", origin="curve", source="train_loss", significant=3
+    ),
     "onset": MetricSpec(label="epochs until it falls", origin="curve", source="test_mse"),
     "instability": MetricSpec(label="largest rise", origin="curve", source="test_mse"),
+    "late_instability": MetricSpec(label="largest rise at the end", origin="curve", source="test_mse"),
     "num_params": MetricSpec(label="parameters", origin="counted", higher_is_better=None, unit="count"),
     "benchmark_flops": MetricSpec(label="FLOPs", origin="counted", higher_is_better=None, unit="count"),
     "prediction_flops": MetricSpec(label="FLOPs of a prediction", origin="counted", higher_is_better=None, unit="count"),

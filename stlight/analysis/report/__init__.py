@@ -12,7 +12,7 @@ import jinja2
 import pandas as pd
 
 from stlight.analysis.audit import noise_floor, selection_audit
-from stlight.analysis.errata import as_markdown, errata
+from stlight.analysis.errata import HEADINGS, as_markdown, errata
 from stlight.analysis.evidence import all_records, code_versions
 from stlight.analysis.notes import about_table
 from stlight.analysis.tables import table_blocks
@@ -33,7 +33,7 @@ def write_report(plan: Plan, values: Mapping[str, Values], workflow: Path, into:
     `settings` are the command-line options, beyond the scale, that repeat a run.
     """
     findings = all_findings(plan, values)
-    found = errata(plan, workflow, [on_paper for on_paper, _ in findings if on_paper.verdict == "contradicted"])
+    found = errata(plan, workflow)
     audits = {name: selection_audit(one) for name, one in values.items()}
     floors = pd.DataFrame(row for one in values.values() for row in noise_floor(one))
     write_atomically(into / "claims.csv", as_table(finding for both in findings for finding in both).to_csv(index=False))
@@ -65,7 +65,7 @@ def _template() -> jinja2.Template:
     loader = jinja2.PackageLoader("stlight.analysis", "report")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["slug"] = lambda text: "".join(c if c.isalnum() or c in "-_" else "-" for c in text)
-    environment.globals |= {"effect": _effect, "settings_text": settings_text, "metrics": METRICS}
+    environment.globals |= {"effect": _effect, "settings_text": settings_text, "metrics": METRICS, "headings": HEADINGS}
     return environment.get_template("page.html.j2")
 
 

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 from scipy.stats import linregress
 
+from stlight.analysis import curves
 from stlight.analysis.evidence import key
 from stlight.analysis.text import settings_text
 from stlight.analysis.verdicts.judging import Difference, Either, Test
+from stlight.analysis.verdicts.repeats import PaperNoise
 from stlight.experiments import Experiment, Variant
 from stlight.experiments.claim_types import ComparisonClaim
 from stlight.experiments.grid_cells import GridCell
+from stlight.experiments.published_data import PublishedBand
 from stlight.registry.metric_specs import METRICS
 
 
@@ -25,17 +28,29 @@ class Comparer:
     experiment: Experiment
     claim: ComparisonClaim
     losses: Callable[[Variant, str], np.ndarray] | None = None
-    """The losses of a variant in a metric, one per seed; None to compare the paper's numbers, rounded to printed digits."""
+    """The losses of a variant in a metric, one per seed; None to compare the paper's numbers."""
     paired: Callable[[Variant, str], bool] = lambda variant, metric: False
     """True if a variant is compared with others seed by seed."""
+    noise: PaperNoise | None = None
+    """How far apart two of the paper's numbers must be."""
 
     def __call__(self, better: GridCell, worse: GridCell, metric: str, threshold: float = 0.0) -> Difference:
         """Return the difference that exceeds the threshold if the first cell is better by more than it."""
         cells = (better, worse)
         a, b = (self._losses(cell, metric) for cell in cells)
-        resolution = 0.0 if self.losses else max(cell.printed[metric].half_unit for cell in cells)
         paired = better.variant is not None and self.paired(better.variant, metric)
-        return Difference(a, b, paired, threshold, resolution, metric, cells, self._names(*cells))
+        difference = Difference(a, b, paired, threshold, metric=metric, cells=cells, names=self._names(*cells))
+        if self.losses:
+            return difference
+        if len(a) > 1:
+            # Edges of bands: one band must lie below the other as a whole.
+            resolution = against = float(np.ptp(a) + np.ptp(b)) / 2
+        else:
+            resolution = max(cell.printed[metric].half_unit for cell in cells)
+            against = max(resolution, self.noise.resolution(*cells, metric) if self.noise else 0.0)
+        # A printed amount that agrees with the sentence agrees; one that does not may still be chance.
+        stated = resolution if threshold else against
+        return replace(difference, published=True, resolution=stated, resolution_against=against)
 
     def scaled(self, amount: float, cell: GridCell, metric: str) -> float:
         """Return an amount in the paper's units as the same share of the cell's value at this scale."""
@@ -46,8 +61,8 @@ class Comparer:
     def _losses(self, cell: GridCell, metric: str) -> np.ndarray:
         if self.losses and cell.variant:
             return self.losses(cell.variant, metric)
-        value = cell.printed[metric].value
-        return np.array([-value if METRICS[metric].higher_is_better else value])
+        values = np.array([cell.printed[metric].value]) if metric in cell.printed else band_edges(cell.band, metric)
+        return -values if METRICS[metric].higher_is_better else values
 
     def _names(self, *cells: GridCell) -> tuple[str, ...]:
         axes = self.experiment.axes
@@ -63,7 +78,20 @@ def build_test(comparer: Comparer, cells: list[GridCell]) -> Test:
     """Return the differences that a claim comes to. It must hold in each of its groups and metrics."""
     claim = comparer.claim
     places = itertools.product(claim.groups(cells), claim.metrics)
-    return Test(tuple(KINDS[claim.kind](claim, *claim.sides(group), metric, comparer) for group, metric in places))
+    found = (KINDS[claim.kind](claim, *claim.sides(group), metric, comparer) for group, metric in places)
+    return Test(tuple(itertools.chain(*found)))
+
+
+def band_edges(band: PublishedBand | None, metric: str) -> np.ndarray:
+    """Return a metric of the lowest and the highest curve of a band, smaller value first; empty if the band has no such metric.
+
+    The metric of the curve itself is that of the last epoch.
+    """
+    spec = METRICS[metric]
+    if band is None or (metric != band.metric and spec.source != f"test_{band.metric}"):
+        return np.array([])
+    edges = (np.array(list(edge.values())) for edge in (band.low, band.high))
+    return np.sort([edge[-1] if metric == band.metric else getattr(curves, metric)(edge) for edge in edges])
 
 
 def compared_cells(claim: ComparisonClaim, cells: list[GridCell]) -> list[GridCell]:
@@ -72,40 +100,44 @@ def compared_cells(claim: ComparisonClaim, cells: list[GridCell]) -> list[GridCe
 
 
 Cells = list[GridCell]
+Eithers = tuple[Either, ...]
 
 
-def _better(claim: Any, this: Cells, than: Cells, metric: str, compare: Comparer) -> Either:
-    return (tuple(compare(a, b, metric) for a, b in itertools.product(this, than)),)
+def _better(claim: Any, this: Cells, than: Cells, metric: str, compare: Comparer) -> Eithers:
+    return ((tuple(compare(a, b, metric) for a, b in itertools.product(this, than)),),)
 
 
-def _optimum_in(claim: Any, inside: Cells, outside: Cells, metric: str, compare: Comparer) -> Either:
-    return tuple(tuple(compare(a, b, metric) for b in outside) for a in inside)
+def _optimum_in(claim: Any, inside: Cells, outside: Cells, metric: str, compare: Comparer) -> Eithers:
+    return (tuple(tuple(compare(a, b, metric) for b in outside) for a in inside),)
 
 
-def _as_good_as_best(claim: Any, inside: Cells, outside: Cells, metric: str, compare: Comparer) -> Either:
+def _as_good_as_best(claim: Any, inside: Cells, outside: Cells, metric: str, compare: Comparer) -> Eithers:
     pairs = [(a, b) for a in inside for b in [*inside, *outside] if a is not b]
-    return (tuple(compare(a, b, metric, -compare.scaled(claim.terms.margin, b, metric)) for a, b in pairs),)
+    return ((tuple(compare(a, b, metric, -compare.scaled(claim.terms.margin, b, metric)) for a, b in pairs),),)
 
 
-def _not_dominated(claim: Any, this: Cells, by: Cells, metric: str, compare: Comparer) -> Either:
-    raise NotImplementedError
+def _not_dominated(claim: Any, this: Cells, by: Cells, metric: str, compare: Comparer) -> Eithers:
+    cost = claim.terms.cost
+    return tuple(((compare(a, b, metric),), (compare(a, b, cost),)) for a, b in itertools.product(this, by))
 
 
-def _improves_along(claim: Any, line: Cells, none: Cells, metric: str, compare: Comparer) -> Either:
+def _improves_along(claim: Any, line: Cells, none: Cells, metric: str, compare: Comparer) -> Eithers:
     line = sorted(line, key=lambda cell: cell.coordinates[claim.terms])
-    return (tuple(compare(b, a, metric) for a, b in itertools.pairwise(line)),)
+    return ((tuple(compare(b, a, metric) for a, b in itertools.pairwise(line)),),)
 
 
-def _gains(claim: Any, this: Cells, over: Cells, metric: str, compare: Comparer) -> Either:
+def _gains(claim: Any, this: Cells, over: Cells, metric: str, compare: Comparer) -> Eithers:
     by, margin = (compare.scaled(amount, over[0], metric) for amount in (claim.terms.by, claim.terms.margin))
-    return ((compare(this[0], over[0], metric, by - margin), compare(over[0], this[0], metric, -(by + margin))),)
+    return (((compare(this[0], over[0], metric, by - margin), compare(over[0], this[0], metric, -(by + margin))),),)
 
 
-def _smaller_spread(claim: Any, this: Cells, than: Cells, metric: str, compare: Comparer) -> Either:
+def _smaller_spread(claim: Any, this: Cells, than: Cells, metric: str, compare: Comparer) -> Eithers:
     """Compare spreads by the distances from the median (Brown and Forsythe)."""
     values = compare(this[0], than[0], metric)
     a, b = (_from_median(side) for side in (values.a, values.b))
-    return ((replace(values, a=a, b=b, paired=False, seeds=(values.a, values.b)),),)
+    # The paper's bands are known to the digits of their edges.
+    values = replace(values, resolution=min(values.resolution, 0.01), resolution_against=min(values.resolution_against, 0.01))
+    return (((replace(values, a=a, b=b, paired=False, seeds=(values.a, values.b)),),),)
 
 
 def _from_median(values: np.ndarray) -> np.ndarray:
@@ -114,15 +146,16 @@ def _from_median(values: np.ndarray) -> np.ndarray:
     return np.where(finite, np.abs(values - (np.median(values[finite]) if finite.any() else 0.0)), math.inf)
 
 
-KINDS: dict[str, Callable[[Any, Cells, Cells, str, Comparer], Either]] = {
+KINDS: dict[str, Callable[[Any, Cells, Cells, str, Comparer], Eithers]] = {
     "better": _better,
     "optimum_in": _optimum_in,
     "as_good_as_best": _as_good_as_best,
+    "not_dominated": _not_dominated,
     "improves_along": _improves_along,
     "gains": _gains,
     "smaller_spread": _smaller_spread,
 }
-"""For each kind of claim about cells: claim, its sides, metric and comparer to groups of differences; one of them must hold."""
+"""For each kind of claim about cells: claim, its sides, metric and comparer to what must hold."""
 
 
 Deviations = tuple[dict[str, float], str]
@@ -133,8 +166,11 @@ def _counts_equal(claim: Any, experiment: Experiment, counts: dict[str, Any]) ->
     terms, deviations = claim.terms, {}
     for variant in experiment.variants:
         count = counts[key(variant)]
-        counted, formula = (count[kind][terms.component] for kind in ("parameters", "closed_forms"))
-        deviations[f"{settings_text(variant.axes, variant.axes)}: {counted:,} against {formula:,}"] = abs(counted / formula - 1)
+        # A component without a closed form has no parameters by Section B.
+        counted, formula = count["parameters"][terms.component], count["closed_forms"].get(terms.component, 0)
+        deviations[f"{settings_text(variant.axes, variant.axes)}: {counted:,} against {formula:,}"] = abs(
+            counted - formula
+        ) / max(formula, 1)
     return deviations, f"counted parameters are at most {{most:.1%}} from the formula (allowed: {terms.within:.0%})"
 
 

@@ -5,10 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from stlight.analysis.verdicts.judging import Difference, Test, Verdict
 from stlight.experiments.claim_types import Claim
+from stlight.experiments.grid_cells import GridCell
 from stlight.registry.metric_specs import METRICS
 
 COLUMNS = (
@@ -67,13 +69,18 @@ def label(difference: Difference) -> str:
     if difference.seeds:
         metric = f"mean distance of {metric} from its median"
         shown = [f"{losses.mean():.3g}" for losses in sides]
-    elif difference.resolution:
-        shown = [str(cell.printed[difference.metric]) for cell in difference.cells]
+    elif difference.published:
+        shown = [_as_published(cell, losses, difference.metric) for cell, losses in zip(difference.cells, sides, strict=True)]
     else:
         shown = [loss_text(losses.mean(), difference.metric) for losses in sides]
     better, worse = (f"{number} ({name})" for number, name in zip(shown, difference.names, strict=True))
     by = f", better by more than {threshold:.3g}" if threshold > 0 else f", no worse than by {-threshold:.3g}"
     return f"{metric} {better} against {worse}{by if threshold else ''}"
+
+
+def _as_published(cell: GridCell, losses: np.ndarray, metric: str) -> str:
+    """Return the printed digits, or both edges of a published band."""
+    return str(cell.printed[metric]) if metric in cell.printed else " to ".join(loss_text(loss, metric) for loss in losses)
 
 
 def seeds_text(difference: Difference) -> str:

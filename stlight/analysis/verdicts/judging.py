@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 import numpy as np
 from scipy import optimize, special, stats
 
+from stlight.registry.metric_specs import COUNTED_METRICS
+
 if TYPE_CHECKING:
     from stlight.experiments.grid_cells import GridCell
 
@@ -45,8 +47,12 @@ class Difference:
     paired: bool = False
     """True if the cells are compared seed by seed."""
     threshold: float = 0.0
+    published: bool = False
+    """True if the paper's numbers are compared."""
     resolution: float = 0.0
-    """Rounding error of printed numbers, 0 for runs. A difference closer to the threshold than this decides nothing."""
+    """A difference of the paper's numbers closer to the threshold than this is not shown."""
+    resolution_against: float = 0.0
+    """The same for the opposite."""
     metric: str = ""
     cells: "tuple[GridCell, ...]" = ()
     names: tuple[str, ...] = ()
@@ -74,7 +80,8 @@ class Difference:
     def reversed(self) -> Self:
         """Return the opposite difference, which claims that `a` is worse than `b` by more than minus the threshold."""
         cells, names, seeds = self.cells[::-1], self.names[::-1], self.seeds[::-1]
-        return replace(self, a=self.b, b=self.a, threshold=-self.threshold, cells=cells, names=names, seeds=seeds)
+        changed = replace(self, a=self.b, b=self.a, threshold=-self.threshold, cells=cells, names=names, seeds=seeds)
+        return replace(changed, resolution=self.resolution_against, resolution_against=self.resolution)
 
     @property
     def by_ranks(self) -> bool:
@@ -95,7 +102,12 @@ class Difference:
 
     @cached_property
     def p_above(self) -> float:
-        """One-sided p-value of "the true difference exceeds the threshold"; 1 with fewer than two seeds on a side."""
+        """One-sided p-value of "the true difference exceeds the threshold"; 1 with fewer than two seeds on a side.
+
+        Counts have no spread: 0 or 1.
+        """
+        if self.metric in COUNTED_METRICS:
+            return float(not self.margin > 0)
         if self.n < 2:
             return 1.0
         if self.by_ranks:
@@ -237,7 +249,7 @@ def holm(p: Mapping[str, float], size: int) -> dict[str, float]:
 
 
 def arithmetic(test: Test) -> Decision:
-    """Judge single numbers by comparing them. Differences within the rounding error decide nothing."""
+    """Judge single numbers by comparing them. Differences within their resolution decide nothing."""
 
     def holds(groups: Either) -> bool:
         return any(all(d.margin > d.resolution * (1 + 1e-6) for d in group) for group in groups)

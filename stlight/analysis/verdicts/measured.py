@@ -12,21 +12,22 @@ from stlight.analysis.values import Values
 from stlight.analysis.verdicts.comparisons import COUNT_KINDS, Comparer, build_test, compared_cells
 from stlight.analysis.verdicts.findings import Finding, Part, label
 from stlight.analysis.verdicts.judging import Judgement, Test, judge, seeds_needed
-from stlight.analysis.verdicts.published import by_arithmetic, on_published, printed_repeats
+from stlight.analysis.verdicts.published import by_arithmetic, on_published
 from stlight.analysis.verdicts.ranking import seeds_move_together
+from stlight.analysis.verdicts.repeats import PaperNoise
 from stlight.experiments import Plan, Variant
 from stlight.experiments.claim_types import ComparisonClaim, UntestedClaim
 from stlight.experiments.grid_cells import GridCell, cells_of
-from stlight.registry.metric_specs import METRICS
+from stlight.registry.metric_specs import COUNTED_METRICS, METRICS
 
 
 def all_findings(plan: Plan, values: Mapping[str, Values]) -> list[tuple[Finding, Finding]]:
     """Return the published and the measured finding of every claim, in the order of the files."""
-    spread, repeats = seed_spread(values), printed_repeats(plan)
+    spread, noise = seed_spread(values), PaperNoise(plan.experiments.values())
     found = []
     for name, experiment in plan.experiments.items():
         measured = Measured(values[name], spread).findings()
-        found += [(on_published(experiment, claim, repeats), measured[claim.id]) for claim in experiment.claims]
+        found += [(on_published(experiment, claim, noise), measured[claim.id]) for claim in experiment.claims]
     return found
 
 
@@ -69,15 +70,17 @@ class Measured:
                 if claim.statistical:
                     tests[claim.id] = test
                 else:
-                    found[claim.id] = by_arithmetic(blank, test, {})
+                    found[claim.id] = by_arithmetic(blank, test)
         for name, judgement in judge(tests, self.family).items():
             found[name] = self._judged(found[name], tests[name], compared[name], judgement)
         return found
 
     def _cannot(self, claim: ComparisonClaim, cells: list[GridCell]) -> str:
         """Return why the runs say nothing about a claim; empty if they do."""
+        if set(claim.named_metrics) & COUNTED_METRICS and not self.evidence.counts:
+            return "waiting for the counts"
         if not claim.statistical:
-            return "" if self.evidence.counts else "waiting for the counts"
+            return ""
         if quoted := list(dict.fromkeys(cell.label for cell in cells if cell.quoted)):
             names = ", ".join(quoted[:3]) + (" and others" if len(quoted) > 3 else "")
             return f"{names}: quoted, not trained for this item; a single number of another training is nothing to test against"

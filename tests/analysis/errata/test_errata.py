@@ -19,15 +19,15 @@ def test_every_erratum_has_a_test_that_shows_it(paper):
 
 def test_markdown_holds_every_erratum(found):
     text = as_markdown(list(found.values()))
-    assert text.count("\n## ") == len(found)
+    assert text.count("\n### ") == len(found)
     for number, entry in enumerate(found.values(), 1):
-        heading = text.index(f"\n## {number}. {entry.place}\n")
+        heading = text.index(f"\n### {number}. {entry.place}\n")
         rest = text[heading:]
-        parts = [rest.index(words) for words in (entry.says, entry.should, entry.here, f"`{entry.id}`")]
+        parts = [rest.index(words) for words in (entry.kinder, entry.says, entry.should, entry.here, f"`{entry.id}`")]
         assert parts == sorted(parts)
 
 
-ENTRY = {"id": "mine", "place": "Table 1", "quote": "q", "says": "a", "should": "b", "here": "c"}
+ENTRY = {"id": "mine", "weight": "slips", "place": "Table 1", "quote": "q", "says": "a", "should": "b", "here": "c"}
 SOURCE = {"experiment": "table2_openstl", "where": "a page", "cited": True, "rows": [{"model": "TAU", "mse": 15.69}]}
 
 
@@ -36,6 +36,7 @@ SOURCE = {"experiment": "table2_openstl", "where": "a page", "cited": True, "row
     [
         ([ENTRY, {k: v for k, v in ENTRY.items() if k != "here"}], r"\[1\] \(mine\)\.here: is missing"),
         ([ENTRY | {"fix": "d"}], r"\[0\] \(mine\): unknown key 'fix'; known are"),
+        ([ENTRY | {"weight": "heavy"}], r"\[0\] \(mine\)\.weight: .*'results', 'numbers' or 'slips'.*'heavy'"),
         ([ENTRY | {"says": 3}], r"\[0\] \(mine\)\.says: input should be a valid string, got 3"),
         ([ENTRY, ENTRY], r"\[1\]\.id: 'mine' is given twice"),
         ({"errata": []}, r"the file: input should be a valid list"),
