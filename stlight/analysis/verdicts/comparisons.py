@@ -166,8 +166,8 @@ def _counts_equal(claim: Any, experiment: Experiment, counts: dict[str, Any]) ->
     terms, deviations = claim.terms, {}
     for variant in experiment.variants:
         count = counts[key(variant)]
-        # A component without a closed form has no parameters by Section B.
-        counted, formula = count["parameters"][terms.component], count["closed_forms"].get(terms.component, 0)
+        # A component without parameters, or without any by Section B, is left out of the counts.
+        counted, formula = (count[kind].get(terms.component, 0) for kind in ("parameters", "closed_forms"))
         deviations[f"{settings_text(variant.axes, variant.axes)}: {counted:,} against {formula:,}"] = abs(
             counted - formula
         ) / max(formula, 1)

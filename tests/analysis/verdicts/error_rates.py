@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
+from pydantic import TypeAdapter
 from scipy import stats
 from tabulate import tabulate
 
@@ -32,7 +33,7 @@ def draw(rng, noise, shape):
 
 
 def claim(kind, terms, number=0):
-    return Claim.model_validate({"id": f"claim{number}", "sentence": "It is so.", "metric": "mse", kind: terms})
+    return TypeAdapter(Claim).validate_python({"id": f"claim{number}", "sentence": "It is so.", "metric": "mse", kind: terms})
 
 
 def at(*places):
