@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.frames import embedded_clips
-from benchmarks.table import REPOSITORY, Options, Row
-from benchmarks.timing import copy_bandwidth, in_turn, product_rate, step_limit
+from benchmarks.harness import REPOSITORY, Options, Row, in_turn
 from stlight.config import RunConfig
 from stlight.experiments import load_plan
 from stlight.kernels import backend_of
@@ -43,7 +42,7 @@ def steps(options: Options) -> Iterator[Row]:
     """Compare a training step of the listing, in plain eager PyTorch with plain Adam, with the step of a run."""
     for name, config, threads, target in step_cases():
         if options.quick:
-            config = config.model_copy(update={"model": config.model.model_copy(update={"hidden_dim": 16, "depth": 2})})
+            config = _with_model(config, hidden_dim=16, depth=2)
         threads = threads or options.threads
         torch.set_num_threads(threads)
         reference, ours, check, kernels = step_sides(config, options.device)
@@ -51,19 +50,16 @@ def steps(options: Options) -> Iterator[Row]:
         if options.quick:
             yield Row(name, note=f"equal ({kernels})")
             continue
-        rate, bandwidth = product_rate(options.device), copy_bandwidth(options.device)
-        limit = step_limit(config.model, SHAPE, config.training.batch_size, rate, bandwidth)
         times = in_turn(reference, ours, budget=15, device=options.device)
-        memory = [peak_memory(config, side, threads, options.device) for side in ("ours", "reference")]
-        yield Row(
-            f"{name}, {threads} thread{'s' * (threads > 1)}",
-            *times,
-            times[0] / times[1],
-            times[0] / limit,
-            memory[0] / memory[1],
-            target,
-            f"{kernels}; {memory[1] / 2**20:.0f} → {memory[0] / 2**20:.0f} MiB",
-        )
+        note = kernels
+        if options.device == "cpu":
+            before, after = (peak_memory(config, side, threads) / 2**20 for side in (0, 1))
+            note += f"; {before:.0f} → {after:.0f} MiB ({after / before:.1f}×)"
+        yield Row(f"{name}, {threads} thread{'s' * (threads > 1)}", *times, times[0] / times[1], target, note)
+
+
+def _with_model(config: RunConfig, **fields: int) -> RunConfig:
+    return config.model_copy(update={"model": config.model.model_copy(update=fields)})
 
 
 def step_sides(config: RunConfig, device: str) -> tuple[Callable[[], None], Callable[[], None], Callable[[], None], str]:
@@ -105,33 +101,24 @@ def step_sides(config: RunConfig, device: str) -> tuple[Callable[[], None], Call
     return reference_step, our_step, check, backend_of(ours)
 
 
-def peak_memory(config: RunConfig, side: str, threads: int, device: str) -> int:
-    """Return the bytes that two steps of one side need at their peak, beyond what a new process holds before them."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_peak_memory, (config.model_dump(), side, threads, device))
+def peak_memory(config: RunConfig, side: int, threads: int) -> int:
+    """Return the bytes that two CPU steps of a side of `step_sides` add at their peak, measured in a new process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_memory, (config, side, threads))
 
 
-def _peak_memory(config: dict[str, object], side: str, threads: int, device: str) -> int:
+def _peak_memory(config: RunConfig, side: int, threads: int) -> int:
     torch.set_num_threads(threads)
-    configured = RunConfig.model_validate(config)
     # Because a first step loads libraries and their buffers, which do not belong to this model.
-    tiny = configured.model_copy(update={"model": configured.model.model_copy(update={"hidden_dim": 16, "depth": 1})})
-    for step in step_sides(tiny, device)[:2]:
-        step()
-    reference, ours, _, _ = step_sides(configured, device)
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-    else:
-        # Return free memory of the heap to the system, and reset the peak.
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _memory("VmRSS")
+    for small_step in step_sides(_with_model(config, hidden_dim=16, depth=1), "cpu")[:2]:
+        small_step()
+    sides = step_sides(config, "cpu")
+    # Return free memory of the heap to the system, and reset the peak.
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _memory("VmRSS")
     for _ in range(2):
-        (ours if side == "ours" else reference)()
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() - before
+        sides[side]()
     return _memory("VmHWM") - before
 
 

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -10,17 +9,14 @@ import torch
 from tqdm import tqdm
 
 from stlight.config import RunConfig
-from stlight.costs.step_memory import peak_growth, resident_bytes
 from stlight.costs.workload import Workload
 from stlight.experiments import Experiment
 from stlight.runs.provenance import provenance
 from stlight.training.devices import choose_device, configure, describe_device, out_of_memory
 
-_MIN_ROUNDS, _MAX_ROUNDS = 3, 20
+_MIN_ROUNDS, _MAX_ROUNDS = 3, 200
 # No new round starts after this time.
 _SECONDS = 8.0
-# A turn repeats calls that are shorter than this, because timing a single one is too noisy.
-_SECONDS_OF_A_TURN = 0.01
 
 
 def measure(experiment: Experiment, *, device: str = "auto", threads: int = 1) -> dict[str, Any]:
@@ -36,22 +32,18 @@ def measure(experiment: Experiment, *, device: str = "auto", threads: int = 1) -
     """
     torch.set_num_threads(threads)
     chosen = choose_device(device)
+    shown = tqdm(experiment.variants, desc=experiment.name, unit="variant", disable=not sys.stderr.isatty())
     try:
-        return _measure(experiment, chosen)
+        timers = {f"{variant.dataset}/{variant.name}": _VariantTimer(variant.config, chosen) for variant in shown}
     except (RuntimeError, MemoryError) as error:
         raise out_of_memory(error, chosen) or error from error
-
-
-def _measure(experiment: Experiment, device: torch.device) -> dict[str, Any]:
-    shown = tqdm(experiment.variants, desc=experiment.name, unit="variant", disable=not sys.stderr.isatty())
-    timers = {f"{variant.dataset}/{variant.name}": _VariantTimer(variant.config, device) for variant in shown}
     started, rounds = time.perf_counter(), 0
     while rounds < _MIN_ROUNDS or (rounds < _MAX_ROUNDS and time.perf_counter() - started < _SECONDS):
         for timer in timers.values():
             timer.take_turn()
         rounds += 1
     return {
-        "device": describe_device(device),
+        "device": describe_device(chosen),
         "threads": torch.get_num_threads(),
         "rounds": rounds,
         "provenance": {name: value for name, value in provenance({}).items() if name != "data"},
@@ -64,32 +56,26 @@ class _VariantTimer:
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
         self.config = config
-        self.workload = Workload(config, device, config.training.batch_size, config.training.accumulation_steps)
-        self.functions = (self.workload.step, self.workload.predict)
-        self.times: tuple[list[float], list[float]] = ([], [])
-        # The first step allocates the optimizer state and loads libraries, which no later step does.
+        self.workload = Workload(config, device, config.training.batch_size)
+        self.peak_memory = self.workload.peak_memory()
+        # The first calls load libraries.
         self.workload.step()
-        resident = resident_bytes(self.workload.model, self.workload.optimizer)
-        self.peak_memory = resident + peak_growth(self.workload.step, device)
-        self.calls = [self._calls(function) for function in self.functions]
+        self.workload.predict()
+        self.steps: list[float] = []
+        self.predictions: list[float] = []
 
     def take_turn(self) -> None:
-        """Time training steps and predictions."""
+        """Time a training step and a prediction."""
         configure(self.config.training)
-        for function, calls, times in zip(self.functions, self.calls, self.times, strict=True):
-            times.append(self.workload.seconds(function, calls))
+        self.steps.append(self.workload.seconds(self.workload.step))
+        self.predictions.append(self.workload.seconds(self.workload.predict))
 
     def result(self) -> dict[str, Any]:
         """Return what the file says about this variant."""
-        step, prediction = map(median, self.times)
         return {
             "config_hash": self.config.hash,
             "kernels": self.workload.kernels,
-            "epoch_seconds": step * self.config.steps_per_epoch,
-            "clips_per_second": self.config.training.batch_size / prediction,
+            "epoch_seconds": median(self.steps) * self.config.steps_per_epoch,
+            "clips_per_second": self.config.training.batch_size / median(self.predictions),
             "peak_memory": self.peak_memory,
         }
-
-    def _calls(self, function: Callable[[], None]) -> int:
-        """Time one call and return how many make a turn."""
-        return max(1, min(10, int(_SECONDS_OF_A_TURN / self.workload.seconds(function))))
