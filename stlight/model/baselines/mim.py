@@ -47,7 +47,7 @@ class MIMCell(nn.Module):
         i_h, g_h, o_h = self.of_hidden(h).chunk(3, 1)
         i_m, g_m, f_m, o_m = self.of_memory(m).chunk(4, 1)
         m = torch.sigmoid(f_x + f_m + 1) * m + torch.sigmoid(i_x + i_m) * torch.tanh(g_x + g_m)
-        remembered, s = self.stationary(change, c, s)
+        remembered, s = self.stationary(change, c, s.detach())
         c = remembered + torch.sigmoid(i_x + i_h) * torch.tanh(g_x + g_h)
         output = torch.sigmoid(o_x + o_h + o_m)
         return output * torch.tanh(self.merge(torch.cat((c, m), 1))), c, m, s
@@ -65,8 +65,8 @@ class MIMState(NamedTuple):
 class MIM(Recurrent):
     """One ST-LSTM and three MIM layers of 128 channels, 5 × 5 filters.
 
-    Every state starts at zero in every clip, and gradients flow through all states. The benchmark's code instead carries the
-    memory of module S from one batch into the next, detached from the graph.
+    Every state starts at zero in every clip; the benchmark carries the memory of module S from one batch into the next. No
+    gradient flows through that memory, as in the benchmark.
     """
 
     def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stlight.model.baselines.baseline import Baseline
+from stlight.model.baselines import Baseline
 from stlight.model.forecaster import TrainingStep
 from stlight.registry.dataset_specs import ClipShape
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stlight.model.baselines.baseline import Baseline
+from stlight.model.baselines import Baseline
 from stlight.model.forecaster import TrainingStep
 from stlight.registry.dataset_specs import ClipShape
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from stlight.model.baselines.baseline import Baseline
-from stlight.model.rollout import roll_out
+from stlight.model.baselines import Baseline
+from stlight.model.forecaster import roll_out
 from stlight.registry.dataset_specs import ClipShape
 
 
@@ -85,13 +85,13 @@ class SimVP(Baseline):
         """(B, T, C, H, W) → (B, T', C, H, W)."""
         return roll_out(self.predict_as_many, context, self.shape.horizon_frames)
 
-    def predict_as_many(self, clip: Tensor) -> Tensor:
-        """(B, T, C, H, W) → the next T frames."""
+    def predict_as_many(self, clip: Tensor, *draws: Tensor) -> Tensor:
+        """(B, T, C, H, W) → the next T frames. `draws` are a translator's random numbers in training."""
         x = first = self.encoder[0](clip.flatten(0, 1))
         for block in self.encoder[1:]:
             x = block(x)
         frames = clip.shape[:2]
-        x = self.translator(x.unflatten(0, frames).flatten(1, 2)).unflatten(1, (frames[1], -1)).flatten(0, 1)
+        x = self.translator(x.unflatten(0, frames).flatten(1, 2), *draws).unflatten(1, (frames[1], -1)).flatten(0, 1)
         for block in self.decoder[:-1]:
             x = block(x)
         return self.readout(self.decoder[-1](x + first)).unflatten(0, frames)
