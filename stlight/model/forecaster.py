@@ -34,10 +34,7 @@ class Forecaster(nn.Module):
     def training_loss(self, context: Tensor, target: Tensor, step: TrainingStep) -> Tensor:
         """Return the scalar that a training step minimizes: by default the mean squared error of the prediction.
 
-        Args:
-            context: Frames (B, T, C, H, W).
-            target: The frames that follow, (B, T', C, H, W).
-            step: Position in the training run, and the generator of all that the step draws.
+        `context` are frames (B, T, C, H, W), `target` those that follow (B, T', C, H, W).
         """
         return F.mse_loss(self(context).to(target.dtype), target)
 

@@ -1,5 +1,7 @@
 """SimVP (Gao et al., 2022) with IncepU: encode each frame, translate all frames together, decode each frame."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -68,6 +70,9 @@ class SimVP(Baseline):
     One pass predicts as many frames as it reads. Longer horizons feed predictions back.
     """
 
+    translator_class: ClassVar[type[nn.Module]] = IncepU
+    """Maps codes of all frames (B, T · C, H', W') to such codes."""
+
     def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
         super().__init__(shape, width=width, depth=depth)
         hidden_dim = self.wide(512, multiple=16)
@@ -75,11 +80,7 @@ class SimVP(Baseline):
         self.encoder = nn.ModuleList(ConvBlock(shape.channels if i == 0 else code, code, halve=i % 2 == 1) for i in range(4))
         self.decoder = nn.ModuleList(ConvBlock(code, code, double=i % 2 == 0) for i in range(4))
         self.readout = nn.Conv2d(code, shape.channels, 1)
-        self.translator = self.build_translator(shape.context_frames * code, hidden_dim, self.deep(8))
-
-    def build_translator(self, channels: int, hidden_dim: int, depth: int) -> nn.Module:
-        """Build the translator: (B, T · C, H', W') → (B, T · C, H', W')."""
-        return IncepU(channels, hidden_dim, depth)
+        self.translator = self.translator_class(shape.context_frames * code, hidden_dim, self.deep(8))
 
     def predict(self, context: Tensor) -> Tensor:
         """(B, T, C, H, W) → (B, T', C, H, W)."""

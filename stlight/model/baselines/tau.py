@@ -85,11 +85,8 @@ class TAUTranslator(nn.Module):
 class TAU(SimVP):
     """SimVP's encoder and decoder around 8 attention blocks of 512 channels."""
 
+    translator_class = TAUTranslator
     translator: TAUTranslator
-
-    def build_translator(self, channels: int, hidden_dim: int, depth: int) -> TAUTranslator:
-        """Build the blocks."""
-        return TAUTranslator(channels, hidden_dim, depth)
 
     def training_loss(self, context: Tensor, target: Tensor, step: TrainingStep) -> Tensor:
         """Return the mean squared error plus a tenth of the difference divergence."""
