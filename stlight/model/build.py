@@ -21,7 +21,11 @@ def build_model(config: ModelConfig, shape: ClipShape, seed: int = 0) -> Forecas
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if config.model != OURS:
-            return _build_baseline(config, shape)
+            spec = BASELINES[config.model]
+            check_frame_size(shape.height, shape.width, spec.frame_multiple, f"the frame multiple of {config.model},")
+            baseline_class: type[Baseline] = getattr(import_module(f"stlight.model.baselines.{spec.module}"), spec.class_name)
+            version = {"corrected": config.benchmark_version == "corrected"} if spec.has_correction else {}
+            return baseline_class(shape, width=config.baseline_width, depth=config.baseline_depth, **version)
         model = STLight(
             context_frames=shape.context_frames,
             horizon_frames=shape.context_frames if rolled_out else shape.horizon_frames,
@@ -31,11 +35,3 @@ def build_model(config: ModelConfig, shape: ClipShape, seed: int = 0) -> Forecas
             **config.model_dump(exclude={"model", *BASELINE_FIELDS, "k1", "k2", "prediction"}),
         )
     return Rollout(model, shape.horizon_frames) if rolled_out else model
-
-
-def _build_baseline(config: ModelConfig, shape: ClipShape) -> Baseline:
-    spec = BASELINES[config.model]
-    check_frame_size(shape.height, shape.width, spec.frame_multiple, f"the frame multiple of {config.model},")
-    baseline_class: type[Baseline] = getattr(import_module(f"stlight.model.baselines.{spec.module}"), spec.class_name)
-    version = {"corrected": config.benchmark_version == "corrected"} if spec.has_correction else {}
-    return baseline_class(shape, width=config.baseline_width, depth=config.baseline_depth, **version)

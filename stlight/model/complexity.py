@@ -33,12 +33,8 @@ def closed_forms(config: ModelConfig, shape: ClipShape) -> dict[str, int]:
 def count_parameters(model: nn.Module) -> dict[str, int]:
     """Count the learnable parameters of each component, and their total."""
     inner = model.model if isinstance(model, Rollout) else model
-    counts = {
-        name: sum(p.numel() for p in module.parameters())
-        for name, module in inner.named_children()
-        if any(True for _ in module.parameters())
-    }
-    return counts | {"total": sum(counts.values())}
+    counts = {name: sum(p.numel() for p in module.parameters()) for name, module in inner.named_children()}
+    return {name: count for name, count in counts.items() if count} | {"total": sum(counts.values())}
 
 
 @torch.no_grad()
@@ -100,18 +96,11 @@ def complexity(config: ModelConfig, shape: ClipShape) -> dict[str, Any]:
     parameters, flops = count_parameters(model), count_flops(model, shape)
     # Because fvcore has to run the model.
     model = model.to_empty(device="cpu")
-    if isinstance(model, Baseline):
+    if is_baseline := isinstance(model, Baseline):
         model.forward = model.counted_by_benchmark  # type: ignore[assignment, method-assign]
-        whole = count_flops_by_fvcore(model, shape)
-        counts = {"flops_by_operator": whole, "benchmark_flops": sum(whole.values()), "prediction_flops": flops}
-        return {"parameters": parameters} | counts
     by_operator = count_flops_by_fvcore(model, shape)
-    if flops != by_operator["conv"]:
+    if not is_baseline and flops != by_operator["conv"]:
         raise RuntimeError(f"torch counts {flops} multiply-adds in convolutions, fvcore {by_operator['conv']}")
-    return {
-        "parameters": parameters,
-        "closed_forms": closed_forms(config, shape),
-        "benchmark_flops": flops,
-        "flops_fvcore": sum(by_operator.values()),
-        "prediction_flops": flops,
-    }
+    all_flops = sum(by_operator.values())
+    counts = {"parameters": parameters, "benchmark_flops": all_flops if is_baseline else flops, "prediction_flops": flops}
+    return counts if is_baseline else counts | {"closed_forms": closed_forms(config, shape), "flops_fvcore": all_flops}

@@ -26,14 +26,11 @@ class InceptionBlock(nn.Module):
     def __init__(self, in_channels: int, hidden_dim: int, out_channels: int) -> None:
         super().__init__()
         self.pointwise = nn.Conv2d(in_channels, hidden_dim, 1)
-        self.branches = nn.ModuleList(self.branch(hidden_dim, out_channels, size) for size in (3, 5, 7, 11))
-
-    @staticmethod
-    def branch(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
-        """Build one convolution, in 8 groups if 8 divides the numbers of channels."""
-        groups = 8 if in_channels % 8 == 0 and out_channels % 8 == 0 else 1
-        conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups)
-        return nn.Sequential(conv, nn.GroupNorm(groups, out_channels), nn.LeakyReLU(0.2))
+        self.branches = nn.ModuleList()
+        groups = 8 if hidden_dim % 8 == 0 and out_channels % 8 == 0 else 1
+        for size in (3, 5, 7, 11):
+            conv = nn.Conv2d(hidden_dim, out_channels, size, padding=size // 2, groups=groups)
+            self.branches.append(nn.Sequential(conv, nn.GroupNorm(groups, out_channels), nn.LeakyReLU(0.2)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H', W') → (B, C', H', W')."""
