@@ -95,6 +95,8 @@ class ExperimentFile(FileModel):
     """At least so many seeds for each variant."""
     base: dict[FieldName, AxisValue] = Field(default_factory=dict)
     """Fields of stlight/config.py, in the paper's units, that all variants share."""
+    scales: list[str] = Field(default_factory=list)
+    """Scales that have the experiment; all of them if none is named."""
     shorter: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
     """Scales at which runs train for a share of the stated epochs, and that share."""
     data_sets: dict[CustomName, CustomDataset] = Field(default_factory=dict)

@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from stlight.experiments.grid_cells import cells_of
 from stlight.experiments.plan import Experiment, Plan, Variant
 from stlight.experiments.scaling import Scale, ScaleFile
 from stlight.experiments.yaml_files import ExperimentError, as_text, nearest, read_file
-from stlight.registry.dataset_specs import DATASETS
+from stlight.registry.dataset_specs import DATASETS, base_of
 from stlight.registry.metric_specs import COUNTED_METRICS
 from stlight.registry.model_specs import OURS
 
@@ -43,7 +44,8 @@ def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Pla
             raise ExperimentError(f"{path}: the name of an experiment is made of letters, digits, _ and -")
     for path in (workflow / "experiments").glob("*.yml"):
         raise ExperimentError(f"{path}: would not be read: rename it to {path.stem}.yaml")
-    experiments = {path.stem: _load_experiment(path, workflow, the_scale, data_root) for path in files}
+    loaded = {path.stem: _load_experiment(path, workflow, the_scale, data_root) for path in files}
+    experiments = {name: experiment for name, experiment in loaded.items() if experiment}
     claimed: dict[str, str] = {}
     runs: dict[str, RunConfig] = {}
     for name, experiment in experiments.items():
@@ -72,21 +74,26 @@ def _scales(workflow: Path) -> list[str]:
     return sorted(path.stem for path in (workflow / "scales").glob("*.yaml"))
 
 
-def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) -> Experiment:
+def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) -> Experiment | None:
+    """Return None if the experiment is not for this scale."""
     file = read_file(path, ExperimentFile)
     axes = list(dict.fromkeys(name for grid in file.grid for name in grid))
-    for name in file.shorter:
+    for key, name in [*(("shorter", name) for name in file.shorter), *(("scales", name) for name in file.scales)]:
         if name not in (known := _scales(workflow)):
-            raise ExperimentError(f"{path}: shorter: no scale {name!r}{nearest(name, known)}")
+            raise ExperimentError(f"{path}: {key}: no scale {name!r}{nearest(name, known)}")
+    if file.scales and scale.name not in file.scales:
+        return None
     share_of_epochs = file.shorter.get(scale.name, 1.0)
 
     variants: dict[str, Variant] = {}
+    run_as: dict[RunConfig, str] = {}
     for point in _grid_points(file.grid):
         try:
             variant = _variant(file.base | point, axes, scale, file, share_of_epochs)
         except ConfigError as error:
             raise ExperimentError(f"{path}: at {_state(point)}: {error}") from error
-        variants[variant.run_name(0)] = variant
+        run = run_as.setdefault(variant.config, variant.name)
+        variants[f"{variant.dataset}/{variant.name}"] = replace(variant, run_as=run)
 
     datasets = dict.fromkeys(variant.dataset for variant in variants.values())
     models = {OURS, *(variant.axes.get("model", OURS) for variant in variants.values())}
@@ -121,17 +128,19 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
 
 def _variant(stated: dict[str, Any], axes: list[str], scale: Scale, file: ExperimentFile, share_of_epochs: float) -> Variant:
     dataset = stated.get("dataset", DEFAULTS["dataset"])
-    protocol = DATASETS[dataset].protocol if dataset in DATASETS else {}
+    model = stated.get("model", OURS)
+    of_size = {"model": OURS} if dataset in DATASETS and model in DATASETS[dataset].sizes else {}
     custom = file.data_sets[dataset].fields if dataset in file.data_sets else {"source": "files"}
-    paper = RunConfig.from_fields(protocol | stated | custom)
+    paper = RunConfig.from_fields(base_of(dataset, model) | stated | custom | of_size)
     fields = paper.fields
     config = RunConfig.from_fields(scale.resolve(fields, share_of_epochs))
     trained = fields | {"num_epochs": max(1, round(fields["num_epochs"] * share_of_epochs))}
-    usual = DEFAULTS | protocol
+    usual = DEFAULTS | base_of(dataset, paper.model.model)
     differing = {n: v for n, v in trained.items() if v != usual[n] and n not in (*SCALE_FIELDS, "dataset")}
     # No comma, because Snakemake cuts the name there when it hands a job to a cluster.
     name = "+".join(f"{_SHORT.get(n, n)}={as_text(v)}" for n, v in differing.items()) or "stlight_l"
-    return Variant(dataset=dataset, name=name, axes={n: fields[n] for n in axes}, paper=paper, config=config)
+    points = fields | {"model": model}
+    return Variant(dataset=dataset, name=name, axes={n: points[n] for n in axes}, paper=paper, config=config, run_as=name)
 
 
 def _grid_points(grids: list[dict[str, list[Any]]]) -> Iterator[dict[str, Any]]:

@@ -27,10 +27,12 @@ class Variant:
     """The configuration in the paper's units."""
     config: RunConfig
     """The configuration at this scale, for seed 0."""
+    run_as: str
+    """Variant whose runs it shares: itself, or the experiment's first one of the same configuration at this scale."""
 
     def run_name(self, seed: int) -> str:
         """Return `<dataset>/<variant>/seed<k>`, which is also the run's folder."""
-        return f"{self.dataset}/{self.name}/seed{seed}"
+        return f"{self.dataset}/{self.run_as}/seed{seed}"
 
     def run_config(self, seed: int) -> RunConfig:
         """Return the configuration of one run."""
@@ -87,7 +89,8 @@ class Experiment:
     @property
     def run_names(self) -> list[str]:
         """All runs that the experiment needs."""
-        return [v.run_name(seed) for v in self.variants for seed in range(self.seeds)] if self.train else []
+        names = [v.run_name(seed) for v in self.variants for seed in range(self.seeds)] if self.train else []
+        return list(dict.fromkeys(names))
 
     def printed(self, variant: Variant, metric: str) -> PrintedNumber | None:
         """Return the paper's number for a variant, or None."""
