@@ -180,7 +180,7 @@ class ComputeConfig(_Section):
     deterministic: bool = False
     """Use only deterministic algorithms on a CUDA device, which are slower; a CPU always does."""
     accumulation_steps: int = Field(default=1, ge=1)
-    """Equal parts of a batch, each with its own BatchNorm statistics and sampling draws, to accumulate. Must divide batch_size."""
+    """Equal parts of a batch, each with its own BatchNorm statistics and sampling draws. Must divide batch_size."""
     out_of_memory: Literal["stop", "split"] = "stop"
     """split: a run that does not fit restarts with more accumulation_steps; the record says how many."""
 

@@ -29,10 +29,10 @@ def test_every_verb_says_what_it_does_and_takes_the_common_options(verb, capsys)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("train mmnist/k1=5/seed0 --threads 0", "--threads must be at least 1, got 0"),
-        ("train mmnist/k1=5/seed0 --checkpoint-every nan", "--checkpoint-every must be at least 0, got nan"),
-        ("train mmnist/k1=55/seed0", "no run 'mmnist/k1=55/seed0' at scale demo; did you mean 'mmnist/k1=5/seed0'?"),
-        ("train mmnist/k1=5/seed0 --config-hash old", "have changed since the workflow started; start it again"),
+        ("train mmnist/k1=5+lr=0.001/seed0 --threads 0", "--threads must be at least 1, got 0"),
+        ("train mmnist/k1=5+lr=0.001/seed0 --checkpoint-every nan", "--checkpoint-every must be at least 0, got nan"),
+        ("train mmnist/lr=0.1/seed0", "no run 'mmnist/lr=0.1/seed0' at scale demo; did you mean 'mmnist/lr=0.01/seed0'?"),
+        ("train mmnist/k1=5+lr=0.001/seed0 --config-hash old", "have changed since the workflow started; start it again"),
         ("plan --budget 0", "--budget must be from 1e-06 to 1e+09, got 0"),
         ("analyse table9", "no experiment 'table9'"),
         ("prepare kth files", "kth/boxing is missing: python -m stlight fetch kth, or put"),
