@@ -1,7 +1,6 @@
-"""The configuration of a run: three frozen, validated sections. Imports no torch.
+"""The configuration of a run: three frozen, validated sections, by default STLight-L on Moving MNIST. Imports no torch.
 
-The defaults are the supplement's STLight-L on Moving MNIST (Sections E and G, and the OpenSTL benchmark's protocol), so an
-experiment states only what differs from it.
+An experiment states only what differs from its data set's base, which `stlight.registry.dataset_specs` has.
 """
 
 import hashlib
@@ -98,7 +97,7 @@ class ModelConfig(_Section):
     """de: number of STLMixers."""
     patch_size: int = 2
     """p: side of a patch in pixels; Section B assumes p ≤ 2."""
-    overlap: int = 2
+    overlap: int = 0
     """O: an encoder kernel spans max(1, O) patches; Section B assumes O ≤ 2."""
     k1: int = 3
     """k_T1: odd kernel size of a mixer's first depthwise convolution."""
@@ -111,7 +110,9 @@ class ModelConfig(_Section):
     initialization: Initialization = "hybrid"
     """Weight initialization scheme (Section D)."""
     skip: bool = True
-    """Add the input of block de//3 to the input of block 2·de//3."""
+    """Add the input of block de//n to the input of block (n − 1)·de//n, where n is skip_parts."""
+    skip_parts: int = Field(default=3, ge=3)
+    """n of the skip: 3 from 1/3 to 2/3 of the depth, 5 from 1/5 to 4/5."""
     prediction: Literal["direct", "rollout"] = "direct"
     """direct: all horizon frames at once. rollout: as many as the context has, fed back until the horizon is full."""
 
@@ -179,8 +180,7 @@ class ComputeConfig(_Section):
     deterministic: bool = False
     """Use only deterministic algorithms on a CUDA device, which are slower; a CPU always does."""
     accumulation_steps: int = Field(default=1, ge=1)
-    """Equal parts of a batch whose gradients are accumulated. BatchNorm's statistics and the draws of scheduled sampling are
-    those of each part. Must divide batch_size."""
+    """Equal parts of a batch, each with its own BatchNorm statistics and sampling draws. Must divide batch_size."""
     out_of_memory: Literal["stop", "split"] = "stop"
     """split: a run that does not fit restarts with more accumulation_steps; the record says how many."""
 

@@ -9,8 +9,8 @@ def test_the_hash_changes_with_the_meaning_only():
     base = RunConfig.from_fields({})
     assert base.hash == RunConfig.from_fields({"max_lr": 1e-3, "k1": 3}).hash
     assert base.hash == RunConfig.from_fields({"out_of_memory": "split"}).hash
-    different = [{"k1": 5}, {"max_lr": 0.002}, {"skip": False}, {"test_clips": 9}]
-    assert len({RunConfig.from_fields(fields).hash for fields in [{}, *different]}) == 5
+    different = [{"k1": 5}, {"max_lr": 0.002}, {"skip": False}, {"skip_parts": 5}, {"test_clips": 9}]
+    assert len({RunConfig.from_fields(fields).hash for fields in [{}, *different]}) == 6
     assert RunConfig.from_fields({}, seed=1).hash != base.hash
 
 

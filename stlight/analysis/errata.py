@@ -79,10 +79,10 @@ def stated(workflow: Path) -> list[Erratum]:
 
 
 def different_results(plan: Plan) -> list[DifferentResults]:
-    """Return the configurations that several tables print with different results."""
+    """Return the configurations that several of the supplement's tables print with different results."""
     found: dict[tuple[str, str], list[tuple[str, PrintedNumber]]] = {}
     variants: dict[str, Variant] = {}
-    for experiment in plan.experiments.values():
+    for experiment in (e for e in plan.experiments.values() if e.section != "-"):
         for variant, metric, number in _our_numbers(experiment):
             variants[variant.paper.hash] = variant
             found.setdefault((variant.paper.hash, metric), []).append((experiment.item, number))

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from stlight.experiments.plan import Experiment, ExperimentFile, Plan, Variant
 from stlight.experiments.published_data import PublishedEntry, read_curves, read_points, read_text
 from stlight.experiments.scaling import Scale, ScaleFile
 from stlight.experiments.yaml_files import ExperimentError, as_text, check_known, read_file, state
-from stlight.registry.dataset_specs import DATASETS
+from stlight.registry.dataset_specs import DATASETS, base_of
 from stlight.registry.metric_specs import COUNTED_METRICS
 from stlight.registry.model_specs import OURS
 
@@ -40,7 +41,8 @@ def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Pla
     for path in files:
         if not _NAME.fullmatch(path.stem) or path.suffix != ".yaml":
             raise ExperimentError(f"{path}: an experiment's file is named with letters, digits, _ and -, and ends in .yaml")
-    experiments = {path.stem: _load_experiment(path, workflow, the_scale, data_root) for path in files}
+    loaded = {path.stem: _load_experiment(path, workflow, the_scale, data_root) for path in files}
+    experiments = {name: experiment for name, experiment in loaded.items() if experiment}
     claimed: dict[str, str] = {}
     runs: dict[str, RunConfig] = {}
     for name, experiment in experiments.items():
@@ -69,18 +71,28 @@ def _scales(workflow: Path) -> list[str]:
     return sorted(path.stem for path in (workflow / "scales").glob("*.yaml"))
 
 
-def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) -> Experiment:
+def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) -> Experiment | None:
+    """Return None if the experiment is not for this scale."""
     file = read_file(path, ExperimentFile)
     axes = list(dict.fromkeys(name for grid in file.grid for name in grid))
+    try:
+        for name in [*file.shorter, *file.scales]:
+            check_known("no scale", name, _scales(workflow))
+    except ExperimentError as error:
+        raise ExperimentError(f"{path}: {'shorter' if name in file.shorter else 'scales'}: {error}") from error
+    if file.scales and scale.name not in file.scales:
+        return None
     share_of_epochs = file.shorter.get(scale.name, 1.0)
 
     variants: dict[str, Variant] = {}
+    run_as: dict[RunConfig, str] = {}
     for point in (dict(zip(grid, values, strict=True)) for grid in file.grid for values in itertools.product(*grid.values())):
         try:
             variant = _variant(file.base | point, axes, scale, file, share_of_epochs)
         except ConfigError as error:
             raise ExperimentError(f"{path}: at {state(point)}: {error}") from error
-        variants[variant.run_name(0)] = variant
+        run = run_as.setdefault(variant.config, variant.name)
+        variants[f"{variant.dataset}/{variant.name}"] = replace(variant, run_as=run)
 
     datasets = dict.fromkeys(variant.dataset for variant in variants.values())
     models = {OURS, *(variant.axes.get("model", OURS) for variant in variants.values())}
@@ -108,8 +120,6 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
         hash=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
     )
     try:
-        for name in file.shorter:
-            check_known("shorter: no scale", name, _scales(workflow))
         _check(experiment, published)
     except ValueError as error:
         raise ExperimentError(f"{path}: {error}") from error
@@ -118,17 +128,19 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
 
 def _variant(stated: dict[str, Any], axes: list[str], scale: Scale, file: ExperimentFile, share_of_epochs: float) -> Variant:
     dataset = stated.get("dataset", DEFAULTS["dataset"])
-    protocol = DATASETS[dataset].protocol if dataset in DATASETS else {}
+    model = stated.get("model", OURS)
+    of_size = {"model": OURS} if dataset in DATASETS and model in DATASETS[dataset].sizes else {}
     custom = file.data_sets[dataset].fields if dataset in file.data_sets else {"source": "files"}
-    paper = RunConfig.from_fields(protocol | stated | custom)
+    paper = RunConfig.from_fields(base_of(dataset, model) | stated | custom | of_size)
     fields = paper.fields
     config = RunConfig.from_fields(scale.resolve(fields, share_of_epochs))
     trained = fields | {"num_epochs": max(1, round(fields["num_epochs"] * share_of_epochs))}
-    usual = DEFAULTS | protocol
+    usual = DEFAULTS | base_of(dataset, paper.model.model)
     differing = {n: v for n, v in trained.items() if v != usual[n] and n not in (*SCALE_FIELDS, "dataset")}
     # No comma, because Snakemake cuts the name there when it hands a job to a cluster.
     name = "+".join(f"{_SHORT.get(n, n)}={as_text(v)}" for n, v in differing.items()) or "stlight_l"
-    return Variant(dataset=dataset, name=name, axes={n: fields[n] for n in axes}, paper=paper, config=config)
+    points = fields | {"model": model}
+    return Variant(dataset=dataset, name=name, axes={n: points[n] for n in axes}, paper=paper, config=config, run_as=name)
 
 
 def _missing_data(datasets: set[str], data_root: Path) -> dict[str, str]:

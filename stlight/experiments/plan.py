@@ -65,6 +65,8 @@ class ExperimentFile(FileModel):
     """At least so many seeds for each variant."""
     base: dict[FieldName, AxisValue] = Field(default_factory=dict)
     """Fields of stlight/config.py, in the paper's units, that all variants share."""
+    scales: list[str] = Field(default_factory=list)
+    """Scales that have the experiment; all of them if none is named."""
     shorter: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
     """Scales at which runs train for a share of the stated epochs, and that share."""
     data_sets: dict[CustomName, CustomDataset] = Field(default_factory=dict)
@@ -100,10 +102,12 @@ class Variant:
     """The configuration in the paper's units."""
     config: RunConfig
     """The configuration at this scale, for seed 0."""
+    run_as: str
+    """Variant whose runs it shares: itself, or the experiment's first one of the same configuration at this scale."""
 
     def run_name(self, seed: int) -> str:
         """Return `<dataset>/<variant>/seed<k>`, which is also the run's folder."""
-        return f"{self.dataset}/{self.name}/seed{seed}"
+        return f"{self.dataset}/{self.run_as}/seed{seed}"
 
     def run_config(self, seed: int) -> RunConfig:
         """Return the configuration of one run."""
@@ -164,7 +168,8 @@ class Experiment:
     @property
     def run_names(self) -> list[str]:
         """All runs that the experiment needs."""
-        return [v.run_name(seed) for v in self.variants for seed in range(self.seeds)] if self.train else []
+        names = [v.run_name(seed) for v in self.variants for seed in range(self.seeds)] if self.train else []
+        return list(dict.fromkeys(names))
 
     def all_printed(self, variant: Variant) -> dict[str, PrintedNumber]:
         """Return the paper's numbers for a variant, by metric."""

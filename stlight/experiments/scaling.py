@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from stlight.config import BASELINE_FIELDS, DEFAULTS, ComputeConfig, ModelConfig
 from stlight.experiments.field_types import ClipCounts, DatasetName, PositiveFloat, PositiveInt
 from stlight.experiments.yaml_files import FileModel
-from stlight.registry.dataset_specs import DATASETS
+from stlight.registry.dataset_specs import DATASETS, base_of
 from stlight.registry.model_specs import OURS
 
 _FOLLOWS = {
@@ -24,7 +24,7 @@ _STLIGHT_FIELDS = ModelConfig.model_fields.keys() - {"model", *BASELINE_FIELDS}
 
 
 class ScaleBase(FileModel):
-    """The values that the paper's base becomes. Every value that an experiment states follows in proportion."""
+    """The values that STLight-L's become. Every value that an experiment states follows in proportion."""
 
     hidden_dim: PositiveInt
     depth: PositiveInt
@@ -41,10 +41,12 @@ class ScaleBase(FileModel):
 
 
 class DatasetAtScale(ClipCounts):
-    """Source and numbers of clips of one data set."""
+    """Source, numbers of clips and base of one data set."""
 
     source: Literal["auto", "embedded", "stand_in", "files"]
     """auto: the benchmark's files if all of them exist, else the source that needs none."""
+    base: ScaleBase | None = None
+    """What STLight-L on this data set becomes; without it, what is stated follows Moving MNIST's base in proportion."""
 
 
 class ScaleFile(FileModel):
@@ -53,6 +55,7 @@ class ScaleFile(FileModel):
     summary: str
     """One line: what the scale is for and how long it takes."""
     base: ScaleBase
+    """What STLight-L on Moving MNIST becomes."""
     data: dict[DatasetName, DatasetAtScale] = Field(default_factory=dict)
     """By data set of the benchmark. One that is not named has its published numbers of clips, within the limits of `custom`."""
     custom: ClipCounts | None = None
@@ -85,9 +88,11 @@ class Scale(ScaleFile):
     def resolve(self, paper_fields: dict[str, Any], share_of_epochs: float = 1.0) -> dict[str, Any]:
         """Translate fields in the paper's units into fields at this scale, for a share of the epochs."""
         dataset, ours = paper_fields["dataset"], paper_fields["model"] == OURS
-        clips = {name: stated.model_dump(exclude={"source"}) for name, stated in self.data.items()}
+        clips = {name: stated.model_dump(exclude={"source", "base"}) for name, stated in self.data.items()}
         epochs = max(1, round(paper_fields["num_epochs"] * share_of_epochs))
-        fields = {name: self._in_proportion(name, value) for name, value in (paper_fields | {"num_epochs": epochs}).items()}
+        own = self.data[dataset].base if dataset in self.data else None
+        before, after = DEFAULTS | base_of(dataset if own else "mmnist", OURS), dict(own or self.base)
+        fields = {n: _in_proportion(n, value, before, after) for n, value in (paper_fields | {"num_epochs": epochs}).items()}
         fields |= {name: paper_fields[name] for name in (BASELINE_FIELDS if ours else _STLIGHT_FIELDS)}
         if not ours:
             # Scheduled sampling takes the same share of a run's steps as in the paper.
@@ -105,15 +110,17 @@ class Scale(ScaleFile):
         limited = {name: min(fields[name], limit) for name, limit in self.custom or ()}
         return fields | clips.get(dataset, limited) | {"source": self.sources.get(dataset, "files")}
 
-    def _in_proportion(self, name: str, value: Any) -> Any:
-        base = _FOLLOWS.get(name, name)
-        if base not in ScaleBase.model_fields:
-            return value
-        scaled = value * getattr(self.base, base) / DEFAULTS[base]
-        if name in BASELINE_FIELDS:
-            return min(1.0, _rounded(scaled))
-        least = 0 if base != name else 1
-        return max(least, math.floor(scaled + 0.5)) if isinstance(DEFAULTS[name], int) else _rounded(scaled)
+
+def _in_proportion(name: str, value: Any, before: dict[str, Any], after: dict[str, Any]) -> Any:
+    """Return a field's value at a scale that turns the base `before` into `after`."""
+    base = _FOLLOWS.get(name, name)
+    if base not in after:
+        return value
+    scaled = value * after[base] / before[base]
+    if name in BASELINE_FIELDS:
+        return min(1.0, _rounded(scaled))
+    least = 0 if base != name else 1
+    return max(least, math.floor(scaled + 0.5)) if isinstance(DEFAULTS[name], int) else _rounded(scaled)
 
 
 def _rounded(value: float) -> float:

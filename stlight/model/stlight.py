@@ -65,7 +65,7 @@ class STLight(Forecaster):
     """The supplement's model; the defaults are STLight-L.
 
     `decoder` is the order of patch shuffle and patch reassemble (Section F). `initialization` is a scheme of Section D. `skip`
-    adds the input of mixer depth//3 to the input of mixer 2·depth//3 (Section G).
+    adds the input of mixer depth//n to the input of mixer (n − 1)·depth//n; n is `skip_parts`, 3 in Section G.
 
     Raises `ValueError` with the argument, its value and what would be right.
     """
@@ -79,15 +79,17 @@ class STLight(Forecaster):
         hidden_dim: int = 1400,
         depth: int = 16,
         patch_size: int = 2,
-        overlap: int = 2,
+        overlap: int = 0,
         kernel_sizes: tuple[int, int] = (3, 7),
         dilation: int = 3,
         decoder: str = "shuffle_reassemble",
         initialization: str = "hybrid",
         skip: bool = True,
+        skip_parts: int = 3,
     ) -> None:
         for name, value in {"context_frames": context_frames, "horizon_frames": horizon_frames, "channels": channels}.items():
             check_integer(name, value, minimum=1)
+        check_integer("skip_parts", skip_parts, minimum=3)
         if not isinstance(skip, bool):
             raise ValueError(f"skip must be True or False, got {skip!r}")
         check_architecture(
@@ -102,7 +104,7 @@ class STLight(Forecaster):
         )
         super().__init__()
         self.context_frames, self.horizon_frames, self.channels = context_frames, horizon_frames, channels
-        self.patch_size, self.decoder, self.skip = patch_size, decoder, skip
+        self.patch_size, self.decoder, self.skip, self.skip_parts = patch_size, decoder, skip, skip_parts
 
         self.patch_encoder = patch_encoder(context_frames * channels, hidden_dim, patch_size, overlap)
         self.mixers = nn.ModuleList(stl_mixer(hidden_dim, *kernel_sizes, dilation) for _ in range(depth))
@@ -120,10 +122,11 @@ class STLight(Forecaster):
             raise ValueError(f"clip must be (B, {self.context_frames}, {self.channels}, H, W), got {shape}")
         check_frame_size(*shape[-2:], self.patch_size)
         x = self.patch_encoder(clip_BTCHW.flatten(1, 2))
+        depth, parts = len(self.mixers), self.skip_parts
         for i, mixer in enumerate(self.mixers):
-            if self.skip and i == len(self.mixers) // 3:
+            if self.skip and i == depth // parts:
                 skipped = x
-            if self.skip and i == 2 * len(self.mixers) // 3:
+            if self.skip and i == (parts - 1) * depth // parts:
                 x = x + skipped
             x = mixer(x)
         if self.decoder == "shuffle_reassemble":

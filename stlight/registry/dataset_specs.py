@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from stlight.registry.model_specs import BASELINES
+
 
 class ClipShape(NamedTuple):
     """Number of context and horizon frames, and the size of one frame (C, H, W)."""
@@ -27,6 +29,10 @@ class DatasetSpec:
     """Source of clips that needs no files, or None."""
     protocol: dict[str, Any] = field(default_factory=dict)
     """Configuration fields in which the benchmark differs from the defaults of `stlight.config`: numbers of clips, training."""
+    stlight: dict[str, Any] = field(default_factory=dict)
+    """Configuration fields in which the paper's STLight differs from the benchmark (main paper, Table 2)."""
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """hidden_dim and depth of the published sizes by name (main paper, Table 3). STLight-L is the base of all experiments."""
     prepared_megabytes: int
     """Approximate size of the converted arrays."""
 
@@ -39,6 +45,8 @@ DATASETS: dict[str, DatasetSpec] = {
         files=("moving_mnist/train-images-idx3-ubyte.gz", "moving_mnist/mnist_test_seq.npy"),
         module="moving_mnist",
         fallback="embedded",
+        stlight={"max_lr": 3e-3},
+        sizes={"STLight-XS": (800, 16), "STLight-S": (1000, 16), "STLight-M": (1200, 16), "STLight-L": (1400, 16)},
         prepared_megabytes=50,
     ),
     "mfmnist": DatasetSpec(
@@ -55,6 +63,8 @@ DATASETS: dict[str, DatasetSpec] = {
         fallback="stand_in",
         protocol={"max_lr": 5e-4, "num_epochs": 50, "schedule": "cosine", "warmup_epochs": 5}
         | {"clips_per_epoch": 20_461, "validation_clips": 500, "test_clips": 500},
+        stlight={"max_lr": 3e-3, "patch_size": 1},
+        sizes={"STLight-S": (256, 12), "STLight-M": (256, 20), "STLight-L": (512, 10)},
         prepared_megabytes=1400,
     ),
     "kth": DatasetSpec(
@@ -63,6 +73,19 @@ DATASETS: dict[str, DatasetSpec] = {
         module="kth",
         fallback="stand_in",
         protocol={"num_epochs": 100, "clips_per_epoch": 5_200, "validation_clips": 150, "test_clips": 3_167},
+        stlight={"max_lr": 5e-4, "batch_size": 12, "k2": 5},
+        sizes={"STLight-XS": (400, 8), "STLight-S": (600, 14), "STLight-M": (800, 14), "STLight-L": (1000, 14)},
         prepared_megabytes=4000,
     ),
 }
+
+
+def base_of(dataset: str, model: str) -> dict[str, Any]:
+    """Return the fields in which a model's base on a data set differs from the defaults of `stlight.config`.
+
+    `model` is a baseline, or one of the data set's sizes of STLight. A custom data set has the defaults.
+    """
+    if (spec := DATASETS.get(dataset)) is None:
+        return {}
+    ours = {} if model in BASELINES else spec.stlight
+    return spec.protocol | ours | dict(zip(("hidden_dim", "depth"), spec.sizes.get(model, ()), strict=False))

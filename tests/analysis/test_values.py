@@ -47,14 +47,14 @@ def test_one_row_for_each_seed_metric_and_selection(demo, record_run, values_of,
 
 def test_means_intervals_and_runs_of_a_cell(demo, record_run, values_of):
     experiment = demo.experiment("figure1_initialization")
-    hybrid = variant(experiment, "stlight_l")
+    hybrid = variant(experiment, "lr=0.001")
     for seed, mse in enumerate([10.0, 20.0, 30.0, 40.0, 50.0]):
         record_run(experiment, hybrid, seed, mse=mse)
     table = values_of(experiment).cells
     row = cell(table, initialization="hybrid", metric="mse")
     assert (row["measured"], row["n"], row["status"], row["selection"]) == (30, 5, "done", "last")
     assert (row["low"], row["high"]) == pytest.approx((30 - 19.632, 30 + 19.632), abs=1e-2)
-    assert row["runs"] == [f"mmnist/stlight_l/seed{k}" for k in range(5)]
+    assert row["runs"] == [f"mmnist/lr=0.001/seed{k}" for k in range(5)]
     assert row["values"] == [10, 20, 30, 40, 50]
     waiting = cell(table, initialization="kaiming_normal", metric="mse")
     assert (waiting["status"], waiting["n"], waiting["values"]) == ("waiting", 0, [])
@@ -66,7 +66,7 @@ def test_a_diverged_run_is_the_worst_where_cells_are_compared_and_printed_as_rec
         for seed in range(experiment.seeds):
             record_run(experiment, v, seed, mse=100.0 + seed)
     # Its last number looks best of all.
-    diverged = variant(experiment, "init=kaiming_normal")
+    diverged = variant(experiment, "init=kaiming_normal+lr=0.001")
     record_run(experiment, diverged, 4, status="diverged", mse=1.0)
     values = values_of(experiment)
     row = cell(values.cells, initialization="kaiming_normal", metric="mse")
@@ -82,7 +82,7 @@ def test_a_diverged_run_is_the_worst_where_cells_are_compared_and_printed_as_rec
 
 def test_published_stands_beside_measured(demo, record_run, values_of):
     experiment = demo.experiment("table3_kernel_sizes")
-    record_run(experiment, variant(experiment, "k1=11+k2=5"), mse=123.0)
+    record_run(experiment, variant(experiment, "k1=11+k2=5+lr=0.001"), mse=123.0)
     row = cell(values_of(experiment).cells, k1=11, k2=5)
     assert (row["published"], row["measured"], row["data"]) == (23.14, 123.0, "embedded digits")
 
@@ -119,8 +119,8 @@ def test_derived_metrics(demo, record_run, values_of):
     record_run(experiment, next(v for v in experiment.variants if v.dataset == "taxibj"), mse=0.5)
     assert cell(values_of(experiment).cells, model="STLight-L", dataset="taxibj")["measured"] == 50
     experiment = demo.experiment("figure2_decoder_order")
-    record_run(experiment, variant(experiment, "dim=700"), losses=(5.0, 3.0, 2.0, 2.0))
-    place = {"decoder": "shuffle_reassemble", "hidden_dim": 700, "depth": 16, "metric": "dispersion"}
+    record_run(experiment, variant(experiment, "dim=800+depth=26+overlap=2+k1=5+lr=0.001"), losses=(5.0, 3.0, 2.0, 2.0))
+    place = {"decoder": "shuffle_reassemble", "hidden_dim": 800, "depth": 26, "metric": "dispersion"}
     assert cell(values_of(experiment).cells, **place)["measured"] == pytest.approx(100.0)
 
 
@@ -128,8 +128,8 @@ def test_the_best_variant_is_the_one_with_the_lowest_mse(demo, record_run, value
     experiment = demo.experiment("table3_kernel_sizes")
     assert values_of(experiment).best_variants() == {}
     for v in experiment.variants:
-        record_run(experiment, v, mse=math.nan if v.name == "k1=9" else abs(v.axes["k1"] - 5) + abs(v.axes["k2"] - 9))
-    assert values_of(experiment).best_variants()["mmnist"].name == "k1=5+k2=9"
+        record_run(experiment, v, mse=math.nan if v.name == "k1=9+lr=0.001" else abs(v.axes["k1"] - 5) + abs(v.axes["k2"] - 9))
+    assert values_of(experiment).best_variants()["mmnist"].name == "k1=5+k2=9+lr=0.001"
 
 
 def test_costs_are_shown_and_never_ranked(demo, record_run, values_of, tmp_path):

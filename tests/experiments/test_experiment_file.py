@@ -20,6 +20,8 @@ TWO_AXES = {"depth": [8, 16], "skip": [True, False]}
         ({"seeds": True}, r"seeds: .*got True"),
         ({"seeds": 0}, r"seeds: .*greater than or equal to 1, got 0"),
         ({"shorter": {"dmeo": 0.5}}, r"shorter: no scale 'dmeo'; did you mean 'demo'"),
+        ({"scales": ["papre"]}, r"scales: no scale 'papre'; did you mean 'paper'"),
+        ({"grid": {"model": ["STLight-XS"], "dataset": ["taxibj"]}}, r"model must be one of STLight-L, .*got 'STLight-XS'"),
         ({"grid": {"k3": [3]}}, r"grid: unknown field 'k3'; did you mean 'k[12]'"),
         ({"grid": [{"k1": [3]}, {"k3": [3]}]}, r"grid\[1\]: unknown field 'k3'"),
         ({"grid": {"k1": []}}, r"grid\.k1: .*at least 1 item"),

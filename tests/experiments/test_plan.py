@@ -17,37 +17,50 @@ def test_the_paper_scale_has_the_runs_of_the_supplement(paper):
         "table4_learning_rate_epochs": 7,
         "table5_final_div_factor": 12,
         "figure1_initialization": 15,
-        "figure2_decoder_order": 12,
-        "extra_ambiguities": 7,
+        "figure2_decoder_order": 22,
+        "extra_ambiguities": 5,
         "extra_benchmark_versions": 4,
+        "main_figure6_width_depth": 39,
+        "main_table3_sizes": 11,
+        "main_table4_skip": 15,
     }
-    # The ambiguities share the base with most other items, and a run on KTH with Table 1; the versions share two with Table 2.
-    assert len(paper.runs) == 66 + 11 + 7 - 2 + 4 - 2
+    # The main paper's STLight-L is also a run of Tables 4 and 5, and its other sizes are runs of its two tables.
+    assert len(paper.runs) == 152
 
 
 def test_items_share_runs(paper):
     names = [set(paper.experiments[name].run_names) for name in paper.experiments if name[:6] in ("table3", "table4", "table5")]
     assert sum(map(len, names)) == 44
     assert len(set.union(*names)) == 39
-    for name in ("table1_literature", "table2_openstl", "table4_learning_rate_epochs"):
-        assert "mmnist/epochs=2000/seed0" in paper.experiments[name].run_names
+    for name in ("table2_openstl", "table4_learning_rate_epochs"):
+        assert "mmnist/lr=0.001+epochs=2000/seed0" in paper.experiments[name].run_names
 
 
 def test_the_base_run_at_paper_scale_is_stlight_l(paper):
     base = paper.runs["mmnist/stlight_l/seed0"]
-    assert base == RunConfig.from_fields({"source": "files"})
+    assert base == RunConfig.from_fields({"source": "files", "max_lr": 0.003})
     assert (base.model.hidden_dim, base.model.depth, base.training.batch_size, base.training.num_epochs) == (1400, 16, 16, 200)
 
 
 def test_run_names_are_unique_and_the_same_at_every_scale(demo, paper):
     # Table 2's models are trained for a share of their epochs at the smaller scales, and their names say so.
     shorter = {name.replace("epochs=2000", "epochs=50") if "model=" in name else name for name in paper.runs}
-    assert set(demo.runs) - {"mmnist/epochs=50/seed0"} == shorter
+    assert set(demo.runs) - {"mmnist/lr=0.001+epochs=50/seed0"} < shorter
+    assert not {"main_figure6_width_depth", "main_table3_sizes", "main_table4_skip"} & demo.experiments.keys()
     hashes = [config.hash for config in paper.runs.values()]
     assert len(set(hashes)) == len(hashes)
     # Snakemake cuts wildcards at a comma when it hands a job to another process.
     assert not any("," in name for name in demo.runs)
-    assert "mmnist/dim=700+decoder=reassemble_shuffle/seed0" in demo.runs
+    assert "mmnist/dim=800+depth=18+overlap=2+k1=5+decoder=reassemble_shuffle+lr=0.001/seed0" in demo.runs
+
+
+def test_variants_that_a_scale_makes_equal_share_their_runs(demo, paper):
+    for plan, runs in ((demo, 16), (paper, 22)):
+        experiment = plan.experiments["figure2_decoder_order"]
+        assert (len(experiment.variants), len(experiment.run_names)) == (22, runs)
+        trained = {v.run_name(0): v.config for v in experiment.variants}
+        assert len(set(trained.values())) == runs
+        assert all(trained[v.run_name(0)] == v.config for v in experiment.variants)
 
 
 @pytest.mark.parametrize("scale", ["smoke", "small"])
@@ -61,7 +74,7 @@ def test_a_new_file_is_a_new_experiment_and_shares_runs(workflow):
     write_experiment(workflow, grid={"dilation": [3, 4], "skip": [True, False]})
     after = load_plan(workflow, "demo")
     added = set(after.runs) - set(before.runs)
-    assert added == {f"mmnist/{name}/seed0" for name in ("dilation=4", "dilation=4+skip=false")}
+    assert added == {f"mmnist/{name}/seed0" for name in ("dilation=4", "skip=false", "dilation=4+skip=false")}
     assert "mmnist/stlight_l/seed0" in after.experiments["mine"].run_names
 
 
@@ -75,7 +88,7 @@ def test_an_experiment_s_hash_changes_with_its_content_and_the_scale(scales):
 
 
 def test_unknown_runs_and_experiments_name_the_nearest(demo):
-    with pytest.raises(ExperimentError, match="did you mean 'mmnist/lr=0.003/seed0'"):
-        demo.run("mmnist/lr=0.003/seed")
+    with pytest.raises(ExperimentError, match="did you mean 'mmnist/lr=0.01/seed0'"):
+        demo.run("mmnist/lr=0.01/seed")
     with pytest.raises(ExperimentError, match="did you mean 'table3_kernel_sizes'"):
         demo.experiment("table3_kernels")

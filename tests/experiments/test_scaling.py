@@ -13,18 +13,19 @@ BALLS |= {"clips_per_epoch": 500, "validation_clips": 40, "test_clips": 50}
 
 
 def test_stated_values_follow_the_scale_in_proportion(demo):
-    base = demo.runs["mmnist/stlight_l/seed0"]
+    base = demo.runs["mmnist/lr=0.001/seed0"]
     for name, factor in {"epochs=500": 2.5, "epochs=1000": 5, "epochs=2000": 10}.items():
-        assert demo.runs[f"mmnist/{name}/seed0"].training.num_epochs == factor * base.training.num_epochs
-    assert demo.runs["mmnist/lr=0.003/seed0"].training.max_lr == pytest.approx(3 * base.training.max_lr)
-    assert demo.runs["mmnist/dim=700/seed0"].model.hidden_dim == base.model.hidden_dim / 2
-    # Rounded to a width that the patches divide: 32 · 1000 / 1400 = 22.9.
-    assert demo.runs["mmnist/dim=1000/seed0"].model.hidden_dim == 24
-    assert demo.runs["mmnist/dim=1000+decoder=reassemble_shuffle/seed0"].model.hidden_dim == 24
+        assert demo.runs[f"mmnist/lr=0.001+{name}/seed0"].training.num_epochs == factor * base.training.num_epochs
+    assert demo.runs["mmnist/stlight_l/seed0"].training.max_lr == pytest.approx(3 * base.training.max_lr)
+    # Rounded to a width that the patches divide: 32 · 1000 / 1400 = 22.9, and the depth of 4 · 22 / 16 = 5.5.
+    for decoder in ("", "+decoder=reassemble_shuffle"):
+        model = demo.runs[f"mmnist/dim=1000+depth=22+overlap=2+k1=5{decoder}+lr=0.001/seed0"].model
+        assert (model.hidden_dim, model.depth, model.overlap) == (24, 6, 2)
 
 
 def test_fields_that_a_scale_does_not_name_keep_their_values(demo):
     assert {c.model.k1 for c in demo.runs.values()} == {3, 5, 7, 9, 11}
+    assert {c.model.overlap for c in demo.runs.values()} == {0, 2}
     assert {c.training.final_div_factor for c in demo.runs.values()} == {1000, 3000, 10000}
 
 
@@ -53,23 +54,47 @@ def test_a_scale_sets_how_runs_compute_unless_an_experiment_does(workflow):
 
 def test_each_data_set_is_trained_by_its_protocol(demo, paper):
     taxibj = paper.runs["taxibj/stlight_l/seed0"].training
-    assert (taxibj.schedule, taxibj.max_lr, taxibj.num_epochs, taxibj.batch_size) == ("cosine", 5e-4, 50, 16)
+    assert (taxibj.schedule, taxibj.max_lr, taxibj.num_epochs, taxibj.batch_size) == ("cosine", 3e-3, 50, 16)
     assert (taxibj.warmup_epochs, taxibj.warmup_lr, taxibj.min_lr) == (5, 1e-5, 1e-6)
     kth = paper.runs["kth/epochs=150/seed0"].training
-    assert (kth.schedule, kth.max_lr, kth.num_epochs, kth.batch_size) == ("onecycle", 1e-3, 150, 16)
+    assert (kth.schedule, kth.max_lr, kth.num_epochs, kth.batch_size) == ("onecycle", 5e-4, 150, 12)
     clips = {name: (config.data.clips_per_epoch, config.data.test_clips) for name, config in paper.runs.items()}
     assert clips["taxibj/stlight_l/seed0"] == (20_461, 500)
     assert clips["kth/epochs=150/seed0"] == (5_200, 3_167)
     # A shorter training has a shorter warm-up, here none, and learning rates in proportion.
     short = demo.runs["taxibj/stlight_l/seed0"].training
     assert (short.num_epochs, short.warmup_epochs) == (1, 0)
-    assert (short.max_lr, short.warmup_lr, short.min_lr) == pytest.approx((0.015, 3e-4, 3e-5))
+    assert (short.max_lr, short.warmup_lr, short.min_lr) == pytest.approx((0.015, 5e-5, 5e-6))
+
+
+def test_each_data_set_has_its_own_model_and_a_scale_translates_it(demo, paper):
+    runs = {"mmnist": "stlight_l", "taxibj": "stlight_l", "kth": "epochs=150"}
+    found = {name: [plan.runs[f"{name}/{run}/seed0"] for plan in (paper, demo)] for name, run in runs.items()}
+    sizes = {name: [(c.model.hidden_dim, c.model.depth, c.model.patch_size) for c in both] for name, both in found.items()}
+    assert sizes == {
+        "mmnist": [(1400, 16, 2), (32, 4, 2)],
+        "taxibj": [(512, 10, 1), (16, 3, 1)],
+        "kth": [(1000, 14, 2), (32, 4, 2)],
+    }
+    kth = found["kth"][0].model
+    assert (kth.k1, kth.k2, kth.prediction) == (3, 5, "direct")
+    assert {both[1].training.batch_size for both in found.values()} == {2}
+    assert {c.model.overlap for both in found.values() for c in both} == {0}
+
+
+def test_a_model_of_a_published_size_shares_the_runs_of_its_width_and_depth(scales):
+    write_experiment(scales, grid={"dataset": ["kth"], "model": ["STLight-XS", "STLight-L", "TAU"]}, figure={"kind": "dots"})
+    experiment = load_plan(scales, "paper").experiments["mine"]
+    assert [v.axes["model"] for v in experiment.variants] == ["STLight-XS", "STLight-L", "TAU"]
+    assert [v.name for v in experiment.variants] == ["dim=400+depth=8", "stlight_l", "model=TAU"]
+    # A baseline is trained by the benchmark's protocol.
+    assert [v.paper.training.batch_size for v in experiment.variants] == [12, 12, 16]
 
 
 def test_an_experiment_may_state_another_protocol(scales):
     write_experiment(
         scales,
-        grid=[{"dataset": ["taxibj"], "max_lr": [0.0005, 0.001], "warmup_epochs": [0, 5]}, {"dataset": ["kth", "mfmnist"]}],
+        grid=[{"dataset": ["taxibj"], "max_lr": [0.003, 0.001], "warmup_epochs": [0, 5]}, {"dataset": ["kth", "mfmnist"]}],
     )
     names = ["taxibj/warmup_epochs=0", "taxibj/stlight_l", "taxibj/lr=0.001+warmup_epochs=0", "taxibj/lr=0.001"]
     expected = [f"{name}/seed0" for name in (*names, "kth/stlight_l", "mfmnist/stlight_l")]
@@ -87,7 +112,7 @@ def test_a_custom_data_set_has_its_shape_and_no_more_clips_than_the_scale_allows
 
 def test_a_benchmark_data_set_that_a_scale_does_not_name_is_limited_like_a_custom_one(scales, monkeypatch):
     monkeypatch.setitem(DATASETS, "new", DATASETS["kth"])
-    write_experiment(scales, base={"dataset": "new"})
+    write_experiment(scales, grid={"dataset": ["new"]})
     found = {scale: load_plan(scales, scale).runs["new/stlight_l/seed0"].data for scale in ("demo", "paper")}
     assert (found["demo"].clips_per_epoch, found["demo"].test_clips, found["demo"].source) == (150, 48, "stand_in")
     # A scale without limits runs what is published, and never a stand-in.
@@ -105,9 +130,13 @@ def test_auto_reads_a_data_set_s_files_if_all_of_them_exist(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("hidden_dim: 32", "hidden_dim: 25", r"base: hidden_dim 25 must be divisible by patch_size² = 4"),
-        ("depth:", "dept:", r"base: unknown key 'dept'; did you mean 'depth'"),
-        ("depth: 4", "depth: true", r"base\.depth: input should be a valid integer, got True"),
+        ("\nbase: {hidden_dim: 32", "\nbase: {hidden_dim: 25", r"base: hidden_dim 25 must be divisible by patch_size² = 4"),
+        (
+            "\nbase: {hidden_dim: 32, depth:",
+            "\nbase: {hidden_dim: 32, dept:",
+            r"base: unknown key 'dept'; did you mean 'depth'",
+        ),
+        ("depth: 3", "depth: true", r"data\.taxibj\.base\.depth: input should be a valid integer, got True"),
         ("kth:", "kht:", r"data: unknown data set 'kht'; did you mean 'kth'"),
         ("taxibj: {source: auto", "taxibj: {source: web", r"data\.taxibj\.source: .*got 'web'"),
         ("custom: {clips_per_epoch: 150", "custom: {clips_per_epoch: 0", r"custom\.clips_per_epoch: .*greater.*got 0"),

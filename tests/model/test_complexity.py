@@ -18,6 +18,33 @@ def test_stlight_l_costs_what_two_counters_say(overlap, flops, with_batch_norm):
     assert counts["flops_fvcore"] == with_batch_norm
 
 
+def rounds_to(value, printed):
+    return abs(value - printed.value) <= printed.half_unit * 1.001
+
+
+def test_the_published_sizes_count_what_the_main_paper_prints(paper):
+    """Its FLOPs leave out the depthwise convolutions, which fvcore counts as free for `padding="same"`."""
+    experiment = paper.experiments["main_table3_sizes"]
+    assert len(experiment.variants) == 11
+    for variant in experiment.variants:
+        model, shape = variant.paper.model, variant.paper.clip_shape
+        counts, printed = complexity(model, shape), experiment.all_printed(variant)
+        assert rounds_to(counts["parameters"]["total"], printed["num_params"]), variant.name
+        kernels = model.depth * model.hidden_dim * (model.k1**2 + model.k2**2)
+        depthwise = kernels * shape.height * shape.width // model.patch_size**2
+        assert rounds_to(counts["flops_fvcore"] - depthwise, printed["benchmark_flops"]), variant.name
+        assert not rounds_to(counts["flops_fvcore"], printed["benchmark_flops"])
+
+
+def test_the_points_of_the_main_paper_s_figure_6_have_the_drawn_parameters(paper):
+    experiment = paper.experiments["main_figure6_width_depth"]
+    for variant in experiment.variants:
+        with torch.device("meta"):
+            model = build_model(variant.paper.model, variant.paper.clip_shape)
+        printed = experiment.printed(variant, "num_params")
+        assert abs(count_parameters(model)["total"] - printed.value) < 1500, variant.name
+
+
 def test_depthwise_convolutions_are_not_counted_as_free():
     # fvcore counts padding="same" as zero: the count would then not depend on the kernel sizes.
     small, large = (complexity(ModelConfig(hidden_dim=8, depth=2, k1=k), DATASETS["mmnist"].shape) for k in (3, 11))

@@ -87,26 +87,27 @@ def test_stlight_l_has_the_known_number_of_parameters(overlap, parameters):
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-def test_skip_joins_the_inputs_of_two_blocks():
+@pytest.mark.parametrize(("parts", "first", "second"), [(3, 2, 4), (5, 1, 4)])
+def test_skip_joins_the_inputs_of_two_blocks(parts, first, second):
     torch.manual_seed(0)
-    with_skip = STLight(hidden_dim=8, depth=6, horizon_frames=2).eval()
+    with_skip = STLight(hidden_dim=8, depth=6, horizon_frames=2, skip_parts=parts).eval()
     without = STLight(hidden_dim=8, depth=6, horizon_frames=2, skip=False).eval()
     without.load_state_dict(with_skip.state_dict())
     inputs = {}
-    for i in (2, 4):
+    for i in (first, second):
         with_skip.mixers[i].register_forward_pre_hook(lambda _, args, i=i: inputs.__setitem__(i, args[0]))
     output_of_3 = []
     with_skip.mixers[3].register_forward_hook(lambda _, args, output: output_of_3.append(output))
     clip = torch.rand(1, 10, 1, 8, 8)
     assert not torch.allclose(with_skip(clip), without(clip))
-    torch.testing.assert_close(inputs[4], output_of_3[0] + inputs[2])
+    torch.testing.assert_close(inputs[second], output_of_3[0] + inputs[first])
 
 
 def test_kaiming_uniform_is_pytorch_s_default():
     torch.manual_seed(3)
     model = STLight(hidden_dim=8, depth=1, initialization="kaiming_uniform")
     torch.manual_seed(3)
-    encoder = nn.Conv2d(10, 8, 4, 2, 1)
+    encoder = nn.Conv2d(10, 8, 2, 2)
     assert torch.equal(model.patch_encoder[0].weight, encoder.weight)
     assert torch.equal(model.patch_encoder[0].bias, encoder.bias)
 
@@ -138,9 +139,10 @@ def test_listing_1_gives_normal_weights_and_no_bias(scheme):
         ({"depth": 0}, "depth must be an integer of at least 1, got 0"),
         ({"dilation": 0}, "dilation"),
         ({"overlap": -1}, "overlap must be an integer of at least 0"),
-        ({"patch_size": 3, "hidden_dim": 9}, "overlap must be odd.*patch_size 3"),
+        ({"patch_size": 3, "hidden_dim": 9, "overlap": 2}, "overlap must be odd.*patch_size 3"),
         ({"decoder": "both"}, "decoder must be one of shuffle_reassemble, reassemble_shuffle, got 'both'"),
         ({"initialization": "zeros"}, "initialization must be one of kaiming_uniform.*got 'zeros'"),
+        ({"skip_parts": 2}, "skip_parts must be an integer of at least 3, got 2"),
         ({"channels": 0}, "channels must be an integer of at least 1"),
     ],
 )

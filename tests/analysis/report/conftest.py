@@ -10,7 +10,7 @@ from tests.analysis.conftest import write_counts, write_examples, write_timings
 from tests.conftest import WORKFLOW
 from tests.tiny_runs import record_untrained
 
-LEFT_OUT, DIVERGED = "mmnist/k1=11+k2=11/seed0", "mmnist/init=kaiming_normal/seed4"
+LEFT_OUT, DIVERGED = "mmnist/k1=11+k2=11+lr=0.001/seed0", "mmnist/init=kaiming_normal+lr=0.001/seed4"
 
 
 def record_all(plan, folder, skip=(LEFT_OUT,)):
