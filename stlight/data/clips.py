@@ -1,13 +1,20 @@
-"""The interface of every source of clips. Clip i of epoch e of seed s is the same in any order and any batch."""
+"""The interface of every source of clips, and how they read files.
 
+Clip i of epoch e of seed s is the same in any order and any batch.
+"""
+
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stlight.data.counter import random_bits, uniform
+from stlight.runtime.atomic_files import StorageError
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -18,6 +25,27 @@ HELD_OUT_SEED = 0x57_1167
 
 class DataError(ValueError):
     """A data file is missing or wrong; the message names the file and says what would be right."""
+
+
+@contextlib.contextmanager
+def reading(path: Path, expected: str) -> Iterator[None]:
+    """Raise any error in the block as a `DataError` about `path`, but pass on `DataError` and `StorageError`."""
+    try:
+        yield
+    except (DataError, StorageError):
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing") from None
+    # Readers raise many undocumented types for damaged content.
+    except Exception as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} is not {expected} ({message})") from error
+
+
+def open_array(path: Path) -> np.ndarray:
+    """Memory-map an .npy file, never unpickling. Raises `DataError` unless it is a complete array of numbers."""
+    with reading(path, "a readable .npy array"):
+        return np.lib.format.open_memmap(path, mode="r")
 
 
 class Clips(ABC):

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stlight.data.arrays import open_array
-from stlight.data.clips import SPLITS, Clips, DataError, Split
+from stlight.data.clips import SPLITS, Clips, DataError, Split, open_array
 from stlight.data.prepare import Prepared, frame_facts
 from stlight.data.windows import open_windows
 from stlight.registry.dataset_specs import ClipShape

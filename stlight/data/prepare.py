@@ -7,9 +7,11 @@ frames.
 import hashlib
 import io
 import json
+import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -18,8 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stlight.config import CUSTOM_NAME
-from stlight.data.arrays import open_array
-from stlight.data.clips import SPLITS, DataError, Split
+from stlight.data.clips import SPLITS, DataError, Split, open_array
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runtime.atomic_files import atomic_writer, write_atomically
 
@@ -102,20 +103,22 @@ def _sha256(arrays: dict[Split, np.ndarray], facts: dict[str, Any]) -> str:
 
 
 def write_frames(
-    data_root: Path, dataset: str, blocks: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype
+    data_root: Path, dataset: str, blocks: Iterator[np.ndarray], num_frames: int, dtype: np.dtype
 ) -> dict[str, Any]:
-    """Stream blocks of frames into one array of the given shape beside the prepared file, and return its facts."""
+    """Stream blocks of frames (n, C, H, W) into one array beside the prepared file, and return its facts."""
     path = _prepared_path(data_root, dataset, "files").with_suffix(".npy")
+    first = next(blocks)
+    shape = (num_frames, *first.shape[1:])
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": shape})
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
     quiet = not sys.stderr.isatty()
     with (
         atomic_writer(path, size) as write,
-        tqdm(total=shape[0], desc=f"reading {dataset}", unit=" frames", unit_scale=True, disable=quiet) as bar,
+        tqdm(total=num_frames, desc=f"reading {dataset}", unit=" frames", unit_scale=True, disable=quiet) as bar,
     ):
         write(header.getvalue())
-        for block in blocks:
+        for block in chain([first], blocks):
             write(np.ascontiguousarray(block, dtype).data)
             bar.update(len(block))
     return frame_facts(data_root, dict.fromkeys(SPLITS, path))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stlight.config import ConfigError, DataConfig, RunConfig
 from stlight.data import DataError, open_dataset
-from stlight.data.arrays import open_array
+from stlight.data.clips import open_array
 from stlight.data.prepare import prepare
 from stlight.registry.dataset_specs import ClipShape
 
@@ -108,7 +108,7 @@ def saved(save, *arguments, **options):
 )
 def test_an_unreadable_array_is_named(folder, content):
     (folder / "train.npy").write_bytes(content)
-    with pytest.raises(DataError, match=r"train\.npy is not a readable \.npy array .*: expected a complete array of numbers"):
+    with pytest.raises(DataError, match=r"train\.npy is not a readable \.npy array \("):
         prepare("mine", "files", folder.parent)
 
 
