@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,11 +30,16 @@ def moving_mnist(options: Options) -> Iterator[Row]:
     """Compare clips whose frames are drawn one at a time in Python with ours."""
     torch.set_num_threads(options.threads)
     dataset, index = embedded_clips(), torch.arange(4 if options.quick else 64)
-
-    draws = drawn_numbers(dataset, index)
+    # The numbers that clips of the first epoch are drawn from.
+    bits = random_bits((0, 0, 0), index, 8).view(-1, 4, 2)
+    digits = dataset._digits["train"]  # type: ignore[attr-defined]
+    images = digits[integers(bits[:, 0], len(digits))]
+    starts = torch.stack([uniform(bits[:, 1]), uniform(bits[:, 2])], -1)
+    moves = 0.1 * torch.stack(unit_circle(uniform(bits[:, 3])), -1)
+    draws = list(zip(images.numpy(), starts.numpy(), moves.numpy(), strict=True))
 
     def by_frame() -> torch.Tensor:
-        return torch.from_numpy(np.stack([clip_by_frame(*draw) for draw in zip(*draws, strict=True)]))
+        return torch.from_numpy(np.stack([clip_by_frame(*draw) for draw in draws]))
 
     def ours() -> torch.Tensor:
         return dataset.clips("train", index)
@@ -46,16 +50,6 @@ def moving_mnist(options: Options) -> Iterator[Row]:
         return
     loop, mine = (t / len(index) for t in in_turn(by_frame, ours, budget=5))
     yield Row("Moving MNIST, a clip", loop, mine, loop / mine, target="6× (15×)", note=f"{1 / mine:.0f} clips a second")
-
-
-def drawn_numbers(dataset: Any, index: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return digits (N, 2, 28, 28), and their starts and velocities (N, 2, 2), for clips of the first epoch."""
-    bits = random_bits((0, 0, 0), index, 8).view(-1, 4, 2)
-    digits = dataset._digits["train"]
-    images = digits[integers(bits[:, 0], len(digits))]
-    starts = torch.stack([uniform(bits[:, 1]), uniform(bits[:, 2])], -1)
-    moves = 0.1 * torch.stack(unit_circle(uniform(bits[:, 3])), -1)
-    return images.numpy(), starts.numpy(), moves.numpy()
 
 
 def clip_by_frame(images: np.ndarray, starts: np.ndarray, moves: np.ndarray) -> np.ndarray:

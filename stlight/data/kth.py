@@ -99,11 +99,10 @@ def clip_starts(recordings: list[Recording]) -> dict[Split, np.ndarray]:
     for recording in recordings:
         starts[recording.split] += [first + start for start in recording.starts()]
         first += len(recording.images)
-    persons = {"train": "1 to 15", "validation": "16", "test": "17 to 25"}
     for split, found in starts.items():
         if not found:
             root = recordings[0].folder.parents[1]
-            raise DataError(f"{root} holds no {split} clip: expected {_NUM_FRAMES} frames in a row of persons {persons[split]}")
+            raise DataError(f"{root} holds no {split} clip: expected {_NUM_FRAMES} frames in a row, and persons 1 to 25")
     return {split: np.array(found, np.int64) for split, found in starts.items()}
 
 

@@ -21,8 +21,7 @@ from stlight.data.prepare import Prepared, frame_facts
 from stlight.kernels.frames import paste
 from stlight.registry.dataset_specs import DATASETS, ClipShape
 
-CANVAS = 64
-DIGIT = 28
+CANVAS, DIGIT = 64, 28
 STEP = 0.1
 DIGITS_PER_CLIP = 2
 NUM_FRAMES = 20

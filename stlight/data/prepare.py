@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stlight.config import CUSTOM_NAME
-from stlight.data.clips import SPLITS, DataError, Split, open_array
+from stlight.data.clips import SPLITS, DataError, Split, open_array, reading
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runtime.atomic_files import atomic_writer, write_atomically
 
@@ -74,16 +74,14 @@ def prepare(dataset: str, source: str, data_root: Path) -> Path:
 def open_prepared(data_root: Path, dataset: str, source: str) -> Prepared:
     """Read a prepared file. Raises `DataError` if it is missing or damaged, or if its file of frames has changed."""
     path = _prepared_path(data_root, dataset, source)
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            facts = json.loads(str(stored["facts"]))
-            arrays: dict[Split, np.ndarray] = {split: stored[split] for split in SPLITS if split in stored.files}
+    again = f"python -m stlight prepare {dataset} {source}"
+    if not path.exists():
+        raise DataError(f"{path} is missing: {again}")
+    with reading(path, f"what {again} writes"), np.load(path, allow_pickle=False) as stored:
+        facts = json.loads(str(stored["facts"]))
+        arrays: dict[Split, np.ndarray] = {split: stored[split] for split in SPLITS if split in stored.files}
         if facts["sha256"] != _sha256(arrays, facts):
             raise ValueError("its content does not match its checksum")
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: python -m stlight prepare {dataset} {source}") from None
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise DataError(f"{path} is not a prepared data set ({error}): delete it and prepare again") from error
     published = DATASETS[dataset].files if dataset in DATASETS else ()
     for frames in facts.get("frames", {}).values():
         file = data_root / frames["file"]
@@ -96,10 +94,9 @@ def open_prepared(data_root: Path, dataset: str, source: str) -> Prepared:
 
 
 def _sha256(arrays: dict[Split, np.ndarray], facts: dict[str, Any]) -> str:
-    digest = hashlib.sha256(b"".join(np.ascontiguousarray(arrays[s]).tobytes() for s in SPLITS if s in arrays))
-    for frames in facts.get("frames", {}).values():
-        digest.update(frames["sha256"].encode())
-    return digest.hexdigest()
+    content = [array.tobytes() for array in arrays.values()]
+    content += [frames["sha256"].encode() for frames in facts.get("frames", {}).values()]
+    return hashlib.sha256(b"".join(content)).hexdigest()
 
 
 def write_frames(
@@ -128,11 +125,15 @@ def frame_facts(data_root: Path, files: dict[Split, Path]) -> dict[str, Any]:
     """Return name, size, shape and SHA-256 of the file that holds the frames of each split."""
     facts: dict[Path, dict[str, Any]] = {}
     for path in set(files.values()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         name, size, shape = path.relative_to(data_root).as_posix(), path.stat().st_size, list(open_array(path).shape)
-        facts[path] = {"file": name, "bytes": size, "shape": shape, "sha256": digest}
+        facts[path] = {"file": name, "bytes": size, "shape": shape, "sha256": digest(path)}
     return {"frames": {split: facts[path] for split, path in files.items()}}
+
+
+def digest(path: Path, algorithm: str = "sha256") -> str:
+    """Return the checksum of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _prepared_path(data_root: Path, dataset: str, source: str) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +39,6 @@ class Windows(Clips):
         super().__init__(seed=seed, device=device)
         self.shape = shape
         self._frames = frames
-        self._order: tuple[tuple[int, ...], Tensor] = ((), torch.empty(0))
 
     @property
     def index_device(self) -> torch.device:
@@ -79,30 +79,26 @@ class Windows(Clips):
         chosen = torch.empty_like(index_N)
         for round_number in round_N.unique().tolist():
             in_round = round_N == round_number
-            order = self._shuffled((*key, SPLITS.index(split), round_number), count)
+            order = _shuffled((*key, SPLITS.index(split), round_number), count)
             chosen[in_round] = order[index_N[in_round] % count]
         return self._frames[split].starts[chosen.numpy()]
-
-    def _shuffled(self, key: tuple[int, ...], count: int) -> Tensor:
-        """Return 0 … count - 1 in an order that depends on the key only. Caches the last order, which every step needs."""
-        cached_key, order = self._order
-        if cached_key != key:
-            order = random_bits(key, torch.arange(count), 1).flatten().argsort(stable=True)
-            self._order = (key, order)
-        return order
 
     def _read(self, split: Split, starts_N: np.ndarray) -> Tensor:
         # Map the file again each time, because pages of one mapping stay in the process's memory.
         frames = np.load(self._frames[split].path, mmap_mode="r")
         frames = frames.reshape(-1, *frames.shape[-3:])
         num_frames = self.shape.context_frames + self.shape.horizon_frames
-        size = (len(starts_N), num_frames, *frames.shape[1:])
-        dtype = torch.from_numpy(np.empty(0, frames.dtype)).dtype
-        clips = torch.empty(size, dtype=dtype, pin_memory=self.device.type == "cuda")
-        target = clips.numpy()
-        for clip, start in enumerate(starts_N):
-            target[clip] = frames[start : start + num_frames]
+        clips = torch.from_numpy(np.empty((len(starts_N), num_frames, *frames.shape[1:]), frames.dtype))
+        clips = clips.pin_memory() if self.device.type == "cuda" else clips
+        for clip, start in zip(clips.numpy(), starts_N, strict=True):
+            clip[:] = frames[start : start + num_frames]
         return clips
+
+
+@lru_cache(maxsize=2)
+def _shuffled(key: tuple[int, ...], count: int) -> Tensor:
+    """Return 0 … count - 1 in an order that depends on the key only. Cached because every step needs the last one."""
+    return random_bits(key, torch.arange(count), 1).flatten().argsort(stable=True)
 
 
 def open_windows(prepared: Prepared, shape: ClipShape, data_root: Path, *, seed: int, device: torch.device | str) -> Windows:

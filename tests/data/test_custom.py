@@ -77,7 +77,7 @@ def test_a_file_that_changed_size_must_be_prepared_again(folder):
         (np.zeros((20, 5, 1, 8, 8), np.int64), "is <i8"),
         (np.full((20, 5, 1, 8, 8), np.nan), "clip 0 holds nan, expected values from 0 to 1"),
         (np.arange(20.0).reshape(20, 1, 1, 1, 1) * np.ones((20, 5, 1, 8, 8)), "clip 2 holds 2, expected values from 0 to 1"),
-        (np.asfortranarray(np.zeros((20, 5, 1, 8, 8))), "stored in column-major order"),
+        (np.asfortranarray(np.zeros((20, 5, 1, 8, 8))), "is <f8 in column-major order"),
         (np.zeros((20, 6, 1, 8, 8)), r"several shapes.*train.npy \(6, 1, 8, 8\), test.npy \(5, 1, 8, 8\)"),
         (np.zeros((1, 5, 1, 8, 8)), "holds a single clip"),
     ],

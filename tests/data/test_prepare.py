@@ -96,7 +96,7 @@ def test_errors_name_missing_damaged_and_unknown_sources(tmp_path):
         open_dataset(DataConfig(), tmp_path)
     (tmp_path / "prepared").mkdir()
     (tmp_path / "prepared" / "mmnist-embedded.npz").write_bytes(b"PK damaged")
-    with pytest.raises(DataError, match="delete it and prepare again"):
+    with pytest.raises(DataError, match="is not what python -m stlight prepare mmnist embedded writes"):
         open_dataset(DataConfig(), tmp_path)
     with pytest.raises(DataError, match="train-images-idx3-ubyte.gz is missing: python -m stlight fetch mmnist, or put"):
         prepare("mmnist", "files", tmp_path)

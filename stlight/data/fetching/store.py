@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from stlight.data.clips import DataError
 from stlight.data.fetching.download import download
 from stlight.data.fetching.unpack import unpack
-from stlight.data.prepare import module_of
+from stlight.data.prepare import digest, module_of
 from stlight.experiments.field_types import DatasetName, PositiveInt
 from stlight.experiments.yaml_files import ExperimentError, FileModel, read_file
 from stlight.registry.dataset_specs import DATASETS
@@ -88,7 +88,7 @@ class DatasetStore:
         if not expected:
             return ""
         kind, origin = ("SHA-256", "in the lock file") if locked else ("MD5", "published")
-        found = _sha256(source, path) if locked else _digest(path, "md5")
+        found = _sha256(source, path) if locked else digest(path, "md5")
         if found != expected:
             raise DataError(f"{path} is not the published one: {kind} {found}, {origin} {expected}")
         return f"as {origin}"
@@ -203,15 +203,10 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
 def _sha256(source: Source, path: Path) -> str:
     """Return the SHA-256 of a file, or of the names and SHA-256 of all files of a folder."""
     if not source.members:
-        return _digest(path, "sha256")
+        return digest(path)
     files = sorted(file for name in source.members for file in (path / name).rglob("*") if file.is_file())
-    lines = "".join(f"{file.relative_to(path).as_posix()} {_digest(file, 'sha256')}\n" for file in files)
+    lines = "".join(f"{file.relative_to(path).as_posix()} {digest(file)}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
