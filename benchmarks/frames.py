@@ -1,21 +1,25 @@
-"""Frames: drawing clips of moving digits, and comparing frames."""
+"""Frames: drawing clips of moving digits, reading clips from files, and comparing frames."""
 
 import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
 from skimage.metrics import structural_similarity
 
-from benchmarks.table import Options, Row
-from benchmarks.timing import in_turn
+from benchmarks.table import REPOSITORY, Options, Row
+from benchmarks.timing import in_turn, seconds
 from stlight import metrics
 from stlight.config import DataConfig
+from stlight.costs.estimate import time_steps
 from stlight.data import Clips, open_dataset
 from stlight.data.counter import integers, random_bits, uniform, unit_circle
 from stlight.data.prepare import prepare
+from stlight.experiments import load_plan
+from tests.data.real_files import write_kth, write_taxibj
 
 
 @cache
@@ -50,6 +54,22 @@ def moving_mnist(options: Options) -> Iterator[Row]:
         return
     loop, mine = (t / len(index) for t in in_turn(by_frame, ours, budget=5))
     yield Row("Moving MNIST, a clip", loop, mine, loop / mine, target="6× (15×)", note=f"{1 / mine:.0f} clips a second")
+
+
+def reading(options: Options) -> Iterator[Row]:
+    """Compare a training step of the scale `demo` with reading its batch from files in the formats of the real ones."""
+    torch.set_num_threads(options.threads)
+    plan, rng = load_plan(REPOSITORY / "workflow", "demo", Path("nowhere")), np.random.default_rng(0)
+    for dataset, write in (("taxibj", write_taxibj), ("kth", write_kth)):
+        config = next(config for config in plan.runs.values() if config.data.dataset == dataset)
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder), rng)
+            prepare(dataset, "files", Path(folder))
+            from_files = DataConfig(dataset=dataset, source="files", validation_clips=1, test_clips=1)
+            clips, batch = open_dataset(from_files, Path(folder))[0], torch.arange(config.training.batch_size)
+            times = [seconds(lambda source=clips, index=batch: source.clips("train", index)) for _ in range(50)]
+        step, mine = time_steps(config, torch.device("cpu"), len(batch)).step_seconds, median(times)
+        yield Row(f"{dataset}, reading a batch beside a step", step, mine, step / mine)
 
 
 def clip_by_frame(images: np.ndarray, starts: np.ndarray, moves: np.ndarray) -> np.ndarray:

@@ -18,12 +18,10 @@ from stlight.registry.dataset_specs import ClipShape
 
 
 class Frames(NamedTuple):
-    """The windows of a split."""
+    """The windows of a split: an .npy file of frames (C, H, W), and the position of the first frame of each window."""
 
     path: Path
-    """An .npy file of consecutive frames (C, H, W)."""
     starts: np.ndarray
-    """Position of the first frame of each window."""
 
 
 class Windows(Clips):

@@ -20,6 +20,8 @@ from stlight.runtime.atomic_files import StorageError, make_folder, storage_erro
 # Seconds to connect, and to wait for the next bytes.
 _TIMEOUT = (3.0, 30.0)
 _CHUNK = 2**16
+# The file beside a partial one that holds its address and entity tag.
+_ORIGIN = ".from"
 # Give up an address after so many attempts in a row that brought nothing.
 _MAX_FRUITLESS = 3
 _PAUSE = 0.5
@@ -29,7 +31,7 @@ class _Interrupted(Exception):  # noqa: N818
     """An attempt ended before all bytes were there; the message says why."""
 
 
-def download(urls: Sequence[str], target: Path, check: Callable[[Path], None]) -> str:
+def download(urls: Sequence[str], target: Path, check: Callable[[Path], None] | None) -> str:
     """Download a file to `target`, complete and checked, or not at all. Returns the address it came from.
 
     The bytes of an interrupted transfer stay beside the target. This or a later call resumes them from the same address if its
@@ -43,7 +45,8 @@ def download(urls: Sequence[str], target: Path, check: Callable[[Path], None]) -
         try:
             _transfer(url, part)
             try:
-                check(part)
+                if check:
+                    check(part)
                 with storage_errors(target, 0):
                     part.replace(target)
                     sync_folder(target.parent)
@@ -75,7 +78,7 @@ def _transfer(url: str, part: Path) -> None:
 def _request(url: str, part: Path) -> None:
     """Request the bytes that are missing once, and append them to `part`."""
     try:
-        known = json.loads(_origin(part).read_text())
+        known = json.loads(part.with_suffix(_ORIGIN).read_text())
     except (OSError, ValueError):
         known = {}
     size = _size(part) if known.get("url") == url and known["validator"] else 0
@@ -103,7 +106,8 @@ def _request(url: str, part: Path) -> None:
         validator = received.get("ETag") or received.get("Last-Modified") or ""
         with storage_errors(part, needed):
             # A weak tag does not promise equal bytes.
-            _origin(part).write_text(json.dumps({"url": url, "validator": "" if validator.startswith("W/") else validator}))
+            strong = "" if validator.startswith("W/") else validator
+            part.with_suffix(_ORIGIN).write_text(json.dumps({"url": url, "validator": strong}))
             _append(answer, part, size, total)
 
 
@@ -131,11 +135,6 @@ def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _origin(part: Path) -> Path:
-    """Return the path of the file that holds the address and entity tag of `part`."""
-    return part.with_name(f"{part.name}.from")
-
-
 def _discard(part: Path) -> None:
-    for path in (part, _origin(part)):
+    for path in (part, part.with_suffix(_ORIGIN)):
         path.unlink(missing_ok=True)

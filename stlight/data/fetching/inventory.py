@@ -1,6 +1,5 @@
 """Take stock of the data under a data root without changing anything."""
 
-import shutil
 from pathlib import Path
 
 from tabulate import tabulate
@@ -55,7 +54,6 @@ def print_inventory(workflow: Path, data_root: Path, scale: str) -> int:
             rows.append([dataset, "prepared", "yes", "all values were checked"])
         except DataError:
             to_prepare += spec.prepared_megabytes if spec else 0
-            rows.append([dataset, "prepared", "not yet", ""])
     print(tabulate(rows, ["data set", f"under {data_root}", "state", "found"], disable_numparse=True))
     for dataset, problem in problems.items():
         print(f"\n{problem}")
@@ -64,8 +62,5 @@ def print_inventory(workflow: Path, data_root: Path, scale: str) -> int:
             print(f"  stops {runs} run{'s' * (runs > 1)} at scale {scale}: {', '.join(users)}")
         if dataset in DATASETS and (fallback := DATASETS[dataset].fallback):
             print(f"  if a scale's source is auto, {fallback.replace('_', '-')} clips are used instead")
-    existing = next(path for path in (data_root, *data_root.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(existing).free / 1e6
-    verdict = "" if free > to_fetch + to_prepare else ", which is not enough"
-    print(f"\ndisk: about {to_fetch} MB to fetch and {to_prepare} MB to prepare; {free:.0f} MB free{verdict}")
+    print(f"\ndisk: about {to_fetch} MB to fetch and {to_prepare} MB to prepare")
     return int(any(dataset in waiting for dataset in problems))

@@ -77,18 +77,18 @@ class DatasetStore:
             raise DataError(f"no data set {dataset!r} to fetch; there are {', '.join(self._stated)}")
         return self._stated[dataset].files
 
-    def verify(self, source: Source, path: Path | None = None) -> str:
+    def verify(self, source: Source, found_at: Path | None = None) -> str:
         """Compare a file or folder with the lock file, or else with the published MD5.
 
         Returns how it was verified, "" if no checksum is known. Raises `DataError` if it differs.
         """
-        path = path or self.data_root / source.path
+        path = self.data_root / source.path
         locked = self._lock.get(source.path)
         expected = locked or source.md5
         if not expected:
             return ""
         kind, origin = ("SHA-256", "in the lock file") if locked else ("MD5", "published")
-        found = _sha256(source, path) if locked else digest(path, "md5")
+        found = _sha256(source, found_at or path) if locked else digest(found_at or path, "md5")
         if found != expected:
             raise DataError(f"{path} is not the published one: {kind} {found}, {origin} {expected}")
         return f"as {origin}"
@@ -119,12 +119,8 @@ class DatasetStore:
                     except DataError as error:
                         verified = ""
                         if not accept:
-                            remedy = "move it away"
-                            if path in downloaded:
-                                remedy = "deleted"
-                                _remove(path)
-                            accept_it = f"or accept it: python -m stlight fetch {dataset} --accept"
-                            raise DataError(f"{error}: {remedy}; fetch it again, {accept_it}") from error
+                            remedy = f"move it away and fetch again, or accept it: python -m stlight fetch {dataset} --accept"
+                            raise DataError(f"{error}: {remedy}") from error
                     if path in downloaded or (accept and not verified):
                         new[source.path], verified = _sha256(source, path), "recorded in the lock file"
                     say(f"{path}: {verified or 'no checksum is known'}")
@@ -136,7 +132,7 @@ class DatasetStore:
                 counts, problem = self.check_counts(dataset)
             except DataError as error:
                 for path in downloaded:
-                    _remove(path)
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
                 raise DataError(f"{error}: {'deleted' if downloaded else 'move it away to fetch it again'}") from error
             if problem and not accept:
                 raise DataError(problem)
@@ -167,21 +163,21 @@ class DatasetStore:
         if path.is_dir() and any(path.iterdir()):
             raise DataError(f"{path} exists but is incomplete: move it away, or add what is missing")
 
-        def check(part: Path) -> None:
-            if not source.archive and not accept:
-                self.verify(source, part)
+        def check(found: Path) -> None:
+            if not accept:
+                self.verify(source, found)
 
         target = path.with_name(source.archive) if source.archive else path
         by_hand = target.is_file()
         try:
-            origin = str(target) if by_hand else download(source.urls, target, check)
+            origin = str(target) if by_hand else download(source.urls, target, None if source.archive else check)
         except DataError as error:
             checksum = f" (MD5 {source.md5})" if source.md5 else ""
             unpacked = f", or its content at {path}" if source.archive else ""
             raise DataError(f"{error}: put {target.name}{checksum} there by hand, at {target}{unpacked}") from error
         if source.archive:
             try:
-                unpack(target, path, source.members, _SLACK * source.megabytes * 10**6)
+                unpack(target, path, source.members, _SLACK * source.megabytes * 10**6, check)
             except DataError:
                 if not by_hand:
                     target.unlink()
@@ -197,10 +193,6 @@ class DatasetStore:
             return {}
         except ValidationError as error:
             raise ExperimentError(f"{self._lock_path}: expected a SHA-256 for each path, as `fetch` writes them") from error
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _sha256(source: Source, path: Path) -> str:

@@ -12,10 +12,11 @@ from stlight.data.clips import DataError, reading
 from stlight.runtime.atomic_files import make_folder, storage_errors, sync_folder
 
 
-def unpack(archive: Path, target: Path, members: Sequence[str], max_bytes: int) -> None:
+def unpack(archive: Path, target: Path, members: Sequence[str], max_bytes: int, check: Callable[[Path], None]) -> None:
     """Unpack a .zip or .tar to `target`: a folder that holds the folders named in `members`, or without members a file.
 
     The members may lie in any folder of the archive. An interrupted call leaves a hidden folder, which the next call removes.
+    `check` raises `DataError` for wrong content, before the target appears.
     Raises `DataError` naming an archive that is damaged, lacks a member, or holds more than `max_bytes`, and `StorageError` if
     the disk is full or fails.
     """
@@ -31,9 +32,11 @@ def unpack(archive: Path, target: Path, members: Sequence[str], max_bytes: int) 
                 if len(found) != 1:
                     raise DataError(f"{archive} {'holds several' if found else 'lacks'} {name}: nothing was unpacked")
                 found[0].rename(staging / "wanted" / name)
+            unpacked = staging / "wanted" if members else staging / "wanted" / target.name
+            check(unpacked)
             # One sync instead of hundreds of thousands of fsyncs. Must come before the rename, which makes the files visible.
             os.sync()
-            (staging / "wanted" if members else staging / "wanted" / target.name).rename(target)
+            unpacked.rename(target)
             sync_folder(target.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

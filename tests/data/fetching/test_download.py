@@ -118,7 +118,7 @@ def test_wrong_bytes_are_discarded_and_the_next_address_tried(site, tmp_path):
 def test_a_part_with_nothing_to_resume_is_fetched_again(site, tmp_path, content):
     site.files["/a"] = CONTENT
     (tmp_path / "file.part").write_bytes(content)
-    (tmp_path / "file.part.from").write_text(json.dumps({"url": f"{site.url}/a", "validator": site.etag}))
+    (tmp_path / "file.from").write_text(json.dumps({"url": f"{site.url}/a", "validator": site.etag}))
     bring(site, tmp_path / "file", "/a")
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert [wanted is None for _, wanted in site.asked] == [False, True]

@@ -43,7 +43,7 @@ def test_members_are_found_in_any_folder(tmp_path, make, inside):
     wanted = {"boxing/p/1.jpg": b"one", "boxing/p/2.jpg": b"", "running/x": b"r" * 3000}
     other = {f"{inside}README": b"?", f"__MACOSX/{inside}boxing/p/._1.jpg": b"?"}
     archive = make(tmp_path / "archive", {inside + name: content for name, content in wanted.items()} | other)
-    unpack(archive, tmp_path / "out", ["boxing", "running"], MAX_BYTES)
+    unpack(archive, tmp_path / "out", ["boxing", "running"], MAX_BYTES, lambda _: None)
     assert files(tmp_path / "out") == wanted
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archive", "out"]
 
@@ -53,7 +53,7 @@ def test_members_are_found_in_any_folder(tmp_path, make, inside):
 def test_nothing_is_written_outside_the_target(tmp_path, make, name):
     archive = make(tmp_path / "archive", {"data.npy": b"good", name: b"bad"})
     with contextlib.suppress(DataError):
-        unpack(archive, tmp_path / "out" / "data.npy", [], MAX_BYTES)
+        unpack(archive, tmp_path / "out" / "data.npy", [], MAX_BYTES, lambda _: None)
     assert not Path("/evil").exists()
     assert set(files(tmp_path)) <= {"archive", "out/data.npy"}
 
@@ -62,7 +62,7 @@ def test_nothing_is_written_outside_the_target(tmp_path, make, name):
 def test_links_to_other_places_and_devices_are_refused(tmp_path, kind):
     archive = as_tar(tmp_path / "archive", {"data.npy": b""}, kind=kind)
     with pytest.raises(DataError, match="archive (is not a complete .zip or .tar archive|lacks data.npy)"):
-        unpack(archive, tmp_path / "data.npy", [], MAX_BYTES)
+        unpack(archive, tmp_path / "data.npy", [], MAX_BYTES, lambda _: None)
     assert files(tmp_path) == {"archive": archive.read_bytes()}
 
 
@@ -71,14 +71,14 @@ def test_the_size_is_limited_even_if_headers_lie(tmp_path, make):
     archive = make(tmp_path / "bomb", {"data.npy": b"\0" * (MAX_BYTES + 1)})
     assert archive.stat().st_size < 500
     with pytest.raises(DataError, match="holds 0 MB, expected at most 0: nothing was unpacked"):
-        unpack(archive, tmp_path / "data.npy", [], MAX_BYTES)
+        unpack(archive, tmp_path / "data.npy", [], MAX_BYTES, lambda _: None)
     if make is as_zip:
         content = bytearray(archive.read_bytes())
         directory = content.rindex(b"PK\x01\x02")
         content[directory + 24 : directory + 28] = (100).to_bytes(4, "little")
         archive.write_bytes(content)
         with pytest.raises(DataError, match="is not a complete .zip or .tar archive"):
-            unpack(archive, tmp_path / "data.npy", [], MAX_BYTES)
+            unpack(archive, tmp_path / "data.npy", [], MAX_BYTES, lambda _: None)
     assert files(tmp_path) == {"bomb": archive.read_bytes()}
 
 
@@ -88,7 +88,7 @@ def test_an_incomplete_archive_is_named(tmp_path, make):
     for bad in (b"", b"no archive", content[: len(content) // 3]):
         (tmp_path / "archive").write_bytes(bad)
         with pytest.raises(DataError, match="archive is not a complete .zip or .tar archive"):
-            unpack(tmp_path / "archive", tmp_path / "data.npy", [], MAX_BYTES)
+            unpack(tmp_path / "archive", tmp_path / "data.npy", [], MAX_BYTES, lambda _: None)
     assert set(files(tmp_path)) == {"archive"}
 
 
@@ -99,7 +99,7 @@ def test_damage_is_one_error_for_every_compression(tmp_path, method, rng):
     content[2000] ^= 255
     archive.write_bytes(content)
     with pytest.raises(DataError, match="archive is not a complete .zip or .tar archive"):
-        unpack(archive, tmp_path / "data.npy", [], MAX_BYTES)
+        unpack(archive, tmp_path / "data.npy", [], MAX_BYTES, lambda _: None)
     assert set(files(tmp_path)) == {"archive"}
 
 
@@ -114,7 +114,7 @@ def test_damage_is_one_error_for_every_compression(tmp_path, method, rng):
 def test_a_missing_or_ambiguous_member_is_an_error(tmp_path, content, target, members, words):
     archive = as_tar(tmp_path / "archive", content)
     with pytest.raises(DataError, match=f"{words}: nothing was unpacked"):
-        unpack(archive, tmp_path / target, members, MAX_BYTES)
+        unpack(archive, tmp_path / target, members, MAX_BYTES, lambda _: None)
     assert not (tmp_path / target).exists()
 
 
@@ -130,9 +130,9 @@ def test_an_interrupted_call_leaves_no_target_and_the_next_one_starts_again(tmp_
         patch.setattr("shutil.rmtree", lambda *_, **__: None)
         patch.setattr("os.sync", killed)
         with pytest.raises(SystemExit):
-            unpack(archive, tmp_path / "out", list("abc"), MAX_BYTES)
+            unpack(archive, tmp_path / "out", list("abc"), MAX_BYTES, lambda _: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".archive.unpacking", "archive"]
-    unpack(archive, tmp_path / "out", list("abc"), MAX_BYTES)
+    unpack(archive, tmp_path / "out", list("abc"), MAX_BYTES, lambda _: None)
     assert files(tmp_path) == {"archive": archive.read_bytes()} | {f"out/{name}": text for name, text in members.items()}
 
 
@@ -140,7 +140,7 @@ def test_files_reach_the_disk_before_the_target_gets_its_name(tmp_path, monkeypa
     archive = as_tar(tmp_path / "archive", {"data.npy": b"1"})
     synced = []
     monkeypatch.setattr("os.sync", lambda: synced.append(files(tmp_path).keys() & {"data.npy"}))
-    unpack(archive, tmp_path / "data.npy", [], MAX_BYTES)
+    unpack(archive, tmp_path / "data.npy", [], MAX_BYTES, lambda _: None)
     assert synced == [set()]
 
 
@@ -152,5 +152,5 @@ def test_a_full_disk_is_a_storage_error_and_leaves_nothing(tmp_path, monkeypatch
 
     monkeypatch.setattr("shutil.copyfileobj", full)
     with pytest.raises(StorageError, match="data.npy: no space left"):
-        unpack(archive, tmp_path / "data.npy", [], MAX_BYTES)
+        unpack(archive, tmp_path / "data.npy", [], MAX_BYTES, lambda _: None)
     assert set(files(tmp_path)) == {"archive"}
