@@ -43,7 +43,7 @@ def convert(dataset: str, data_root: Path) -> Prepared:
     recordings = find_recordings(data_root / dataset)
     num_frames = sum(len(recording.images) for recording in recordings)
     starts = clip_starts(recordings)
-    return Prepared(starts, write_frames(data_root, dataset, read_frames(recordings), num_frames, np.dtype(np.uint8)))
+    return Prepared(starts, write_frames(data_root, dataset, read_frames(recordings), num_frames))
 
 
 class Recording(NamedTuple):

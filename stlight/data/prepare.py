@@ -99,16 +99,14 @@ def _sha256(arrays: dict[Split, np.ndarray], facts: dict[str, Any]) -> str:
     return hashlib.sha256(b"".join(content)).hexdigest()
 
 
-def write_frames(
-    data_root: Path, dataset: str, blocks: Iterator[np.ndarray], num_frames: int, dtype: np.dtype
-) -> dict[str, Any]:
+def write_frames(data_root: Path, dataset: str, blocks: Iterator[np.ndarray], num_frames: int) -> dict[str, Any]:
     """Stream blocks of frames (n, C, H, W) into one array beside the prepared file, and return its facts."""
     path = _prepared_path(data_root, dataset, "files").with_suffix(".npy")
     first = next(blocks)
     shape = (num_frames, *first.shape[1:])
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": shape})
-    size = math.prod(shape) * dtype.itemsize
+    np.lib.format.write_array_header_1_0(header, {"descr": first.dtype.str, "fortran_order": False, "shape": shape})
+    size = math.prod(shape) * first.itemsize
     quiet = not sys.stderr.isatty()
     with (
         atomic_writer(path, size) as write,
@@ -116,7 +114,7 @@ def write_frames(
     ):
         write(header.getvalue())
         for block in chain([first], blocks):
-            write(np.ascontiguousarray(block, dtype).data)
+            write(np.ascontiguousarray(block).data)
             bar.update(len(block))
     return frame_facts(data_root, dict.fromkeys(SPLITS, path))
 

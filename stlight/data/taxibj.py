@@ -48,7 +48,7 @@ def convert(dataset: str, data_root: Path) -> Prepared:
         raise DataError(f"{path} holds {num_train} training clips, at least 5 are needed (the published file has 20461)")
     starts = np.arange(num_train + num_test, dtype=np.int64) * _NUM_FRAMES
     blocks = (clips.reshape(-1, *_FRAME) for clips in read_clips(path))
-    facts = write_frames(data_root, dataset, blocks, len(starts) * _NUM_FRAMES, np.dtype("<f4"))
+    facts = write_frames(data_root, dataset, blocks, len(starts) * _NUM_FRAMES)
     splits = np.split(starts, [num_train - held_out, num_train])
     return Prepared(dict(zip(SPLITS, splits, strict=True)), facts)
 
@@ -59,7 +59,11 @@ def read_clips(path: Path) -> Iterator[np.ndarray]:
         for split, num_clips in counts.items():
             for first in range(0, num_clips, _CLIPS_AT_ONCE):
                 count = min(_CLIPS_AT_ONCE, num_clips - first)
-                clips = np.concatenate([_read(*streams[f"{part}_{split}"], count) for part in "XY"], 1)
+                parts = []
+                for file, dtype, shape in (streams[f"{part}_{split}"] for part in "XY"):
+                    content = file.read(count * math.prod(shape) * dtype.itemsize)
+                    parts.append(np.frombuffer(content, dtype).reshape(count, *shape))
+                clips = np.concatenate(parts, 1)
                 bad = ~(np.abs(clips) <= _LIMIT[split])
                 if bad.any():
                     clip = first + int(bad.reshape(count, -1).any(1).argmax())
@@ -93,11 +97,6 @@ def _open(path: Path) -> Iterator[tuple[dict[str, _Stream], dict[str, int]]]:
                     )
                 streams[name] = file, dtype, shape[1:]
         yield streams, counts
-
-
-def _read(file: IO[bytes], dtype: np.dtype, shape: tuple[int, ...], count: int) -> np.ndarray:
-    """Read the next clips of an array."""
-    return np.frombuffer(file.read(count * math.prod(shape) * dtype.itemsize), dtype).reshape(count, *shape)
 
 
 class TaxiBJStandIn(StandIn):

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +15,8 @@ from stlight.data.counter import random_bits
 from stlight.data.prepare import Prepared
 from stlight.registry.dataset_specs import ClipShape
 
-
-class Frames(NamedTuple):
-    """The windows of a split: an .npy file of frames (C, H, W), and the position of the first frame of each window."""
-
-    path: Path
-    starts: np.ndarray
+# An .npy file of frames (C, H, W), and the position of the first frame of each clip.
+Frames = tuple[Path, np.ndarray]
 
 
 class Windows(Clips):
@@ -45,7 +40,7 @@ class Windows(Clips):
 
     def available(self, split: Split) -> int:
         """Return the number of different clips of a split."""
-        return len(self._frames[split].starts)
+        return len(self._frames[split][1])
 
     def clips(self, split: Split, index_N: Tensor, epoch: int = 0) -> Tensor:
         """Return clips by number; see `Clips.clips`. Raises `IndexError` beyond the last held-out clip."""
@@ -79,11 +74,11 @@ class Windows(Clips):
             in_round = round_N == round_number
             order = _shuffled((*key, SPLITS.index(split), round_number), count)
             chosen[in_round] = order[index_N[in_round] % count]
-        return self._frames[split].starts[chosen.numpy()]
+        return self._frames[split][1][chosen.numpy()]
 
     def _read(self, split: Split, starts_N: np.ndarray) -> Tensor:
         # Map the file again each time, because pages of one mapping stay in the process's memory.
-        frames = np.load(self._frames[split].path, mmap_mode="r")
+        frames = np.load(self._frames[split][0], mmap_mode="r")
         frames = frames.reshape(-1, *frames.shape[-3:])
         num_frames = self.shape.context_frames + self.shape.horizon_frames
         clips = torch.from_numpy(np.empty((len(starts_N), num_frames, *frames.shape[1:]), frames.dtype))
@@ -102,5 +97,5 @@ def _shuffled(key: tuple[int, ...], count: int) -> Tensor:
 def open_windows(prepared: Prepared, shape: ClipShape, data_root: Path, *, seed: int, device: torch.device | str) -> Windows:
     """Open the clips of a prepared data set of frames."""
     files = prepared.facts["frames"]
-    frames = {split: Frames(data_root / files[split]["file"], starts) for split, starts in prepared.arrays.items()}
+    frames = {split: (data_root / files[split]["file"], starts) for split, starts in prepared.arrays.items()}
     return Windows(frames, shape, seed=seed, device=device)

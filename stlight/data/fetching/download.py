@@ -1,11 +1,14 @@
-"""Download a file from the first of several addresses that has the right one, and resume interrupted transfers."""
+"""Download files, resume interrupted transfers, and unpack archives."""
 
 import json
 import os
 import shutil
 import sys
+import tarfile
 import time
+import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,7 +17,7 @@ import requests
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 
-from stlight.data.clips import DataError
+from stlight.data.clips import DataError, reading
 from stlight.runtime.atomic_files import StorageError, make_folder, storage_errors, sync_folder
 
 # Seconds to connect, and to wait for the next bytes.
@@ -31,7 +34,7 @@ class _Interrupted(Exception):  # noqa: N818
     """An attempt ended before all bytes were there; the message says why."""
 
 
-def download(urls: Sequence[str], target: Path, check: Callable[[Path], None] | None) -> str:
+def download(urls: Sequence[str], target: Path, check: Callable[[Path], object] | None) -> str:
     """Download a file to `target`, complete and checked, or not at all. Returns the address it came from.
 
     The bytes of an interrupted transfer stay beside the target. This or a later call resumes them from the same address if its
@@ -138,3 +141,49 @@ def _size(part: Path) -> int:
 def _discard(part: Path) -> None:
     for path in (part, part.with_suffix(_ORIGIN)):
         path.unlink(missing_ok=True)
+
+
+def unpack(archive: Path, target: Path, members: Sequence[str], max_bytes: int, check: Callable[[Path], object]) -> None:
+    """Unpack an untrusted .zip or .tar to `target`: a folder with the folders named in `members`, or a file.
+
+    Nothing is written outside the target, and it appears complete or not at all.
+    The members may lie in any folder of the archive. An interrupted call leaves a hidden folder, which the next call removes.
+    `check` raises `DataError` for wrong content, before the target appears.
+    Raises `DataError` naming an archive that is damaged, lacks a member, or holds more than `max_bytes`, and `StorageError` if
+    the disk is full or fails.
+    """
+    staging = target.with_name(f".{archive.name}.unpacking")
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        with reading(archive, "a complete .zip or .tar archive"), storage_errors(target, max_bytes):
+            make_folder(staging / "wanted")
+            _extract(archive, staging / "all", max_bytes)
+            for name in members or [target.name]:
+                candidates = (staging / "all").rglob(name)
+                found = [path for path in candidates if path.is_dir() == bool(members) and "__MACOSX" not in path.parts]
+                if len(found) != 1:
+                    raise DataError(f"{archive} {'holds several' if found else 'lacks'} {name}: nothing was unpacked")
+                found[0].rename(staging / "wanted" / name)
+            unpacked = staging / "wanted" if members else staging / "wanted" / target.name
+            check(unpacked)
+            # One sync instead of hundreds of thousands of fsyncs. Must come before the rename, which makes the files visible.
+            os.sync()
+            unpacked.rename(target)
+            sync_folder(target.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _extract(archive: Path, folder: Path, max_bytes: int) -> None:
+    """Extract all entries. The standard library keeps every path and link within the folder."""
+    with zipfile.ZipFile(archive) if zipfile.is_zipfile(archive) else tarfile.open(archive) as opened:
+        extract: Callable[[Path], None]
+        if isinstance(opened, zipfile.ZipFile):
+            extract, sizes = opened.extractall, [entry.file_size for entry in opened.infolist()]
+        else:
+            extract, sizes = partial(opened.extractall, filter="data"), [entry.size for entry in opened]
+        if sum(sizes) > max_bytes:
+            raise DataError(
+                f"{archive} holds {sum(sizes) / 1e6:.0f} MB, expected at most {max_bytes / 1e6:.0f}: nothing was unpacked"
+            )
+        extract(folder)

@@ -8,14 +8,14 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from stlight.data.clips import DataError
-from stlight.data.fetching.download import download
-from stlight.data.fetching.unpack import unpack
+from stlight.data.fetching.download import download, unpack
 from stlight.data.prepare import digest, module_of
 from stlight.experiments.field_types import DatasetName, PositiveInt
 from stlight.experiments.yaml_files import ExperimentError, FileModel, read_file
@@ -77,21 +77,25 @@ class DatasetStore:
             raise DataError(f"no data set {dataset!r} to fetch; there are {', '.join(self._stated)}")
         return self._stated[dataset].files
 
-    def verify(self, source: Source, found_at: Path | None = None) -> str:
+    def verify(self, source: Source, accept: bool = False, found_at: Path | None = None) -> str:
         """Compare a file or folder with the lock file, or else with the published MD5.
 
-        Returns how it was verified, "" if no checksum is known. Raises `DataError` if it differs.
+        Returns how it was verified, "" if no checksum is known. Raises `DataError` if it differs, or returns "" with `accept`.
         """
-        path = self.data_root / source.path
-        locked = self._lock.get(source.path)
-        expected = locked or source.md5
-        if not expected:
+        path = found_at or self.data_root / source.path
+        if locked := self._lock.get(source.path):
+            kind, found, expected, origin = "SHA-256", _sha256(source, path), locked, "in the lock file"
+        elif source.md5:
+            kind, found, expected, origin = "MD5", digest(path, "md5"), source.md5, "published"
+        else:
             return ""
-        kind, origin = ("SHA-256", "in the lock file") if locked else ("MD5", "published")
-        found = _sha256(source, found_at or path) if locked else digest(found_at or path, "md5")
-        if found != expected:
-            raise DataError(f"{path} is not the published one: {kind} {found}, {origin} {expected}")
-        return f"as {origin}"
+        if found == expected:
+            return f"as {origin}"
+        if accept:
+            return ""
+        raise DataError(
+            f"{path} is not the published one: {kind} {found}, {origin} {expected}: replace it, or accept it with fetch --accept"
+        )
 
     def fetch(self, dataset: str, *, accept: bool = False, say: Callable[[str], None] = print) -> Path:
         """Download what is missing of a data set and verify the rest. Returns a file that records what was found.
@@ -114,13 +118,7 @@ class DatasetStore:
                     if not source.exists(self.data_root):
                         say(f"{path}: fetched from {self._bring(source, accept)}")
                         downloaded.append(path)
-                    try:
-                        verified = self.verify(source)
-                    except DataError as error:
-                        verified = ""
-                        if not accept:
-                            remedy = f"move it away and fetch again, or accept it: python -m stlight fetch {dataset} --accept"
-                            raise DataError(f"{error}: {remedy}") from error
+                    verified = self.verify(source, accept)
                     if path in downloaded or (accept and not verified):
                         new[source.path], verified = _sha256(source, path), "recorded in the lock file"
                     say(f"{path}: {verified or 'no checksum is known'}")
@@ -153,8 +151,7 @@ class DatasetStore:
             return found, ""
         return found, (
             f"{self.data_root / DATASETS[dataset].files[0]}: {dataset} has {found[0]} for training and {found[1]} test clips,"
-            f" expected {published[0]} and {published[1]}: fetch it again, or accept it as it is:"
-            f" python -m stlight fetch {dataset} --accept"
+            f" expected {published[0]} and {published[1]}: fetch it again, or accept it: python -m stlight fetch {dataset} --accept"
         )
 
     def _bring(self, source: Source, accept: bool) -> str:
@@ -163,10 +160,7 @@ class DatasetStore:
         if path.is_dir() and any(path.iterdir()):
             raise DataError(f"{path} exists but is incomplete: move it away, or add what is missing")
 
-        def check(found: Path) -> None:
-            if not accept:
-                self.verify(source, found)
-
+        check = partial(self.verify, source, accept)
         target = path.with_name(source.archive) if source.archive else path
         by_hand = target.is_file()
         try:

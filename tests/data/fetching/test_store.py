@@ -56,7 +56,7 @@ def test_a_later_download_must_equal_the_first(store, site, tmp_path, rng):
 
 def test_wrong_bytes_fail_the_published_md5(store, site):
     site.files["/mmnist/train-images-idx3-ubyte.gz"] += b"x"
-    with pytest.raises(DataError, match="ubyte.gz is not the published one: MD5 .*, published .*: put train-images"):
+    with pytest.raises(DataError, match="ubyte.gz.part is not the published one: MD5 .*, published .*: put train-images"):
         store.fetch("mmnist", say=print)
 
 
@@ -78,7 +78,9 @@ def test_a_user_s_files_are_verified_in_place_and_never_changed(store, there, si
     (data / DATASETS["mmnist"].files[0]).unlink()
     assert not has_changed(marker, data)
     (data / DATASETS["mmnist"].files[0]).write_bytes(before)
-    with pytest.raises(DataError, match=r"is not the published one: MD5 .*, published .*: move it away .* --accept"):
+    with pytest.raises(
+        DataError, match=r"is not the published one: MD5 .*, published .*: replace it, or accept it with fetch --accept"
+    ):
         store.fetch("mmnist", say=said.append)
     assert (data / DATASETS["mmnist"].files[0]).read_bytes() == before
     # Once accepted, it must stay as it is.

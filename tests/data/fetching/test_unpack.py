@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stlight.data.clips import DataError
-from stlight.data.fetching.unpack import unpack
+from stlight.data.fetching.download import unpack
 from stlight.runtime.atomic_files import StorageError
 
 MAX_BYTES = 10_000
