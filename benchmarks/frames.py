@@ -16,7 +16,7 @@ from stlight import metrics
 from stlight.config import DataConfig
 from stlight.costs.estimate import time_steps
 from stlight.data import Clips, open_dataset
-from stlight.data.counter import integers, random_bits, uniform, unit_circle
+from stlight.data.clips import integers, random_bits, uniform, unit_circle
 from stlight.data.prepare import prepare
 from stlight.experiments import load_plan
 from tests.data.real_files import write_kth, write_taxibj
@@ -62,10 +62,10 @@ def reading(options: Options) -> Iterator[Row]:
     plan, rng = load_plan(REPOSITORY / "workflow", "demo", Path("nowhere")), np.random.default_rng(0)
     for dataset, write in (("taxibj", write_taxibj), ("kth", write_kth)):
         config = next(config for config in plan.runs.values() if config.data.dataset == dataset)
+        from_files = DataConfig(dataset=dataset, source="files", validation_clips=1, test_clips=1)
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder), rng)
             prepare(dataset, "files", Path(folder))
-            from_files = DataConfig(dataset=dataset, source="files", validation_clips=1, test_clips=1)
             clips, batch = open_dataset(from_files, Path(folder))[0], torch.arange(config.training.batch_size)
             times = [seconds(lambda source=clips, index=batch: source.clips("train", index)) for _ in range(50)]
         step, mine = time_steps(config, torch.device("cpu"), len(batch)).step_seconds, median(times)

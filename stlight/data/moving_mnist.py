@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stlight.data.clips import Clips, DataError, Split, open_array, reading
-from stlight.data.counter import integers, random_bits, uniform, unit_circle
+from stlight.data.clips import Clips, DataError, Split, integers, open_array, random_bits, reading, uniform, unit_circle
 from stlight.data.prepare import Prepared, frame_facts
 from stlight.kernels.frames import paste
 from stlight.registry.dataset_specs import DATASETS, ClipShape

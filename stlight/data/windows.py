@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stlight.data.clips import HELD_OUT_SEED, SPLITS, Clips, Split
-from stlight.data.counter import random_bits
+from stlight.data.clips import HELD_OUT_SEED, SPLITS, Clips, Split, random_bits
 from stlight.data.prepare import Prepared
 from stlight.registry.dataset_specs import ClipShape
 

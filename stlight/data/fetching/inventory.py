@@ -28,33 +28,32 @@ def print_inventory(workflow: Path, data_root: Path, scale: str) -> int:
     for dataset in dict.fromkeys([*DATASETS, *waiting]):
         spec = DATASETS.get(dataset)
         for source in store.sources(dataset) if spec else ():
-            if not source.exists(data_root):
-                problem = f"{data_root / source.path} is missing: python -m stlight fetch {dataset}"
-                problems.setdefault(dataset, problem)
-                rows.append([dataset, source.path, "missing", ""])
-                to_fetch += source.megabytes
-                continue
+            path, present = data_root / source.path, source.exists(data_root)
+            to_fetch += 0 if present else source.megabytes
             try:
-                rows.append([dataset, source.path, "present", store.verify(source) or "no checksum is known"])
+                if not present:
+                    raise DataError(f"{path} is missing: python -m stlight fetch {dataset}")
+                state = store.verify(source) or "no checksum is known"
             except DataError as error:
-                problems[dataset] = str(error)
-                rows.append([dataset, source.path, "wrong", ""])
+                state = "wrong" if present else "missing"
+                problems.setdefault(dataset, str(error))
+            rows.append([dataset, source.path, state])
         if dataset not in problems:
             try:
                 counts, problem = store.check_counts(dataset) if spec else (module_of(dataset).count(dataset, data_root), "")
                 asked = max((config.data.test_clips for config in waiting.get(dataset, ())), default=0)
                 if not problem and asked > counts[1]:
                     problem = f"{data_root / dataset}: {dataset} has {counts[1]} test clips, scale {scale} asks for {asked}"
-                rows.append([dataset, "content", "counted", f"{counts[0]} for training, {counts[1]} test clips"])
+                rows.append([dataset, "content", f"{counts[0]} for training, {counts[1]} test clips"])
             except DataError as error:
                 problem = str(error)
             problems |= {dataset: problem} if problem else {}
         try:
             open_prepared(data_root, dataset, "files")
-            rows.append([dataset, "prepared", "yes", "all values were checked"])
+            rows.append([dataset, "prepared", "yes"])
         except DataError:
             to_prepare += spec.prepared_megabytes if spec else 0
-    print(tabulate(rows, ["data set", f"under {data_root}", "state", "found"], disable_numparse=True))
+    print(tabulate(rows, ["data set", f"under {data_root}", "state"], disable_numparse=True))
     for dataset, problem in problems.items():
         print(f"\n{problem}")
         if runs := len(waiting.get(dataset, ())):

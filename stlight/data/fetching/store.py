@@ -94,7 +94,7 @@ class DatasetStore:
         if accept:
             return ""
         raise DataError(
-            f"{path} is not the published one: {kind} {found}, {origin} {expected}: replace it, or accept it with fetch --accept"
+            f"{path} is not the published one: {kind} {found}, {origin} {expected}: replace it, or accept it: fetch --accept"
         )
 
     def fetch(self, dataset: str, *, accept: bool = False, say: Callable[[str], None] = print) -> Path:
@@ -103,7 +103,6 @@ class DatasetStore:
         With `accept`, existing files are taken as right and recorded in the lock file. Files of the user are never changed.
         Raises `DataError`, in one line, if a file cannot be fetched or is wrong.
         """
-        sources = self.sources(dataset)
         marker = self.data_root / "fetched" / f"{dataset}.json"
         # To be recorded in the lock file once everything has been read.
         new: dict[str, str] = {}
@@ -112,7 +111,7 @@ class DatasetStore:
         # One fetch at a time, because all data sets share the lock file.
         with run_lock.hold(marker.parent, say):
             self._lock = self._read_lock()
-            for source in sources:
+            for source in self.sources(dataset):
                 path = self.data_root / source.path
                 try:
                     if not source.exists(self.data_root):
@@ -137,8 +136,8 @@ class DatasetStore:
             if new:
                 self._lock |= new
                 write_atomically(self._lock_path, json.dumps(self._lock, indent=1, sort_keys=True) + "\n")
-            noted = fingerprint(self.data_root, DATASETS[dataset].files)
-            write_atomically(marker, json.dumps({"counts": counts, "noted": noted}, indent=1) + "\n")
+            facts = {"counts": counts, "noted": fingerprint(self.data_root, DATASETS[dataset].files)}
+            write_atomically(marker, json.dumps(facts, indent=1) + "\n")
         return marker
 
     def check_counts(self, dataset: str) -> tuple[tuple[int, int], str]:
@@ -151,7 +150,7 @@ class DatasetStore:
             return found, ""
         return found, (
             f"{self.data_root / DATASETS[dataset].files[0]}: {dataset} has {found[0]} for training and {found[1]} test clips,"
-            f" expected {published[0]} and {published[1]}: fetch it again, or accept it: python -m stlight fetch {dataset} --accept"
+            f" expected {published[0]} and {published[1]}: fetch it again, or accept it: stlight fetch {dataset} --accept"
         )
 
     def _bring(self, source: Source, accept: bool) -> str:
