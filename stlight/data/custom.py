@@ -35,8 +35,7 @@ def open_clips(prepared: Prepared, shape: ClipShape, data_root: Path, *, seed: i
     train = prepared.facts["frames"]["train"]
     stated, found = (shape.context_frames + shape.horizon_frames, *shape[2:]), tuple(train["shape"][1:])
     if found != stated:
-        path = data_root / train["file"]
-        raise DataError(f"{path} holds clips (T, C, H, W) of {found}, the experiment's data_sets state {stated}")
+        raise DataError(f"{data_root / train['file']} holds clips (T, C, H, W) of {found}, the data_sets state {stated}")
     return open_windows(prepared, shape, data_root, seed=seed, device=device)
 
 

@@ -47,20 +47,17 @@ def convert(dataset: str, data_root: Path) -> Prepared:
 
 
 class Recording(NamedTuple):
-    """One film of one person doing one action."""
+    """One film of one person doing one action, with the sorted file names of its frames."""
 
     folder: Path
     action: str
     person: int
     images: list[str]
-    """Sorted file names of the frames."""
 
     @property
     def split(self) -> Split:
         """The split that its clips belong to."""
-        if self.person > _VALIDATION_PERSON:
-            return "test"
-        return "validation" if self.person == _VALIDATION_PERSON else "train"
+        return "test" if self.person > _VALIDATION_PERSON else "validation" if self.person == _VALIDATION_PERSON else "train"
 
     def starts(self) -> list[int]:
         """Return the positions among the frames where clips start, ascending."""

@@ -41,9 +41,7 @@ def convert(dataset: str, data_root: Path) -> Prepared:
     images_path, sequence_path = (data_root / name for name in DATASETS[dataset].files)
     images = read_idx_images(images_path)
     if len(images) <= _VALIDATION_DIGITS:
-        raise DataError(
-            f"{images_path} holds {len(images)} digits, more than {_VALIDATION_DIGITS} are needed (published: 60000)"
-        )
+        raise DataError(f"{images_path} holds {len(images)} digits, expected 60000, or at least {_VALIDATION_DIGITS + 1}")
     num_frames, num_clips, *size = read_test_sequence(sequence_path).shape
     facts = frame_facts(data_root, {"test": sequence_path})
     facts["frames"]["test"] |= {"shape": [num_frames, 1, *size], "clips": num_clips}
@@ -64,8 +62,7 @@ def convert_embedded() -> Prepared:
 
 def open_clips(prepared: Prepared, shape: ClipShape, data_root: Path, *, seed: int, device: torch.device | str) -> Clips:
     """Open the clips; the test clips are read from the official file if the digits are official."""
-    test = prepared.facts.get("frames", {}).get("test")
-    sequence = data_root / test["file"] if test else None
+    sequence = data_root / prepared.facts["frames"]["test"]["file"] if "frames" in prepared.facts else None
     return MovingMNIST(prepared.arrays, seed=seed, test_sequence=sequence, device=device)
 
 

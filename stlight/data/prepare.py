@@ -61,8 +61,7 @@ def prepare(dataset: str, source: str, data_root: Path) -> Path:
             raise DataError(f"{missing[0]} is missing: python -m stlight fetch {dataset}, or put the published file there")
         prepared = module_of(dataset).convert(dataset, data_root)
     arrays = prepared.arrays
-    counts = {split: len(array) for split, array in arrays.items()}
-    facts = prepared.facts | {"dataset": dataset, "source": source, "count": counts}
+    facts = prepared.facts | {"dataset": dataset, "source": source, "count": {s: len(array) for s, array in arrays.items()}}
     facts["sha256"] = _sha256(arrays, facts)
     file = io.BytesIO()
     np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
@@ -106,10 +105,9 @@ def write_frames(data_root: Path, dataset: str, blocks: Iterator[np.ndarray], nu
     shape = (num_frames, *first.shape[1:])
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": first.dtype.str, "fortran_order": False, "shape": shape})
-    size = math.prod(shape) * first.itemsize
     quiet = not sys.stderr.isatty()
     with (
-        atomic_writer(path, size) as write,
+        atomic_writer(path, math.prod(shape) * first.itemsize) as write,
         tqdm(total=num_frames, desc=f"reading {dataset}", unit=" frames", unit_scale=True, disable=quiet) as bar,
     ):
         write(header.getvalue())

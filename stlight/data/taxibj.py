@@ -48,9 +48,8 @@ def convert(dataset: str, data_root: Path) -> Prepared:
         raise DataError(f"{path} holds {num_train} training clips, at least 5 are needed (the published file has 20461)")
     starts = np.arange(num_train + num_test, dtype=np.int64) * _NUM_FRAMES
     blocks = (clips.reshape(-1, *_FRAME) for clips in read_clips(path))
-    facts = write_frames(data_root, dataset, blocks, len(starts) * _NUM_FRAMES)
-    splits = np.split(starts, [num_train - held_out, num_train])
-    return Prepared(dict(zip(SPLITS, splits, strict=True)), facts)
+    splits = dict(zip(SPLITS, np.split(starts, [num_train - held_out, num_train]), strict=True))
+    return Prepared(splits, write_frames(data_root, dataset, blocks, len(starts) * _NUM_FRAMES))
 
 
 def read_clips(path: Path) -> Iterator[np.ndarray]:

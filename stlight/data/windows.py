@@ -77,8 +77,8 @@ class Windows(Clips):
 
     def _read(self, split: Split, starts_N: np.ndarray) -> Tensor:
         # Map the file again each time, because pages of one mapping stay in the process's memory.
-        frames = np.load(self._frames[split][0], mmap_mode="r")
-        frames = frames.reshape(-1, *frames.shape[-3:])
+        stored = np.load(self._frames[split][0], mmap_mode="r")
+        frames = stored.reshape(-1, *stored.shape[-3:])
         num_frames = self.shape.context_frames + self.shape.horizon_frames
         clips = torch.from_numpy(np.empty((len(starts_N), num_frames, *frames.shape[1:]), frames.dtype))
         clips = clips.pin_memory() if self.device.type == "cuda" else clips

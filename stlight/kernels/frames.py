@@ -34,9 +34,8 @@ def paste(digits_NGHW: Tensor, top_NGT: Tensor, left_NGT: Tensor, side: int) -> 
 
     The offsets must keep every digit within its frame.
     """
-    num_clips, num_digits, num_frames = top_NGT.shape
-    sizes = (num_clips, num_digits, num_frames, digits_NGHW.shape[-1], side)
-    frames = torch.empty(num_clips, num_frames, side, side)
+    frames = torch.empty(len(top_NGT), top_NGT.shape[-1], side, side)
+    sizes = (*top_NGT.shape, digits_NGHW.shape[-1], side)
     return _call("paste", *sizes, inputs=(digits_NGHW, top_NGT, left_NGT), dtype=torch.int64, out=frames)
 
 

@@ -101,9 +101,8 @@ def _request(url: str, part: Path) -> None:
             raise _Interrupted(f"{status} {answer.reason}")
         else:
             raise requests.exceptions.HTTPError(f"{status} {answer.reason}")
-        length = received.get("Content-Length", "")
-        total = size + int(length) if length.isdigit() else None
-        needed, free = (total or size) - size, shutil.disk_usage(part.parent).free
+        length = int(received["Content-Length"]) if received.get("Content-Length", "").isdigit() else None
+        needed, free = length or 0, shutil.disk_usage(part.parent).free
         if needed > free:
             raise StorageError(f"{part.parent} is full: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
         validator = received.get("ETag") or received.get("Last-Modified") or ""
@@ -111,7 +110,7 @@ def _request(url: str, part: Path) -> None:
             # A weak tag does not promise equal bytes.
             strong = "" if validator.startswith("W/") else validator
             part.with_suffix(_ORIGIN).write_text(json.dumps({"url": url, "validator": strong}))
-            _append(answer, part, size, total)
+            _append(answer, part, size, None if length is None else size + length)
 
 
 def _append(answer: requests.Response, part: Path, size: int, total: int | None) -> None:

@@ -28,11 +28,11 @@ def print_inventory(workflow: Path, data_root: Path, scale: str) -> int:
     for dataset in dict.fromkeys([*DATASETS, *waiting]):
         spec = DATASETS.get(dataset)
         for source in store.sources(dataset) if spec else ():
-            path, present = data_root / source.path, source.exists(data_root)
+            present = source.exists(data_root)
             to_fetch += 0 if present else source.megabytes
             try:
                 if not present:
-                    raise DataError(f"{path} is missing: python -m stlight fetch {dataset}")
+                    raise DataError(f"{data_root / source.path} is missing: python -m stlight fetch {dataset}")
                 state = store.verify(source) or "no checksum is known"
             except DataError as error:
                 state = "wrong" if present else "missing"
