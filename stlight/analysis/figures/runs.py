@@ -1,5 +1,6 @@
 """Figures of runs: learning curves, a metric against the number of parameters, and example predictions of the best run."""
 
+import math
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -20,8 +21,12 @@ _STRIP_FRAMES = 20
 
 
 def draw_curves(options: CurvesFigure, values: Values) -> Figure:
-    """Draw every seed faint, their mean, and the band from minimum to maximum."""
-    figure, ax = plt.subplots(figsize=(8, 4.8), constrained_layout=True)
+    """Draw every seed faint, their mean, and the band from minimum to maximum; the paper's bands, if there are any, beside it."""
+    published = bool(values.experiment.curves)
+    figure, axes = plt.subplots(1, 1 + published, figsize=(7 + 5 * published, 4.8), constrained_layout=True, squeeze=False)
+    if published:
+        _draw_published_bands(axes[0, 0], options, values)
+    ax, spec = axes[0, -1], METRICS[options.y]
     for i, variant in enumerate(values.experiment.variants):
         runs = values.evidence.recorded(variant)
         if not runs:
@@ -37,48 +42,70 @@ def draw_curves(options: CurvesFigure, values: Values) -> Figure:
         count = f"n = {len(runs)}" + (f", {len(diverged)} diverged ×" if diverged else "")
         label = f"{axis_text(variant.axes[options.hue])} ({count})"
         ax.plot(curves.mean(axis=1), LINES[i % 4], marker=MARKERS[i % 4], markevery=0.2, label=label, **style)
-    spec = METRICS[options.y]
     for record in list(values.evidence.records.values())[:1]:
         scores = [score for trivial in record.trivial.values() if (score := trivial.get(options.y)) is not None]
         baseline = max(scores) if spec.higher_is_better else min(scores)
         ax.axhline(baseline, color="grey", linewidth=1, linestyle=(0, (1, 3)), label="better trivial predictor")
-    ax.set(xlabel="epoch", ylabel=f"test {spec.arrow_label}", yscale="log")
-    write_out_numbers(ax.yaxis)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(title=f"{field_label(options.hue)}; band: minimum to maximum", frameon=False)
-    sns.despine(ax=ax)
+    ax.set_title("measured")
+    for ax in axes[0]:
+        ax.set(xlabel="epoch", ylabel=f"test {spec.arrow_label}")
+        ax.set_yscale("log", base=2)
+        write_out_numbers(ax.yaxis)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.legend(title=f"{field_label(options.hue)}; band: minimum to maximum", frameon=False)
+        sns.despine(ax=ax)
     return figure
 
 
+def _draw_published_bands(ax: Axes, options: CurvesFigure, values: Values) -> None:
+    for i, variant in enumerate(values.experiment.variants):
+        if band := values.experiment.band(variant):
+            edges = pd.DataFrame({"low": band.low, "high": band.high}).sort_index()
+            # Epochs count from 1, as in the runs' histories.
+            edges.index += 1
+            style: dict[str, Any] = {"color": COLOURS[i % 4]}
+            ax.fill_between(edges.index, edges["low"], edges["high"], alpha=0.25, **style)
+            ax.plot(edges["high"], LINES[i % 4], linewidth=1, **style)
+            ax.plot(edges["low"], LINES[i % 4], linewidth=1, label=axis_text(variant.axes[options.hue]), **style)
+    ax.set_title("published")
+
+
 def draw_scatter(options: ScatterFigure, values: Values) -> Figure:
-    """Draw every run by a field, with the means of equal sizes joined."""
+    """Draw a metric against the mean parameters of each size, one line for each value of an axis; the paper's beside it."""
     experiment, runs = values.experiment, values.evidence.runs
     others = [axis for axis in experiment.axes if axis != options.hue]
-    points = values.by_seed.query("metric == @options.y and selection == @experiment.selection").dropna(subset="value")
-    points = points.assign(
-        num_params=[runs[name].record.num_params for name in points["run"]],
-        size=[" × ".join(map(axis_text, size)) for size in points[others].itertuples(index=False)],
+    cells = values.cells.query("metric == @options.y")
+    cells = cells.assign(
+        size=[" × ".join(map(axis_text, size)) for size in cells[others].itertuples(index=False)],
+        published_x=[values.mean(variant, "num_params") for variant in experiment.variants],
+        measured_x=[np.mean([runs[name].record.num_params for name in names] or [math.nan]) for names in cells["runs"]],
     )
-    figure, ax = plt.subplots(figsize=(8, 4.8), constrained_layout=True)
-    if points.empty:
-        ax.text(0.5, 0.5, "no finite value (dispersion needs three epochs or more)", ha="center", transform=ax.transAxes)
-        return figure
-    means = points.groupby(["size", options.hue], sort=False)[["num_params", "value"]].mean().reset_index()
-    for size, pair in means.groupby("size", sort=False):
-        ax.plot(pair["num_params"], pair["value"], color="grey", linewidth=0.8, zorder=1)
-        start = pair.iloc[0]
-        ax.annotate(
-            str(size), (start["num_params"], start["value"]), xytext=(4, 6), textcoords="offset points", fontsize="x-small"
-        )
-    for i, value in enumerate(points[options.hue].unique()):
-        look: dict[str, Any] = {"color": COLOURS[i % 4], "marker": MARKERS[i % 4]}
-        for table, style in ((points, {"s": 14, "alpha": 0.4}), (means, {"s": 70, "label": axis_text(value), "zorder": 2})):
-            of_hue = table[table[options.hue] == value]
-            ax.scatter(of_hue["num_params"], of_hue["value"], **style, **look)
-    ax.set(xlabel="parameters at this scale", ylabel=METRICS[options.y].arrow_label, xscale="log", ylim=(0, None))
-    write_out_numbers(ax.xaxis)
-    ax.legend(title=f"{field_label(options.hue)}; numbers: {' × '.join(map(field_label, others))}", frameon=False)
-    sns.despine(ax=ax)
+    sources = ["published", "measured"] if cells[["published", "published_x"]].notna().all(axis=1).any() else ["measured"]
+    figure, axes = plt.subplots(1, len(sources), figsize=(2 + 5 * len(sources), 4.8), constrained_layout=True, squeeze=False)
+    for ax, source in zip(axes[0], sources, strict=True):
+        ax.set(title=source, ylabel=METRICS[options.y].arrow_label)
+        ax.set_xlabel("parameters" if source == "published" else "parameters at this scale")
+        known = cells.dropna(subset=[source, f"{source}_x"])
+        if known.empty:
+            ax.text(0.5, 0.5, "no finite value (dispersion needs three epochs or more)", ha="center", transform=ax.transAxes)
+            continue
+        # Values of the hue are compared at one place: the mean of their parameters, as the paper has it.
+        places = known.groupby("size", sort=False)[f"{source}_x"].mean()
+        for i, value in enumerate(known[options.hue].unique()):
+            style: dict[str, Any] = {"color": COLOURS[i % 4], "marker": MARKERS[i % 4]}
+            line = known[known[options.hue] == value].drop_duplicates("size").set_index("size")
+            line = line.loc[places.loc[line.index].sort_values().index]
+            ax.plot(places[line.index], line[source], LINES[i % 4], label=axis_text(value), **style)
+            for size, seeds in zip(line.index, line["values"], strict=True):
+                if source == "measured" and len(seeds) > 1:
+                    ax.scatter([places[size]] * len(seeds), seeds, s=14, alpha=0.4, **style)
+        highest = known.groupby("size", sort=False)[source].max()
+        for size, x in places.items():
+            ax.annotate(size, (x, highest[size]), xytext=(0, 6), textcoords="offset points", fontsize="x-small", rotation=60)
+        ax.set(xscale="log", ylim=(0, None))
+        write_out_numbers(ax.xaxis, METRICS["num_params"].format)
+        ax.legend(title=f"{field_label(options.hue)}; numbers: {' × '.join(map(field_label, others))}", frameon=False)
+        sns.despine(ax=ax)
     return figure
 
 
