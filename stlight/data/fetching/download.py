@@ -38,8 +38,8 @@ def download(urls: Sequence[str], target: Path, check: Callable[[Path], object] 
     """Download a file to `target`, complete and checked, or not at all. Returns the address it came from.
 
     The bytes of an interrupted transfer stay beside the target. This or a later call resumes them from the same address if its
-    entity tag has not changed. `check` raises `DataError` for a wrong file.
-    Raises `DataError` with the answer of each address, and `StorageError` if the disk is full or fails.
+    entity tag has not changed. `check` raises `DataError` for a wrong file. Raises `DataError` with the answer of each address,
+    and `StorageError` if the disk is full or fails.
     """
     make_folder(target.parent)
     part = target.with_name(f"{target.name}.part")
@@ -47,19 +47,19 @@ def download(urls: Sequence[str], target: Path, check: Callable[[Path], object] 
     for url in urls:
         try:
             _transfer(url, part)
-            try:
-                if check:
-                    check(part)
-                with storage_errors(target, 0):
-                    part.replace(target)
-                    sync_folder(target.parent)
-            finally:
-                _discard(part)
+            if check:
+                check(part)
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
             answers.append(f"{urlsplit(url).netloc}: cannot be reached ({type(error).__name__})")
         except (_Interrupted, requests.exceptions.RequestException, DataError) as error:
+            if isinstance(error, DataError):
+                _discard(part)
             answers.append(f"{urlsplit(url).netloc}: {error}")
         else:
+            with storage_errors(target, 0):
+                part.replace(target)
+                sync_folder(target.parent)
+            _discard(part)
             return url
     raise DataError(f"{target} could not be fetched ({'; '.join(answers)})")
 
@@ -93,6 +93,8 @@ def _request(url: str, part: Path) -> None:
         status, received = answer.status_code, answer.headers
         if status == HTTPStatus.OK:
             size = 0
+        elif size and received.get("Content-Range") == f"bytes */{size}":
+            return  # all bytes are there already
         elif status in (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE):
             if not received.get("Content-Range", "").startswith(f"bytes {size}-"):
                 _discard(part)

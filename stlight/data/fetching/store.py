@@ -104,8 +104,7 @@ class DatasetStore:
         Raises `DataError`, in one line, if a file cannot be fetched or is wrong.
         """
         marker = self.data_root / "fetched" / f"{dataset}.json"
-        # To be recorded in the lock file once everything has been read.
-        new: dict[str, str] = {}
+        to_record: dict[str, str] = {}
         downloaded: list[Path] = []
         failures: list[str] = []
         # One fetch at a time, because all data sets share the lock file.
@@ -119,7 +118,7 @@ class DatasetStore:
                         downloaded.append(path)
                     verified = self.verify(source, accept)
                     if path in downloaded or (accept and not verified):
-                        new[source.path], verified = _sha256(source, path), "recorded in the lock file"
+                        to_record[source.path], verified = _sha256(source, path), "recorded in the lock file"
                     say(f"{path}: {verified or 'no checksum is known'}")
                 except (DataError, StorageError) as error:
                     failures.append(str(error))
@@ -133,8 +132,8 @@ class DatasetStore:
                 raise DataError(f"{error}: {'deleted' if downloaded else 'move it away to fetch it again'}") from error
             if problem and not accept:
                 raise DataError(problem)
-            if new:
-                self._lock |= new
+            if to_record:
+                self._lock |= to_record
                 write_atomically(self._lock_path, json.dumps(self._lock, indent=1, sort_keys=True) + "\n")
             facts = {"counts": counts, "noted": fingerprint(self.data_root, DATASETS[dataset].files)}
             write_atomically(marker, json.dumps(facts, indent=1) + "\n")
