@@ -1,18 +1,15 @@
 """The kinds of claims: sentences of the paper, each with the one test that decides it. One type per kind."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
-from typing_extensions import TypeAliasType
 
-from stlight.experiments.field_types import Coordinates, MetricName, OneOrMore, PositiveFloat, Text
+from stlight.experiments.claim_terms import AsGoodAsBest, CountGrowth, Domination, EqualCount, Gain, Places, Sides
+from stlight.experiments.field_types import Coordinates, MetricName, OneOrMore, Text
 from stlight.experiments.grid_cells import GridCell, select
 from stlight.experiments.yaml_files import FileModel, check_known, state
 from stlight.registry.metric_specs import COUNTED_METRICS, metrics_from
-
-Places = TypeAliasType("Places", OneOrMore[Coordinates])
-Component = Literal["patch_encoder", "mixers", "patch_shuffle", "patch_reassemble"]
 
 
 class BaseClaim(FileModel):
@@ -132,13 +129,6 @@ class ComparisonClaim(BaseClaim):
                 raise ValueError(f"{self.kind}: compares two cells, got {len(first)} and {len(second)}")
 
 
-class Sides(FileModel):
-    """Two sets of cells that are compared."""
-
-    this: Places
-    than: Places
-
-
 class BetterClaim(ComparisonClaim):
     """Every cell of `this` is better than every cell of `than`."""
 
@@ -153,27 +143,11 @@ class OptimumInClaim(ComparisonClaim):
     optimum_in: Places
 
 
-class AsGoodAsBest(FileModel):
-    """Cells and how much worse than the best they may be."""
-
-    places: Places
-    margin: PositiveFloat
-    """In the paper's units."""
-
-
 class AsGoodAsBestClaim(ComparisonClaim):
     """None of these cells is worse than any other by more than the margin."""
 
     kind = "as_good_as_best"
     as_good_as_best: AsGoodAsBest
-
-
-class Domination(FileModel):
-    """Cells, and those that might be better than they are at a lower cost."""
-
-    this: Places
-    by: Places
-    cost: Literal["num_params", "benchmark_flops", "prediction_flops"]
 
 
 class NotDominatedClaim(ComparisonClaim):
@@ -202,16 +176,6 @@ class ImprovesAlongClaim(ComparisonClaim):
         _check_numbers("improves_along", self.improves_along, [self.sides(group)[0] for group in groups], axes)
 
 
-class Gain(FileModel):
-    """An improvement, in the paper's units."""
-
-    this: Places
-    over: Places
-    by: float
-    margin: PositiveFloat
-    """How far from `by` the improvement may be."""
-
-
 class GainsClaim(ComparisonClaim):
     """A cell is better than another by an amount, give or take a margin."""
 
@@ -237,29 +201,11 @@ class CountClaim(BaseClaim):
             raise ValueError(f"{self.kind} is for experiments with train: false")
 
 
-class EqualCount(FileModel):
-    """A component and how far from its closed form the count may be."""
-
-    component: Component
-    within: PositiveFloat
-    """Share of the closed form."""
-
-
 class CountsEqualClaim(CountClaim):
     """A component has as many parameters as its closed form says."""
 
     kind = "counts_equal"
     counts_equal: EqualCount
-
-
-class CountGrowth(FileModel):
-    """The power of an axis that a component's count is said to grow with."""
-
-    component: Component
-    axis: str
-    exponent: float
-    within: PositiveFloat
-    """How far from `exponent` the measured one may be."""
 
 
 class CountGrowsClaim(CountClaim):

@@ -41,7 +41,7 @@ def test_the_points_of_the_main_paper_s_figure_6_have_the_drawn_parameters(paper
     for variant in experiment.variants:
         with torch.device("meta"):
             model = build_model(variant.paper.model, variant.paper.clip_shape)
-        printed = experiment.printed(variant, "num_params")
+        printed = experiment.all_printed(variant)["num_params"]
         assert abs(count_parameters(model)["total"] - printed.value) < 1500, variant.name
 
 

@@ -21,7 +21,7 @@ _STRIP_FRAMES = 20
 
 
 def draw_curves(options: CurvesFigure, values: Values) -> Figure:
-    """Draw every seed faint, their mean, and the band from minimum to maximum; the paper's bands, if there are any, beside it."""
+    """Draw every seed faint, their mean, and the band from minimum to maximum; the paper's bands, if any, beside them."""
     published = bool(values.experiment.curves)
     figure, axes = plt.subplots(1, 1 + published, figsize=(7 + 5 * published, 4.8), constrained_layout=True, squeeze=False)
     if published:
@@ -78,7 +78,9 @@ def draw_scatter(options: ScatterFigure, values: Values) -> Figure:
     cells = cells.assign(
         size=[" × ".join(map(axis_text, size)) for size in cells[others].itertuples(index=False)],
         published_x=[values.mean(variant, "num_params") for variant in experiment.variants],
-        measured_x=[np.mean([runs[name].record.num_params for name in names] or [math.nan]) for names in cells["runs"]],
+        measured_x=[
+            float(np.mean([runs[name].record.num_params for name in names])) if names else math.nan for names in cells["runs"]
+        ],
     )
     sources = ["published", "measured"] if cells[["published", "published_x"]].notna().all(axis=1).any() else ["measured"]
     figure, axes = plt.subplots(1, len(sources), figsize=(2 + 5 * len(sources), 4.8), constrained_layout=True, squeeze=False)
@@ -90,7 +92,7 @@ def draw_scatter(options: ScatterFigure, values: Values) -> Figure:
             ax.text(0.5, 0.5, "no finite value (dispersion needs three epochs or more)", ha="center", transform=ax.transAxes)
             continue
         # Values of the hue are compared at one place: the mean of their parameters, as the paper has it.
-        places = known.groupby("size", sort=False)[f"{source}_x"].mean()
+        places: pd.Series[float] = known.groupby("size", sort=False)[f"{source}_x"].mean()
         for i, value in enumerate(known[options.hue].unique()):
             style: dict[str, Any] = {"color": COLOURS[i % 4], "marker": MARKERS[i % 4]}
             line = known[known[options.hue] == value].drop_duplicates("size").set_index("size")
@@ -100,8 +102,8 @@ def draw_scatter(options: ScatterFigure, values: Values) -> Figure:
                 if source == "measured" and len(seeds) > 1:
                     ax.scatter([places[size]] * len(seeds), seeds, s=14, alpha=0.4, **style)
         highest = known.groupby("size", sort=False)[source].max()
-        for size, x in places.items():
-            ax.annotate(size, (x, highest[size]), xytext=(0, 6), textcoords="offset points", fontsize="x-small", rotation=60)
+        for size, x, y in zip(places.index, places, highest, strict=True):
+            ax.annotate(size, (x, y), xytext=(0, 6), textcoords="offset points", fontsize="x-small", rotation=60)
         ax.set(xscale="log", ylim=(0, None))
         write_out_numbers(ax.xaxis, METRICS["num_params"].format)
         ax.legend(title=f"{field_label(options.hue)}; numbers: {' × '.join(map(field_label, others))}", frameon=False)

@@ -55,25 +55,33 @@ class PaperNoise:
         """Return the largest difference of two printed numbers that chance explains; 0 if nothing is known.
 
         It is the 97.5 % quantile of Student's t times the standard error of the difference, so that one of forty differences in
-        one direction, or of twenty in both, exceeds it by chance. The spread is that of the repeats at the cell's learning
-        rate. A cell without one, a quoted model or a learning rate without repeats, is taken to vary as the other cell does.
+        one direction, or of twenty in both, exceeds it by chance. The spread is that of repeats at the cell's learning rate,
+        pooled with those of other rates that an F test at 5 % does not tell apart from it. A cell without repeats, such as a
+        quoted model, is taken to vary as the other cell does.
         """
-        known = [found for cell in (a, b) if (found := self._at(cell, metric))]
+        known = [pool for cell in (a, b) if (pool := self._pool(cell, metric))]
         if not known:
             return 0.0
-        variances = [repeats.sd**2 for repeats in (known[0], known[-1])]
-        if known[0] is known[-1]:
-            df = float(known[0].df)
-        else:
-            parts = [v**2 / repeats.df for v, repeats in zip(variances, known, strict=True)]
-            df = sum(variances) ** 2 / sum(parts)
+        pools = known[0], known[-1]
+        freedom = [sum(repeats.df for repeats in pool) for pool in pools]
+        variances = [sum(r.df * r.sd**2 for r in pool) / df for pool, df in zip(pools, freedom, strict=True)]
+        parts = sum(variance**2 / df for variance, df in zip(variances, freedom, strict=True))
+        # Welch's degrees of freedom, but those of a shared estimate are the estimate's.
+        df = freedom[0] if pools[0] == pools[1] else sum(variances) ** 2 / parts
         return float(stats.t.ppf(0.975, df)) * math.sqrt(sum(variances))
 
-    def _at(self, cell: GridCell, metric: str) -> Repeats | None:
+    def _pool(self, cell: GridCell, metric: str) -> list[Repeats]:
         if cell.variant is None or cell.variant.paper.model.model != OURS:
-            return None
-        place = (cell.variant.dataset, metric, cell.variant.paper.training.max_lr)
-        return next((r for r in self.repeats if (r.dataset, r.metric, r.max_lr) == place), None)
+            return []
+        alike = [r for r in self.repeats if (r.dataset, r.metric) == (cell.variant.dataset, metric)]
+        own = next((r for r in alike if r.max_lr == cell.variant.paper.training.max_lr), None)
+        return [r for r in alike if own and not _told_apart(own, r)]
+
+
+def _told_apart(a: Repeats, b: Repeats) -> bool:
+    ratio = (a.sd / b.sd) ** 2
+    low, high = stats.f.ppf([0.025, 0.975], a.df, b.df)
+    return not low <= ratio <= high
 
 
 def factor_effect(factors: Iterable[float]) -> float:

@@ -89,7 +89,7 @@ def test_the_full_listing_lacks_a_method_and_corrected_is_our_model():
     with pytest.raises(AttributeError, match="'STLight' object has no attribute '_init_weights'"):
         run(code)["STLight"](**arguments)
     theirs = run(f"{code}\n{textwrap.indent(RIGHT_LISTING_1, '    ')}")["STLight"](**arguments)
-    ours = STLight(context_frames=3, horizon_frames=5, channels=2, hidden_dim=16, depth=4)
+    ours = STLight(context_frames=3, horizon_frames=5, channels=2, hidden_dim=16, depth=4, overlap=2)
     ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
     clip = torch.rand(2, 3, 2, 8, 12)
     torch.testing.assert_close(ours(clip), theirs(clip), rtol=1e-4, atol=1e-5)

@@ -72,7 +72,7 @@ def test_the_files_beside_it(reported, demo):
     assert {"figure1_initialization", "extra_ambiguities", "table3_kernel_sizes"} <= set(floor["experiment"])
     audit = pd.read_csv(reported / "selection_audit.csv")
     assert set(audit.columns) >= {"last", "best_on_validation", "best_on_test", "optimism"}
-    assert (reported / "errata.md").read_text().count("\n## ") > 20
+    assert (reported / "errata.md").read_text().count("\n### ") > 20
 
 
 def test_nothing_there_yet_is_a_page_too(paper, tmp_path):

@@ -13,8 +13,8 @@ def options(published, tmp_path):
 def test_missing_files_are_listed_with_the_runs_that_wait(options, capsys):
     assert main(["doctor", *options, "--scale", "paper"]) == 1
     text = capsys.readouterr().out
-    assert "dataset.npz is missing: python -m stlight fetch taxibj\n  stops 1 run at scale paper: table1_literature" in text
-    assert "stops 79 runs at scale paper: " in text
+    assert "dataset.npz is missing: python -m stlight fetch taxibj\n  stops 3 runs at scale paper: main_table3" in text
+    assert "stops 144 runs at scale paper: " in text
     assert "disk: about 60 MB to fetch and 5500 MB to prepare" in text
     assert main(["doctor", *options, "--scale", "demo"]) == 0
 
