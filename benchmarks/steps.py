@@ -1,8 +1,6 @@
-"""Training steps: time and memory beside the supplement's listing."""
+"""Training steps beside those of the supplement's listing."""
 
 import copy
-import ctypes
-import multiprocessing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,7 +40,7 @@ def steps(options: Options) -> Iterator[Row]:
     """Compare a training step of the listing, in plain eager PyTorch with plain Adam, with the step of a run."""
     for name, config, threads, target in step_cases():
         if options.quick:
-            config = _with_model(config, hidden_dim=16, depth=2)
+            config = config.model_copy(update={"model": config.model.model_copy(update={"hidden_dim": 16, "depth": 2})})
         threads = threads or options.threads
         torch.set_num_threads(threads)
         reference, ours, check, kernels = step_sides(config, options.device)
@@ -51,15 +49,7 @@ def steps(options: Options) -> Iterator[Row]:
             yield Row(name, note=f"equal ({kernels})")
             continue
         times = in_turn(reference, ours, budget=15, device=options.device)
-        note = kernels
-        if options.device == "cpu":
-            before, after = (peak_memory(config, side, threads) / 2**20 for side in (0, 1))
-            note += f"; {before:.0f} → {after:.0f} MiB ({after / before:.1f}×)"
-        yield Row(f"{name}, {threads} thread{'s' * (threads > 1)}", *times, times[0] / times[1], target, note)
-
-
-def _with_model(config: RunConfig, **fields: int) -> RunConfig:
-    return config.model_copy(update={"model": config.model.model_copy(update=fields)})
+        yield Row(f"{name}, {threads} thread{'s' * (threads > 1)}", *times, times[0] / times[1], target, kernels)
 
 
 def step_sides(config: RunConfig, device: str) -> tuple[Callable[[], None], Callable[[], None], Callable[[], None], str]:
@@ -99,30 +89,3 @@ def step_sides(config: RunConfig, device: str) -> tuple[Callable[[], None], Call
                 assert error < 1e-3, f"gradients differ by {error:.1e}"
 
     return reference_step, our_step, check, backend_of(ours)
-
-
-def peak_memory(config: RunConfig, side: int, threads: int) -> int:
-    """Return the bytes that two CPU steps of a side of `step_sides` add at their peak, measured in a new process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_memory, (config, side, threads))
-
-
-def _peak_memory(config: RunConfig, side: int, threads: int) -> int:
-    torch.set_num_threads(threads)
-    # Because a first step loads libraries and their buffers, which do not belong to this model.
-    for small_step in step_sides(_with_model(config, hidden_dim=16, depth=1), "cpu")[:2]:
-        small_step()
-    sides = step_sides(config, "cpu")
-    # Return free memory of the heap to the system, and reset the peak.
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _memory("VmRSS")
-    for _ in range(2):
-        sides[side]()
-    return _memory("VmHWM") - before
-
-
-def _memory(field: str) -> int:
-    """Return bytes from the kernel's status file, because the peak in `resource` may be that of the parent process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))

@@ -37,13 +37,9 @@ def run(options: argparse.Namespace) -> None:
     device = torch.device("cpu") if options.flops else choose_device(options.device)
     on_gpu = options.device != "cpu" and torch.cuda.is_available()
     side_by_side = options.side_by_side or (1 if on_gpu else max(1, (os.cpu_count() or 1) // options.threads))
+    where = f"on {device.type}, {options.threads} thread{'s' * (options.threads > 1)} a run, timed"
     if options.flops:
         where = f"at {options.flops:.3g} multiply-adds a second, as stated"
-    elif device.type == "cuda":
-        where = f"on {torch.cuda.get_device_name(device)}, timed"
-    else:
-        where = f"on this CPU, {options.threads} thread{'s' * (options.threads > 1)} a run, timed"
-
     costs = estimate_costs(plan, device, options.flops)
     hours = {name: costs[name].hours(config) for name, config in plan.runs.items()}
     shapes = len({id(cost) for cost in costs.values()})
