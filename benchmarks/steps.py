@@ -1,7 +1,8 @@
 """Training steps beside those of the supplement's listing."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -43,49 +44,42 @@ def steps(options: Options) -> Iterator[Row]:
             config = config.model_copy(update={"model": config.model.model_copy(update={"hidden_dim": 16, "depth": 2})})
         threads = threads or options.threads
         torch.set_num_threads(threads)
-        reference, ours, check, kernels = step_sides(config, options.device)
-        check()
+        configure(config.training)
+        # Unaccelerated, the model is the listing of Section G as it is printed.
+        listing = build_model(config.model, SHAPE).to(options.device).train()
+        ours = copy.deepcopy(listing)
+        accelerate_for_run(ours, config, torch.device(options.device))
+        kernels = backend_of(ours)
+        clip = embedded_clips().clips("train", torch.arange(config.training.batch_size)).to(options.device)
+        reference = partial(take_step, listing, torch.optim.Adam(listing.parameters()), clip)
+        run_step = partial(take_step, ours, torch.optim.Adam([flatten_weights(ours)], fused=True), clip)
+        check_agreement(ours, listing, clip)
         if options.quick:
             yield Row(name, note=f"equal ({kernels})")
             continue
-        times = in_turn(reference, ours, budget=15, device=options.device)
+        times = in_turn(reference, run_step, budget=15, device=options.device)
         yield Row(f"{name}, {threads} thread{'s' * (threads > 1)}", *times, times[0] / times[1], target, kernels)
 
 
-def step_sides(config: RunConfig, device: str) -> tuple[Callable[[], None], Callable[[], None], Callable[[], None], str]:
-    """Return a step of the listing, a run's step, a check that both have the same loss and gradients, and the run's kernels."""
-    model, training = config.model, config.training
-    configure(training)
-    ours = build_model(model, SHAPE).to(device).train()
-    # Unaccelerated, the model is the listing of Section G as it is printed.
-    listing = copy.deepcopy(ours)
-    clip = embedded_clips().clips("train", torch.arange(training.batch_size)).to(device)
-    context, target = clip[:, :10], clip[:, 10:]
-    accelerate_for_run(ours, config, torch.device(device))
-    adam = torch.optim.Adam(listing.parameters())
-    fused_adam = torch.optim.Adam([flatten_weights(ours)], fused=True)
+def loss_of(model: torch.nn.Module, clip: torch.Tensor) -> torch.Tensor:
+    """Return the loss on a clip (B, 20, C, H, W), and add its gradients."""
+    loss = F.mse_loss(model(clip[:, :10]), clip[:, 10:])
+    loss.backward()
+    return loss.detach()
 
-    def loss_of(net: torch.nn.Module) -> torch.Tensor:
-        loss = F.mse_loss(net(context), target)
-        loss.backward()
-        return loss.detach()
 
-    def reference_step() -> None:
-        adam.zero_grad()
-        loss_of(listing)
-        adam.step()
+def take_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, clip: torch.Tensor) -> None:
+    """Take a training step. Fused Adam sees gradients that are views of one tensor, so they are kept and set to zero."""
+    optimizer.zero_grad(set_to_none=not optimizer.defaults["fused"])
+    loss_of(model, clip)
+    optimizer.step()
 
-    def our_step() -> None:
-        fused_adam.zero_grad(set_to_none=False)
-        loss_of(ours)
-        fused_adam.step()
 
-    def check() -> None:
-        losses = loss_of(ours), loss_of(listing)
-        torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
-        for mine, theirs in zip(ours.parameters(), listing.parameters(), strict=True):
-            if mine is not ours.patch_encoder[0].bias:  # type: ignore[index, union-attr]
-                error = (mine.grad - theirs.grad).norm() / theirs.grad.norm()  # type: ignore[operator, union-attr]
-                assert error < 1e-3, f"gradients differ by {error:.1e}"
-
-    return reference_step, our_step, check, backend_of(ours)
+def check_agreement(ours: torch.nn.Module, listing: torch.nn.Module, clip: torch.Tensor) -> None:
+    """Raise `AssertionError` unless both models have the same loss and gradients."""
+    torch.testing.assert_close(loss_of(ours, clip), loss_of(listing, clip), rtol=1e-5, atol=0)
+    for (name, mine), theirs in zip(ours.named_parameters(), listing.parameters(), strict=True):
+        # This bias goes into a BatchNorm: its gradient is zero but for rounding.
+        if name != "patch_encoder.0.bias":
+            error = (mine.grad - theirs.grad).norm() / theirs.grad.norm()  # type: ignore[operator, union-attr]
+            assert error < 1e-3, f"gradients of {name} differ by {error:.1e}"

@@ -98,12 +98,9 @@ def _key(mixer: nn.Module, x_BCHW: Tensor) -> list[Any]:
     convolutions = [[*m.kernel_size, *m.dilation] for m in mixer.modules() if isinstance(m, nn.Conv2d)]
     autocast = torch.is_autocast_enabled(device.type)
     precision = [str(torch.get_autocast_dtype(device.type) if autocast else x_BCHW.dtype), torch.backends.cudnn.allow_tf32]
-    where: list[Any]
-    if device.type == "cuda":
-        where = [torch.cuda.get_device_name(device)]
-    else:
-        kernels = library("mixer.c")
-        where = [processor(), torch.get_num_threads(), Path(kernels._name).name if kernels else None]
+    kernels = library("mixer.c")
+    cpu = [processor(), torch.get_num_threads(), Path(kernels._name).name if kernels else None]
+    where = [torch.cuda.get_device_name(device)] if device.type == "cuda" else cpu
     return [version("stlight"), torch.__version__, *where, *precision, list(x_BCHW.shape), convolutions]
 
 
