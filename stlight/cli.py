@@ -19,6 +19,7 @@ VERBS = (
     "train",
     "measure",
     "count",
+    "identify",
     "analyse",
     "waiting",
     "report",
