@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from stlight.config import RunConfig
 from stlight.costs.workload import Workload
 from stlight.experiments import Experiment
 from stlight.runs.provenance import provenance
@@ -33,49 +32,40 @@ def measure(experiment: Experiment, *, device: str = "auto", threads: int = 1) -
     torch.set_num_threads(threads)
     chosen = choose_device(device)
     shown = tqdm(experiment.variants, desc=experiment.name, unit="variant", disable=not sys.stderr.isatty())
+    workloads: dict[str, Workload] = {}
+    memory: dict[str, int] = {}
     try:
-        timers = {f"{variant.dataset}/{variant.name}": _VariantTimer(variant.config, chosen) for variant in shown}
+        for variant in shown:
+            name = f"{variant.dataset}/{variant.name}"
+            workloads[name] = Workload(variant.config, chosen, variant.config.training.batch_size)
+            memory[name] = workloads[name].peak_memory()
+            # The first calls load libraries.
+            workloads[name].step()
+            workloads[name].predict()
     except (RuntimeError, MemoryError) as error:
         raise out_of_memory(error, chosen) or error from error
+    steps: dict[str, list[float]] = {name: [] for name in workloads}
+    predictions: dict[str, list[float]] = {name: [] for name in workloads}
     started, rounds = time.perf_counter(), 0
     while rounds < _MIN_ROUNDS or (rounds < _MAX_ROUNDS and time.perf_counter() - started < _SECONDS):
-        for timer in timers.values():
-            timer.take_turn()
+        for name, workload in workloads.items():
+            configure(workload.config.training)
+            steps[name].append(workload.seconds(workload.step))
+            predictions[name].append(workload.seconds(workload.predict))
         rounds += 1
     return {
         "device": describe_device(chosen),
         "threads": torch.get_num_threads(),
         "rounds": rounds,
         "provenance": {name: value for name, value in provenance({}).items() if name != "data"},
-        "variants": {name: timer.result() for name, timer in timers.items()},
+        "variants": {
+            name: {
+                "config_hash": workload.config.hash,
+                "kernels": workload.kernels,
+                "epoch_seconds": median(steps[name]) * workload.config.steps_per_epoch,
+                "clips_per_second": len(workload.clip) / median(predictions[name]),
+                "peak_memory": memory[name],
+            }
+            for name, workload in workloads.items()
+        },
     }
-
-
-class _VariantTimer:
-    """One variant, warmed up, with its memory known and its times so far."""
-
-    def __init__(self, config: RunConfig, device: torch.device) -> None:
-        self.config = config
-        self.workload = Workload(config, device, config.training.batch_size)
-        self.peak_memory = self.workload.peak_memory()
-        # The first calls load libraries.
-        self.workload.step()
-        self.workload.predict()
-        self.steps: list[float] = []
-        self.predictions: list[float] = []
-
-    def take_turn(self) -> None:
-        """Time a training step and a prediction."""
-        configure(self.config.training)
-        self.steps.append(self.workload.seconds(self.workload.step))
-        self.predictions.append(self.workload.seconds(self.workload.predict))
-
-    def result(self) -> dict[str, Any]:
-        """Return what the file says about this variant."""
-        return {
-            "config_hash": self.config.hash,
-            "kernels": self.workload.kernels,
-            "epoch_seconds": median(self.steps) * self.config.steps_per_epoch,
-            "clips_per_second": self.config.training.batch_size / median(self.predictions),
-            "peak_memory": self.peak_memory,
-        }

@@ -3,6 +3,7 @@
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ class Workload:
 
     def __init__(self, config: RunConfig, device: torch.device, clips: int, race: bool = True) -> None:
         """Build the model. `race` times the kernels if the run names none."""
-        shape, self.recipe, self.device = config.clip_shape, config.training, device
+        self.config, self.recipe, self.device, shape = config, config.training, device, config.clip_shape
         configure(self.recipe)
         with device:
             self.model = build_model(config.model, shape)
@@ -104,19 +105,14 @@ class _LiveBytes(TorchDispatchMode):
         given = {storage._cdata for storage in _storages(tree_leaves((args, kwargs)))}
         for storage in _storages(tree_leaves(result)):
             if storage._cdata not in given and storage._cdata not in self._followed:
-                self._follow(storage)
+                self._followed[storage._cdata] = weakref.ref(storage, partial(self._end, storage._cdata, storage.nbytes()))
+                self._now += storage.nbytes()
+        self.peak = max(self.peak, self._now)
         return result
 
-    def _follow(self, storage: torch.UntypedStorage) -> None:
-        address, size = storage._cdata, storage.nbytes()
-
-        def end(_: object) -> None:
-            self._now -= size
-            del self._followed[address]
-
-        self._followed[address] = weakref.ref(storage, end)
-        self._now += size
-        self.peak = max(self.peak, self._now)
+    def _end(self, address: int, size: int, _: object) -> None:
+        self._now -= size
+        del self._followed[address]
 
 
 def _storages(values: Iterable[Any]) -> list[torch.UntypedStorage]:

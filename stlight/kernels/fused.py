@@ -141,6 +141,7 @@ class _FusedMixer:
         self.conv1, self.conv2, _, self.norm1 = depthwise.block
         self.pointwise, _, self.norm2 = pointwise
         self.modules = (self.conv1, self.conv2, self.norm1, self.pointwise, self.norm2)
+        self.kernels = (self.conv1.kernel_size[0], self.conv2.kernel_size[0], self.conv2.dilation[0])
 
     def __call__(self, x: Tensor) -> Tensor:
         """Mix activations (C, H, W, B)."""
@@ -148,10 +149,6 @@ class _FusedMixer:
         _count_batch(self.norm1, values_per_channel)
         _count_batch(self.norm2, values_per_channel)
         return _Mixer.apply(x, self, *_weights(*self.modules))
-
-    def sizes(self, x: Tensor) -> tuple[int, ...]:
-        """Return the sizes of x and of both kernels, and the dilation."""
-        return (*x.shape, self.conv1.kernel_size[0], self.conv2.kernel_size[0], self.conv2.dilation[0])
 
 
 def _into_layout(x_BCHW: Tensor) -> Tensor:
@@ -204,7 +201,7 @@ class _Mixer(torch.autograd.Function):
         u = torch.empty_like(x) if norm1.training and w1.shape[-1] >= KEPT_FROM else None
         v, y, z = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
         mean1, var1, mean2, var2 = torch.empty(4, len(x), dtype=x.dtype).unbind()
-        sizes, settings = (norm1.training, *mixer.sizes(x)), (norm1.eps, norm1.momentum)
+        sizes, settings = (norm1.training, *x.shape, *mixer.kernels), (norm1.eps, norm1.momentum)
         statistics = (mean1, var1, norm1.running_mean, norm1.running_var)
         _call("depthwise_forward", sizes, settings, x, w1, b1, w2, b2, gamma1, beta1, u, v, y, *statistics)
         h = wp.flatten(1) @ y.flatten(1)
@@ -227,6 +224,6 @@ class _Mixer(torch.autograd.Function):
         # The kernel may write the gradient of x over that of y.
         gx = (wp.flatten(1).t() @ gh).view_as(x)
         dw1, dw2 = torch.empty_like(w1), torch.empty_like(w2)
-        inputs = (x, w1, b1, w2, gamma1, u, v, mean1, var1, gx)
-        _call("depthwise_backward", mixer.sizes(x), (mixer.norm1.eps,), *inputs, gx, dw1, db1, dw2, db2, dgamma1, dbeta1)
+        sizes, inputs = (*x.shape, *mixer.kernels), (x, w1, b1, w2, gamma1, u, v, mean1, var1, gx)
+        _call("depthwise_backward", sizes, (mixer.norm1.eps,), *inputs, gx, dw1, db1, dw2, db2, dgamma1, dbeta1)
         return gx, None, dw1, db1, dw2, db2, dgamma1, dbeta1, dwp, dbp, dgamma2, dbeta2

@@ -8,7 +8,6 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -72,30 +71,21 @@ def _measure(model: STLight, x_BCHW: Tensor) -> Race:
     for name in COMPETITORS[x_BCHW.device.type]:
         try:
             if BACKENDS[name].fits(model):
-                times[name] = _milliseconds(_step_of(BACKENDS[name], model.mixers[0], x_BCHW))
+                times[name] = _milliseconds(BACKENDS[name], model.mixers[0], x_BCHW)
         except Exception as error:
             dropped_out[name] = f"{type(error).__name__}: {error}".splitlines()[0]
     return Race(dict(sorted(times.items(), key=lambda item: item[1])), dropped_out)
 
 
-def _step_of(backend: Backend, mixer: nn.Module, x_BCHW: Tensor) -> Callable[[], None]:
-    """Return a function that runs a copy of a mixer forward and backward."""
+def _milliseconds(backend: Backend, mixer: nn.Module, x_BCHW: Tensor) -> float:
+    """Return the median of five training steps of a copy of a mixer, after one that loads and compiles."""
     mixer = copy.deepcopy(mixer).train()
     x, layer = backend.enter(x_BCHW).detach().requires_grad_(), backend.mixer(mixer)
-
-    def step() -> None:
-        out = layer(x)
-        torch.autograd.grad(out, [x, *mixer.parameters()], torch.ones_like(out))
-
-    return step
-
-
-def _milliseconds(step: Callable[[], None]) -> float:
-    """Return the median of five calls, after one that loads and compiles."""
     times = []
     for _ in range(6):
         started = time.perf_counter()
-        step()
+        out = layer(x)
+        torch.autograd.grad(out, [x, *mixer.parameters()], torch.ones_like(out))
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
@@ -108,12 +98,9 @@ def _key(mixer: nn.Module, x_BCHW: Tensor) -> list[Any]:
     convolutions = [[*m.kernel_size, *m.dilation] for m in mixer.modules() if isinstance(m, nn.Conv2d)]
     autocast = torch.is_autocast_enabled(device.type)
     precision = [str(torch.get_autocast_dtype(device.type) if autocast else x_BCHW.dtype), torch.backends.cudnn.allow_tf32]
-    where: list[Any]
-    if device.type == "cuda":
-        where = [torch.cuda.get_device_name(device)]
-    else:
-        kernels = library("mixer.c")
-        where = [processor(), torch.get_num_threads(), Path(kernels._name).name if kernels else None]
+    kernels = library("mixer.c")
+    cpu = [processor(), torch.get_num_threads(), Path(kernels._name).name if kernels else None]
+    where = [torch.cuda.get_device_name(device)] if device.type == "cuda" else cpu
     return [version("stlight"), torch.__version__, *where, *precision, list(x_BCHW.shape), convolutions]
 
 
