@@ -31,7 +31,7 @@ def test_every_verb_says_what_it_does_and_takes_the_common_options(verb, capsys)
     [
         ("train mmnist/k1=5/seed0 --threads 0", "--threads must be at least 1, got 0"),
         ("train mmnist/k1=5/seed0 --checkpoint-every nan", "--checkpoint-every must be at least 0, got nan"),
-        ("train mmnist/k1=55/seed0", "no run 'mmnist/k1=55/seed0' at scale demo; did you mean 'mmnist/k1=5/seed0'?"),
+        ("train mmnist/k1=55/seed0", "scale demo has no run 'mmnist/k1=55/seed0'; did you mean 'mmnist/k1=5/seed0'?"),
         ("train mmnist/k1=5/seed0 --config-hash old", "have changed since the workflow started; start it again"),
         ("plan --budget 0", "--budget must be at least 1e-06, got 0"),
         ("analyse table9", "no experiment 'table9'"),

@@ -9,7 +9,7 @@ from stlight.analysis.evidence import all_records, code_versions, load_evidence
 from stlight.analysis.values import Values
 from stlight.analysis.verdicts.findings import as_table
 from stlight.analysis.verdicts.measured import all_findings
-from stlight.experiments.printed_number import PrintedNumber
+from stlight.experiments.field_types import PrintedNumber
 from stlight.registry.model_specs import OURS
 from tests.conftest import REPOSITORY
 

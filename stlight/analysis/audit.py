@@ -44,12 +44,12 @@ def noise_floor(values: Values) -> list[dict[str, Any]]:
             "metric": metric,
             "n": min(len(values.seeds(variant, metric)) for variant in values.variants_of(dataset)),
             "paired": ranking.paired,
-            "sd": ranking.noise.sd,
+            "sd": ranking.noise[0],
             "smallest_difference": ranking.smallest_difference,
             "ties": sum(ranking.ties),
             "cells": len(ranking.ties),
             "stability": ranking.stability,
-            "why": ranking.noise.why,
+            "why": ranking.noise[1],
         }
         for (dataset, metric), ranking in values.rankings.items()
     ]

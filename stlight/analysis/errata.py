@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stlight.experiments import Experiment, Plan, Variant
-from stlight.experiments.experiment_file import PublishedEntry
-from stlight.experiments.field_types import Text
-from stlight.experiments.printed_number import PrintedNumber
+from stlight.experiments.field_types import PrintedNumber, Text
+from stlight.experiments.plan import PublishedEntry
 from stlight.experiments.yaml_files import ExperimentError, FileModel, read_file
 from stlight.registry.metric_specs import METRICS
 from stlight.registry.model_specs import OURS

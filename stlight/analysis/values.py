@@ -12,7 +12,7 @@ from scipy import stats
 from stlight.analysis import curves
 from stlight.analysis.evidence import Evidence, Recorded, key
 from stlight.analysis.verdicts import ranking
-from stlight.analysis.verdicts.difference import CONFIDENCE
+from stlight.analysis.verdicts.judging import CONFIDENCE
 from stlight.config import DataConfig
 from stlight.experiments import Variant
 from stlight.registry.metric_specs import COUNTED_METRICS, METRICS, TIMED_METRICS, metrics_from
@@ -124,7 +124,7 @@ class Values:
     def _cell(self, variant: Variant, metric: str) -> dict[str, Any]:
         experiment = self.experiment
         rows = self.seeds(variant, metric)
-        values, printed = rows["value"].to_numpy(float), experiment.printed(variant, metric)
+        values, printed = rows["value"].to_numpy(float), experiment.all_printed(variant).get(metric)
         low, high = interval(values)
         if METRICS[metric].origin in ("counted", "timed"):
             done = "counted" if metric in COUNTED_METRICS else "measured"

@@ -58,7 +58,7 @@ def generate() -> dict[str, str]:
 
     from stlight.analysis.errata import Erratum, QuotedSource
     from stlight.data.fetching.store import DataSources
-    from stlight.experiments.experiment_file import ExperimentFile
+    from stlight.experiments.plan import ExperimentFile
     from stlight.experiments.scaling import ScaleFile
 
     class WithoutTitles(GenerateJsonSchema):

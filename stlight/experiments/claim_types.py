@@ -1,31 +1,123 @@
-"""The kinds of claims: sentences of the paper, each with the one test that decides it. One type per kind."""
+"""Claims: sentences of the paper, each with the one test that decides it, and the cells of the grid that they compare."""
 
 from collections.abc import Iterable
-from operator import attrgetter
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import TypeAliasType
 
-from stlight.experiments import grid_cells
-from stlight.experiments.field_types import Coordinates, MetricName, OneOrMore, PositiveFloat, Text
-from stlight.experiments.grid_cells import GridCell
-from stlight.experiments.yaml_files import FileModel, as_text, nearest
+from stlight.experiments.field_types import Coordinates, MetricName, OneOrMore, PositiveFloat, PrintedNumber, Text
+from stlight.experiments.yaml_files import FileModel, check_known, state
 from stlight.registry.metric_specs import COUNTED_METRICS, metrics_from
+from stlight.registry.model_specs import OURS
+
+if TYPE_CHECKING:
+    from stlight.experiments.plan import Experiment, Variant
 
 Places = TypeAliasType("Places", OneOrMore[Coordinates])
 Component = Literal["patch_encoder", "mixers", "patch_reassemble"]
 
+KINDS_OF_COMPARISONS = ("better", "optimum_in", "as_good_as_best", "improves_along", "gains", "smaller_spread")
+KINDS_OF_COUNTS = ("counts_equal", "count_grows")
+KINDS = (*KINDS_OF_COMPARISONS, *KINDS_OF_COUNTS, "untested")
+"""The fields of `Claim` that hold a test. A claim has one of them."""
 
-class BaseClaim(FileModel):
-    """A sentence of the supplement."""
 
-    kind: ClassVar[str]
-    """The key in the file that holds the test."""
-    subject_at: ClassVar[str] = ""
-    """Where the file says which cells the claim is about."""
-    reference_at: ClassVar[str] = ""
-    """Where the file says which cells they are compared with; empty for all other variants."""
+@dataclass(frozen=True)
+class GridCell:
+    """One of our variants, or a model that the paper quotes."""
+
+    label: str
+    coordinates: dict[str, Any]
+    """Values on the experiment's axes and `model`; of a quoted model, those that its row gives."""
+    variant: "Variant | None" = None
+    """None for a quoted model, which has no runs."""
+    printed: dict[str, PrintedNumber] = field(default_factory=dict, compare=False)
+    """The paper's numbers by metric."""
+
+    @property
+    def quoted(self) -> bool:
+        """True for a model that the paper quotes and the grid does not have."""
+        return self.variant is None
+
+
+def cells_of(experiment: "Experiment") -> list[GridCell]:
+    """Return a cell for each variant and each quoted row, with the paper's numbers."""
+    ours = [
+        GridCell(f"{v.dataset}/{v.name}", {"model": OURS} | v.axes, v, experiment.all_printed(v)) for v in experiment.variants
+    ]
+    return ours + [GridCell(str(entry.model), entry.coordinates, None, entry.numbers) for entry in experiment.quoted]
+
+
+def select(cells: list[GridCell], places: list[Coordinates]) -> list[GridCell]:
+    """Return the cells at any of the coordinates, in order. Coordinates without a model select our own variants only."""
+    # The paper's "other models" are those that it prints numbers of, not a baseline added since.
+    only_printed = any(cell.printed for cell in cells if cell.coordinates.get("model") != OURS)
+    return [cell for cell in cells if any(_is_at(cell, place, only_printed) for place in places)]
+
+
+def _is_at(cell: GridCell, place: Coordinates, only_printed: bool) -> bool:
+    if "model" not in place and cell.quoted:
+        return False
+    for key, value in place.items():
+        values = value if isinstance(value, list) else [value]
+        if key == "model" and values == ["others"]:
+            if cell.coordinates.get("model") == OURS or (only_printed and not cell.printed):
+                return False
+        elif cell.coordinates.get(key) not in values:
+            return False
+    return True
+
+
+class Sides(FileModel):
+    """Two sets of cells that are compared."""
+
+    this: Places
+    than: Places
+
+
+class AsGoodAsBest(FileModel):
+    """Cells and how much worse than the best they may be."""
+
+    places: Places
+    margin: PositiveFloat
+    """In the paper's units."""
+
+
+class Gain(FileModel):
+    """An improvement, in the paper's units."""
+
+    this: Places
+    over: Places
+    by: float
+    margin: PositiveFloat
+    """How far from `by` the improvement may be."""
+
+
+class EqualCount(FileModel):
+    """A component and how far from its closed form the count may be."""
+
+    component: Component
+    within: PositiveFloat
+    """Share of the closed form."""
+
+
+class CountGrowth(FileModel):
+    """The power of an axis that a component's count is said to grow with."""
+
+    component: Component
+    axis: str
+    exponent: float
+    within: PositiveFloat
+    """How far from `exponent` the measured one may be."""
+
+
+class Claim(FileModel):
+    """A sentence of the supplement, and the one test that decides it."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [kind]} for kind in KINDS]})
+
     id: str = Field(pattern="^[a-z][a-z0-9_]*$")
     """Unique among all experiments."""
     sentence: Text
@@ -42,257 +134,137 @@ class BaseClaim(FileModel):
     """How the sentence was read, if it can be read otherwise."""
     not_on_published: Text = ""
     """Why the printed numbers cannot decide it, if they seem to."""
+    better: Sides | None = None
+    """Every cell of `this` is better than every cell of `than`."""
+    optimum_in: Places | None = None
+    """The best cell is one of these."""
+    as_good_as_best: AsGoodAsBest | None = None
+    """None of these cells is worse than any other by more than the margin."""
+    improves_along: str | None = None
+    """Each step along this axis is an improvement."""
+    gains: Gain | None = None
+    """A cell is better than another by an amount, give or take a margin."""
+    smaller_spread: Sides | None = None
+    """The seeds of one cell differ less than those of another."""
+    counts_equal: EqualCount | None = None
+    """A component has as many parameters as its closed form says."""
+    count_grows: CountGrowth | None = None
+    """A component's parameters grow as a power of an axis."""
+    untested: Text | None = None
+    """Why nothing can test the sentence."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_one_test(cls, stated: Any) -> Any:
+        found = [kind for kind in KINDS if stated.get(kind) is not None] if isinstance(stated, dict) else KINDS[:1]
+        if len(found) != 1:
+            words = f"gives {' and '.join(found)}" if found else "gives no test"
+            raise ValueError(f"{words}: one of {', '.join(KINDS)} is needed")
+        return stated
 
     @property
-    def subject(self) -> list[Coordinates]:
-        """The cells that the claim is about."""
-        return attrgetter(self.subject_at)(self) if self.subject_at else []
+    def kind(self) -> str:
+        """The field that holds the test."""
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
     @property
-    def reference(self) -> list[Coordinates] | None:
-        """The cells that it compares them with; None for all other variants."""
-        return attrgetter(self.reference_at)(self) if self.reference_at else None
+    def terms(self) -> Any:
+        """The content of the field that holds the test."""
+        return getattr(self, self.kind)
+
+    @property
+    def compares(self) -> bool:
+        """True if the claim compares cells by its metrics."""
+        return self.kind in KINDS_OF_COMPARISONS
 
     @property
     def statistical(self) -> bool:
         """True if seeds decide the claim, so that the correction for multiple tests counts it."""
-        return False
+        return self.compares and not set(self.metrics) <= COUNTED_METRICS
 
-    def check(self, cells: list[GridCell], axes: list[str], trained: bool) -> None:
-        """Raise `ValueError` if the claim speaks of something that the grid does not have."""
+    def groups(self, cells: Iterable[GridCell]) -> list[list[GridCell]]:
+        """Return the cells in `among`, one list for each combination of values of the axes in `each`."""
+        # A quoted row must have all of the claim's metrics.
+        usable = [cell for cell in cells if not cell.quoted or set(self.metrics) <= cell.printed.keys()]
+        found: dict[tuple[Any, ...], list[GridCell]] = {}
+        for cell in select(usable, [self.among]) if self.among else usable:
+            if all(axis in cell.coordinates for axis in self.each):
+                found.setdefault(tuple(cell.coordinates[axis] for axis in self.each), []).append(cell)
+        return list(found.values())
 
-
-class UntestedClaim(BaseClaim):
-    """A sentence that nothing can test."""
-
-    kind = "untested"
-    untested: Text
-    """Why nothing can test it."""
-
-
-class ComparisonClaim(BaseClaim):
-    """A claim that compares cells by one or more metrics."""
-
-    two_cells: ClassVar[bool] = False
-    """True if each side must be a single cell."""
+    def sides(self, group: list[GridCell]) -> tuple[list[GridCell], list[GridCell]]:
+        """Return the cells of a group that the claim is about, and those that it compares them with."""
+        if self.kind == "improves_along":
+            return [cell for cell in group if not cell.quoted], []
+        this, than = self._places
+        first = select(group, this)
+        return first, select(group, than) if than else [cell for cell in group if cell not in first and not cell.quoted]
 
     @property
-    def statistical(self) -> bool:
-        """True if seeds decide the claim, so that the correction for multiple tests counts it."""
-        return not set(self.metrics) <= COUNTED_METRICS
+    def _places(self) -> tuple[list[Coordinates], list[Coordinates]]:
+        """The places of both sides; those of the second are empty for all other variants."""
+        match self.terms:
+            case Sides(this=this, than=than) | Gain(this=this, over=than):
+                return this, than
+            case AsGoodAsBest(places=places) | list(places):
+                return places, []
+        return [], []
 
     def check(self, cells: list[GridCell], axes: list[str], trained: bool) -> None:
         """Raise `ValueError` if the claim speaks of something that the grid does not have."""
+        if self.compares:
+            self._check_metrics(trained)
+            _check_axes("each", self.each, axes)
+            _check_axes("among", self.among, axes)
+            if self.among and not select(cells, [self.among]):
+                raise ValueError(f"among: no cell has {state(self.among)}")
+            self._check_sides(self.groups(cells), axes)
+        elif self.kind in KINDS_OF_COUNTS and trained:
+            raise ValueError(f"{self.kind} is for experiments with train: false")
+        elif self.count_grows:
+            _check_numbers("count_grows", self.count_grows.axis, [cells], axes)
+
+    def _check_metrics(self, trained: bool) -> None:
+        counted = set(self.metrics) & COUNTED_METRICS
         if not self.metrics:
             raise ValueError("metric: is missing: the metrics that it must hold for")
         if timed := set(self.metrics) & metrics_from("timed", "recorded"):
             raise ValueError(f"metric: no claim can be about {', '.join(sorted(timed))}, which depend on the machine")
-        if not trained and not set(self.metrics) <= COUNTED_METRICS:
-            raise ValueError(f"metric: train: false can only have {', '.join(sorted(COUNTED_METRICS))}")
-        if len({metric in COUNTED_METRICS for metric in self.metrics}) > 1:
-            raise ValueError("metric: what is counted and what is trained for cannot be in one claim: make two of it")
-        _check_axes("each", self.each, axes)
-        _check_axes("among", self.among, axes)
-        if self.among and not grid_cells.select(cells, [self.among]):
-            raise ValueError(f"among: no cell has {_state(self.among)}")
-        self._check_cells(grid_cells.cells_for(self, cells), axes)
+        if (counted or not trained) and counted != set(self.metrics):
+            all_counted = ", ".join(sorted(COUNTED_METRICS))
+            raise ValueError(f"metric: train: false can only have {all_counted}, which cannot be in one claim with others")
 
-    def _check_cells(self, cells: list[GridCell], axes: list[str]) -> None:
-        there = grid_cells.select(cells, [self.among]) if self.among else cells
-        for place in [*self.subject, *(self.reference or [])]:
+    def _check_sides(self, groups: list[list[GridCell]], axes: list[str]) -> None:
+        if self.improves_along:
+            _check_numbers("improves_along", self.improves_along, [self.sides(group)[0] for group in groups], axes)
+            return
+        this, than = self._places
+        for place in [*this, *than]:
             _check_axes(self.kind, place, [*axes, "model"])
-            if not grid_cells.select(there, [place]):
-                raise ValueError(f"{self.kind}: no cell has {_state(place)}")
-        for group in grid_cells.groups(self, cells):
-            subject, reference = grid_cells.sides(self, group)
-            if not subject or not reference:
+            if not any(select(group, [place]) for group in groups):
+                raise ValueError(f"{self.kind}: no cell has {state(place)}")
+        for group in groups:
+            first, second = self.sides(group)
+            if not first or not second:
                 each = f" at each {', '.join(self.each)}" if self.each else ""
                 raise ValueError(f"{self.kind}: nothing to compare{each}")
-            if set(map(id, subject)) & set(map(id, reference)):
+            if set(map(id, first)) & set(map(id, second)):
                 raise ValueError(f"{self.kind}: a cell would be compared with itself")
-            if self.two_cells and (len(subject), len(reference)) != (1, 1):
-                raise ValueError(f"{self.kind}: compares two cells, got {len(subject)} and {len(reference)}")
-
-
-class Sides(FileModel):
-    """Two sets of cells that are compared."""
-
-    this: Places
-    than: Places
-
-
-class BetterClaim(ComparisonClaim):
-    """Every cell of `this` is better than every cell of `than`."""
-
-    kind = "better"
-    subject_at = "better.this"
-    reference_at = "better.than"
-    better: Sides
-
-
-class OptimumInClaim(ComparisonClaim):
-    """The best cell is one of these."""
-
-    kind = "optimum_in"
-    subject_at = "optimum_in"
-    optimum_in: Places
-
-
-class AsGoodAsBest(FileModel):
-    """Cells and how much worse than the best they may be."""
-
-    places: Places
-    margin: PositiveFloat
-    """In the paper's units."""
-
-
-class AsGoodAsBestClaim(ComparisonClaim):
-    """None of these cells is worse than any other by more than the margin."""
-
-    kind = "as_good_as_best"
-    subject_at = "as_good_as_best.places"
-    as_good_as_best: AsGoodAsBest
-
-
-class ImprovesAlongClaim(ComparisonClaim):
-    """Each step along an axis is an improvement."""
-
-    kind = "improves_along"
-    improves_along: str
-
-    def _check_cells(self, cells: list[GridCell], axes: list[str]) -> None:
-        axis = self.improves_along
-        if axis not in axes:
-            raise ValueError(f"improves_along: must be one of {', '.join(axes)}, got {axis!r}")
-        for group in grid_cells.groups(self, [cell for cell in cells if not cell.quoted]):
-            values = [cell.coordinates[axis] for cell in group]
-            if len(values) < 2 or len(set(values)) < len(values) or not all(map(_is_number, values)):
-                raise ValueError(f"improves_along: {axis} must take two numbers or more, each once: say `among` which cells")
-
-
-class Gain(FileModel):
-    """An improvement, in the paper's units."""
-
-    this: Places
-    over: Places
-    by: float
-    margin: PositiveFloat
-    """How far from `by` the improvement may be."""
-
-
-class GainsClaim(ComparisonClaim):
-    """A cell is better than another by an amount, give or take a margin."""
-
-    kind = "gains"
-    subject_at = "gains.this"
-    reference_at = "gains.over"
-    two_cells = True
-    gains: Gain
-
-
-class SmallerSpreadClaim(ComparisonClaim):
-    """The seeds of one cell differ less than those of another."""
-
-    kind = "smaller_spread"
-    subject_at = "smaller_spread.this"
-    reference_at = "smaller_spread.than"
-    two_cells = True
-    smaller_spread: Sides
-
-
-class CountClaim(BaseClaim):
-    """A claim about a component's number of parameters, which needs no training."""
-
-    def check(self, cells: list[GridCell], axes: list[str], trained: bool) -> None:
-        """Raise `ValueError` if the claim speaks of something that the grid does not have."""
-        if trained:
-            raise ValueError(f"{self.kind} is for experiments with train: false")
-
-
-class EqualCount(FileModel):
-    """A component and how far from its closed form the count may be."""
-
-    component: Component
-    within: PositiveFloat
-    """Share of the closed form."""
-
-
-class CountsEqualClaim(CountClaim):
-    """A component has as many parameters as its closed form says."""
-
-    kind = "counts_equal"
-    counts_equal: EqualCount
-
-
-class CountGrowth(FileModel):
-    """The power of an axis that a component's count is said to grow with."""
-
-    component: Component
-    axis: str
-    exponent: float
-    within: PositiveFloat
-    """How far from `exponent` the measured one may be."""
-
-
-class CountGrowsClaim(CountClaim):
-    """A component's parameters grow as a power of an axis."""
-
-    kind = "count_grows"
-    count_grows: CountGrowth
-
-    def check(self, cells: list[GridCell], axes: list[str], trained: bool) -> None:
-        """Raise `ValueError` if the claim speaks of something that the grid does not have."""
-        super().check(cells, axes, trained)
-        axis = self.count_grows.axis
-        if axis not in axes:
-            raise ValueError(f"axis: must be one of {', '.join(axes)}, got {axis!r}")
-        values = {cell.coordinates[axis] for cell in cells}
-        if len(values) < 2 or not all(_is_number(value) and value > 0 for value in values):
-            raise ValueError(f"axis: {axis} must take two numbers above zero or more")
+            if self.kind in ("gains", "smaller_spread") and (len(first), len(second)) != (1, 1):
+                raise ValueError(f"{self.kind}: compares two cells, got {len(first)} and {len(second)}")
 
 
 def _check_axes(place: str, names: Iterable[str], axes: list[str]) -> None:
     for name in names:
-        if name not in axes:
-            raise ValueError(f"{place}: unknown axis {name!r}{nearest(name, axes)}")
+        check_known(f"{place}: unknown axis", name, axes)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _state(place: Coordinates) -> str:
-    return ", ".join(f"{name} = {as_text(value)}" for name, value in place.items())
-
-
-def _check_one_test(stated: Any) -> Any:
-    if not isinstance(stated, dict):
-        raise ValueError(f"a claim must be a mapping, got {stated!r}")
-    found = [kind for kind in KINDS if kind in stated]
-    if len(found) != 1:
-        words = f"gives {' and '.join(found)}" if found else "gives no test"
-        raise ValueError(f"{words}: one of {', '.join(KINDS)} is needed")
-    return stated
-
-
-def _tag_of(stated: Any) -> str:
-    # Not the kind alone, because the path in an error message would take it for the key of that name.
-    kind = stated.kind if isinstance(stated, BaseClaim) else next(kind for kind in KINDS if kind in stated)
-    return f"claim {kind}"
-
-
-Claim = Annotated[
-    Annotated[BetterClaim, Tag("claim better")]
-    | Annotated[OptimumInClaim, Tag("claim optimum_in")]
-    | Annotated[AsGoodAsBestClaim, Tag("claim as_good_as_best")]
-    | Annotated[ImprovesAlongClaim, Tag("claim improves_along")]
-    | Annotated[GainsClaim, Tag("claim gains")]
-    | Annotated[SmallerSpreadClaim, Tag("claim smaller_spread")]
-    | Annotated[CountsEqualClaim, Tag("claim counts_equal")]
-    | Annotated[CountGrowsClaim, Tag("claim count_grows")]
-    | Annotated[UntestedClaim, Tag("claim untested")],
-    Discriminator(_tag_of),
-    BeforeValidator(_check_one_test),
-]
-"""The table of claim kinds: a new kind is a class above and its name here."""
-KINDS = tuple(get_args(member)[0].kind for member in get_args(get_args(Claim)[0]))
+def _check_numbers(place: str, axis: str, groups: list[list[GridCell]], axes: list[str]) -> None:
+    check_known(f"{place}: unknown axis", axis, axes)
+    for group in groups:
+        values = {cell.coordinates[axis] for cell in group}
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        grows = place == "count_grows"
+        if len(values) < 2 or not numbers or (min(values) <= 0 if grows else len(values) < len(group)):
+            needs = "above zero" if grows else "or more, each once: say `among` which cells"
+            raise ValueError(f"{place}: {axis} must take two numbers {needs}")

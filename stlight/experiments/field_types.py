@@ -1,14 +1,16 @@
 """The types of values that several models of the workflow's files share."""
 
+import re
 from collections.abc import Collection
-from typing import Annotated, Any, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema
-from pydantic_core import CoreSchema
+from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypeAliasType
 
 from stlight.config import CUSTOM_NAME, SECTION_OF_FIELD
-from stlight.experiments.yaml_files import FileModel, nearest
+from stlight.experiments.yaml_files import FileModel, check_known
 from stlight.registry.dataset_specs import DATASETS
 from stlight.registry.metric_specs import METRICS
 
@@ -18,21 +20,56 @@ SCALE_FIELDS = ("source", "custom_shape", "clips_per_epoch", "validation_clips",
 """Fields that a scale sets for each data set, and an experiment must not."""
 
 
-def _not_of_scales(name: str) -> str:
-    if name == "custom_shape":
-        raise ValueError("the shape of a custom data set is stated under data_sets")
+@dataclass(frozen=True)
+class PrintedNumber:
+    """A number with the digits and the unit that the paper prints, because 21.80 says more than 21.8.
+
+    Raises `ValueError` for a text that is not a number, which may end in K, M or G.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[-+]?[0-9]+(\.[0-9]+)?[KMG]?", self.text):
+            raise ValueError(f"must be a number, which may end in K, M or G, got {self.text!r}")
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def value(self) -> float:
+        """The number: 32.9e6 for "32.9M"."""
+        return float(self.text.rstrip("KMG")) * self._unit
+
+    @property
+    def half_unit(self) -> float:
+        """Half of the last printed digit: the printed number says nothing finer about what was rounded to it."""
+        return 0.5 * self._unit * 10.0 ** -len(self.text.rstrip("KMG").partition(".")[2])
+
+    @property
+    def _unit(self) -> float:
+        return {"K": 1e3, "M": 1e6, "G": 1e9}.get(self.text[-1], 1.0)
+
+    def differs(self, other: Self) -> bool:
+        """True if no single number rounds to both."""
+        # The millionth is for sums of floats, which miss ties.
+        return abs(self.value - other.value) > max(self.half_unit, other.half_unit) * (1 + 1e-6)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            lambda written: cls(getattr(written, "text", str(written))), serialization=core_schema.to_string_ser_schema()
+        )
+
+
+def _field_of_experiments(name: str) -> str:
     if name in SCALE_FIELDS:
-        raise ValueError(f"{name} is set by the scale, not by an experiment")
-    return name
+        raise ValueError(f"{name} is set by the scale or under data_sets, not by an experiment's base or grid")
+    return check_known("unknown field", name, SECTION_OF_FIELD)
 
 
 def _one_of(known: Collection[str], thing: str) -> AfterValidator:
-    def check(name: str) -> str:
-        if name not in known:
-            raise ValueError(f"unknown {thing} {name!r}{nearest(name, known)}")
-        return name
-
-    return AfterValidator(check)
+    return AfterValidator(lambda name: check_known(f"unknown {thing}", name, known))
 
 
 def _distinct(values: list[T]) -> list[T]:
@@ -75,8 +112,7 @@ FieldName = TypeAliasType(
     "FieldName",
     Annotated[
         str,
-        _one_of(SECTION_OF_FIELD, "field"),
-        AfterValidator(_not_of_scales),
+        AfterValidator(_field_of_experiments),
         WithJsonSchema({"enum": [name for name in SECTION_OF_FIELD if name not in SCALE_FIELDS]}),
     ],
 )

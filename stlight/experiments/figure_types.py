@@ -1,126 +1,113 @@
-"""The kinds of figures that an experiment can ask for, and its two-way table: each with its options and their checks."""
+"""The kinds of figures that an experiment can ask for, and its two-way table, each with its options."""
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from stlight.experiments.yaml_files import FileModel
+from stlight.experiments.yaml_files import FileModel, check_known
 
 if TYPE_CHECKING:
     from stlight.experiments.plan import Experiment
 
-
-class TwoWayTable(FileModel):
-    """A table of one metric by two axes."""
-
-    rows: str
-    """Axis down the side."""
-    columns: str
-    """Axis across the top."""
-
-    def check(self, experiment: "Experiment") -> None:
-        """Raise `ValueError` if the experiment's grid does not fit."""
-        _check_axis(experiment, "table.rows", self.rows)
-        _check_axis(experiment, "table.columns", self.columns)
-        _check_cells(experiment, "table", self.rows, self.columns)
+AxisOption = Annotated[str, "axis"]
+MetricOption = Annotated[str, "metric"]
 
 
-class _Figure(FileModel):
-    axis_options: ClassVar[tuple[str, ...]] = ()
-    metric_options: ClassVar[tuple[str, ...]] = ()
+class Options(FileModel):
+    """The options of a figure or table."""
+
+    place: ClassVar[str] = "figure"
+    """Where the file states the options."""
     required_axis: ClassVar[str] = ""
-    of_counts: ClassVar[bool] = False
-    """True for a figure of what is counted, for experiments that train nothing."""
 
     def check(self, experiment: "Experiment") -> None:
         """Raise `ValueError` if the experiment's grid or metrics do not fit."""
-        if experiment.train == self.of_counts:
+        if self.place == "figure" and experiment.train == isinstance(self, GrowthFigure):
             raise ValueError("figure: kind growth is for experiments with train: false, and they have no other")
+        known = {"axis": [*experiment.axes, *(["model"] if experiment.quoted else [])], "metric": experiment.known_metrics}
         if self.required_axis and self.required_axis not in experiment.axes:
-            raise ValueError(f"figure: the grid must have an axis {self.required_axis} for this kind")
-        for option in self.axis_options:
-            _check_axis(experiment, f"figure.{option}", getattr(self, option))
-        for option in self.metric_options:
-            _check_choice(f"figure.{option}", getattr(self, option), set(experiment.known_metrics))
+            raise ValueError(f"{self.place}: the grid must have an axis {self.required_axis} for this kind")
+        axes = []
+        for option, field in type(self).model_fields.items():
+            for thing in field.metadata:
+                name = check_known(f"{self.place}.{option}: unknown {thing}", getattr(self, option), known[thing])
+                axes += [name] if thing == "axis" else []
+        points = [tuple(variant.axes.get(axis) for axis in axes) for variant in experiment.variants]
+        if len(axes) == 2 and len(set(points)) < len(points):
+            raise ValueError(f"{self.place}: several points of the grid share one cell of {axes[0]} × {axes[1]}")
 
 
-class HeatmapFigure(_Figure):
+class TwoWayTable(Options):
+    """A table of one metric by two axes."""
+
+    place = "table"
+    rows: AxisOption
+    """Axis down the side."""
+    columns: AxisOption
+    """Axis across the top."""
+
+
+class HeatmapFigure(Options):
     """A metric by two axes."""
 
     kind: Literal["heatmap"]
-    axis_options = ("x", "y")
-    metric_options = ("metric",)
-    x: str
+    x: AxisOption
     """Axis across."""
-    y: str
+    y: AxisOption
     """Axis down."""
-    metric: str
-
-    def check(self, experiment: "Experiment") -> None:
-        """Raise `ValueError` if the experiment's grid or metrics do not fit."""
-        super().check(experiment)
-        _check_cells(experiment, "figure", self.y, self.x)
+    metric: MetricOption
 
 
-class LinesFigure(_Figure):
+class LinesFigure(Options):
     """Each metric along each axis."""
 
     kind: Literal["lines"]
 
 
-class BarsFigure(_Figure):
+class BarsFigure(Options):
     """Bars that compare models on each data set."""
 
     kind: Literal["bars"]
     required_axis = "dataset"
 
 
-class DotsFigure(_Figure):
+class DotsFigure(Options):
     """Each variant's metrics as a dot with its interval."""
 
     kind: Literal["dots"]
 
 
-class CurvesFigure(_Figure):
+class CurvesFigure(Options):
     """A metric by epoch, one curve for each value of an axis."""
 
     kind: Literal["curves"]
-    axis_options = ("hue",)
-    metric_options = ("y",)
-    hue: str
+    hue: AxisOption
     """Axis that a colour stands for."""
-    y: str
-    """Metric."""
+    y: MetricOption
 
 
-class ScatterFigure(_Figure):
+class ScatterFigure(Options):
     """A metric against the number of parameters, one colour for each value of an axis."""
 
     kind: Literal["scatter"]
-    axis_options = ("hue",)
-    metric_options = ("y",)
     x: Literal["num_params"]
-    y: str
-    """Metric."""
-    hue: str
+    y: MetricOption
+    hue: AxisOption
     """Axis that a colour stands for."""
 
 
-class TradeoffFigure(_Figure):
+class TradeoffFigure(Options):
     """A metric of several models against what they cost."""
 
     kind: Literal["tradeoff"]
     required_axis = "model"
-    metric_options = ("y",)
-    y: str
-    """Metric."""
+    y: MetricOption
 
 
-class GrowthFigure(_Figure):
+class GrowthFigure(Options):
     """Parameters by component as the model grows, beside their closed forms."""
 
     kind: Literal["growth"]
-    of_counts = True
 
 
 Figure = Annotated[
@@ -128,18 +115,3 @@ Figure = Annotated[
     Field(discriminator="kind"),
 ]
 """The table of figure kinds: a new kind is a class above and its name here."""
-
-
-def _check_axis(experiment: "Experiment", place: str, name: str) -> None:
-    _check_choice(place, name, {*experiment.axes, *(["model"] if experiment.quoted else [])})
-
-
-def _check_choice(place: str, name: str, known: set[str]) -> None:
-    if name not in known:
-        raise ValueError(f"{place}: must be one of {', '.join(sorted(known))}, got {name!r}")
-
-
-def _check_cells(experiment: "Experiment", place: str, row: str, column: str) -> None:
-    cells = [(variant.axes[row], variant.axes[column]) for variant in experiment.variants]
-    if len(set(cells)) < len(cells):
-        raise ValueError(f"{place}: several points of the grid share one cell of {row} × {column}")

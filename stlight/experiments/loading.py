@@ -4,17 +4,15 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from stlight.config import DEFAULTS, ConfigError, RunConfig
-from stlight.experiments.experiment_file import ExperimentFile, PublishedEntry
+from stlight.experiments.claim_types import cells_of
 from stlight.experiments.field_types import SCALE_FIELDS
-from stlight.experiments.grid_cells import cells_of
-from stlight.experiments.plan import Experiment, Plan, Variant
+from stlight.experiments.plan import Experiment, ExperimentFile, Plan, PublishedEntry, Variant
 from stlight.experiments.scaling import Scale, ScaleFile
-from stlight.experiments.yaml_files import ExperimentError, as_text, nearest, read_file
+from stlight.experiments.yaml_files import ExperimentError, as_text, check_known, read_file, state
 from stlight.registry.dataset_specs import DATASETS
 from stlight.registry.metric_specs import COUNTED_METRICS
 from stlight.registry.model_specs import OURS
@@ -35,14 +33,12 @@ _NAME = re.compile(r"\w[\w-]*")
 def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Plan:
     """Load and check all files under `workflow` without training anything. Raises `ExperimentError`, in one line."""
     the_scale = load_scale(workflow, scale, data_root)
-    files = sorted((workflow / "experiments").glob("*.yaml"))
+    files = sorted((workflow / "experiments").glob("*.y*ml"))
     if not files:
         raise ExperimentError(f"{workflow / 'experiments'} holds no .yaml file: one is needed for each experiment")
     for path in files:
-        if not _NAME.fullmatch(path.stem):
-            raise ExperimentError(f"{path}: the name of an experiment is made of letters, digits, _ and -")
-    for path in (workflow / "experiments").glob("*.yml"):
-        raise ExperimentError(f"{path}: would not be read: rename it to {path.stem}.yaml")
+        if not _NAME.fullmatch(path.stem) or path.suffix != ".yaml":
+            raise ExperimentError(f"{path}: an experiment's file is named with letters, digits, _ and -, and ends in .yaml")
     experiments = {path.stem: _load_experiment(path, workflow, the_scale, data_root) for path in files}
     claimed: dict[str, str] = {}
     runs: dict[str, RunConfig] = {}
@@ -75,44 +71,40 @@ def _scales(workflow: Path) -> list[str]:
 def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) -> Experiment:
     file = read_file(path, ExperimentFile)
     axes = list(dict.fromkeys(name for grid in file.grid for name in grid))
-    for name in file.shorter:
-        if name not in (known := _scales(workflow)):
-            raise ExperimentError(f"{path}: shorter: no scale {name!r}{nearest(name, known)}")
     share_of_epochs = file.shorter.get(scale.name, 1.0)
 
     variants: dict[str, Variant] = {}
-    for point in _grid_points(file.grid):
+    for point in (dict(zip(grid, values, strict=True)) for grid in file.grid for values in itertools.product(*grid.values())):
         try:
             variant = _variant(file.base | point, axes, scale, file, share_of_epochs)
         except ConfigError as error:
-            raise ExperimentError(f"{path}: at {_state(point)}: {error}") from error
+            raise ExperimentError(f"{path}: at {state(point)}: {error}") from error
         variants[variant.run_name(0)] = variant
 
     datasets = dict.fromkeys(variant.dataset for variant in variants.values())
     models = {OURS, *(variant.axes.get("model", OURS) for variant in variants.values())}
     seeds = max(scale.seeds, file.seeds)
+    content = [stated.model_dump(mode="json") for stated in (file, scale)]
+    same = ("title", "summary", "train", "selection", "table", "figure")
     experiment = Experiment(
+        **{name: getattr(file, name) for name in same},
         name=path.stem,
-        title=file.title,
         section=file.paper.section,
         item=file.paper.item,
-        summary=file.summary,
-        train=file.train,
         metrics=file.metrics if isinstance(file.metrics, dict) else dict.fromkeys(datasets, file.metrics),
         axes=axes,
         share_of_epochs=share_of_epochs,
         seeds=min(seeds, scale.max_seeds or seeds),
-        selection=file.selection,
         published=[entry for entry in file.published if (entry.model or OURS) in models],
         quoted=[entry for entry in file.published if (entry.model or OURS) not in models],
-        table=file.table,
-        figure=file.figure,
         claims=[claim.model_copy(update={"section": claim.section or file.paper.section}) for claim in file.claims],
         variants=list(variants.values()),
         waits_for=_missing_data({v.dataset for v in variants.values() if v.config.data.source == "files"}, data_root),
-        hash=_hash([file.model_dump(mode="json"), scale.model_dump(mode="json")]),
+        hash=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
     )
     try:
+        for name in file.shorter:
+            check_known("shorter: no scale", name, _scales(workflow))
         _check(experiment, file.published)
     except ValueError as error:
         raise ExperimentError(f"{path}: {error}") from error
@@ -132,12 +124,6 @@ def _variant(stated: dict[str, Any], axes: list[str], scale: Scale, file: Experi
     # No comma, because Snakemake cuts the name there when it hands a job to a cluster.
     name = "+".join(f"{_SHORT.get(n, n)}={as_text(v)}" for n, v in differing.items()) or "stlight_l"
     return Variant(dataset=dataset, name=name, axes={n: fields[n] for n in axes}, paper=paper, config=config)
-
-
-def _grid_points(grids: list[dict[str, list[Any]]]) -> Iterator[dict[str, Any]]:
-    for grid in grids:
-        for values in itertools.product(*grid.values()):
-            yield dict(zip(grid, values, strict=True))
 
 
 def _missing_data(datasets: set[str], data_root: Path) -> dict[str, str]:
@@ -191,12 +177,4 @@ def _check_published(experiment: Experiment, published: list[PublishedEntry]) ->
         cells = sum(coordinates.items() <= variant.axes.items() for variant in experiment.variants)
         if entry not in experiment.quoted and cells != 1:
             found = f"{cells} points of the grid have" if cells else "no point of the grid has"
-            raise ValueError(f"{place}: {found} {_state(coordinates)}" + (": name every axis" if cells else ""))
-
-
-def _hash(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _state(fields: dict[str, Any]) -> str:
-    return ", ".join(f"{name} = {as_text(value)}" for name, value in fields.items())
+            raise ValueError(f"{place}: {found} {state(coordinates)}" + (": name every axis" if cells else ""))

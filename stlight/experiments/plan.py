@@ -1,17 +1,118 @@
-"""Experiments with their variants at a scale, and the runs that they need."""
+"""Experiments: as their files state them, and with their variants and runs at a scale."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
 from stlight.config import RunConfig
 from stlight.experiments.claim_types import Claim
-from stlight.experiments.experiment_file import PublishedEntry
+from stlight.experiments.field_types import (
+    AxisValue,
+    ClipCounts,
+    CustomName,
+    DistinctList,
+    FieldName,
+    MetricName,
+    OneOrMore,
+    PositiveInt,
+    PrintedNumber,
+)
 from stlight.experiments.figure_types import Figure, TwoWayTable
-from stlight.experiments.printed_number import PrintedNumber
 from stlight.experiments.scaling import Scale
-from stlight.experiments.yaml_files import ExperimentError, nearest
-from stlight.registry.metric_specs import COUNTED_METRICS, TIMED_METRICS
+from stlight.experiments.yaml_files import FileModel, check_known
+from stlight.registry.dataset_specs import ClipShape
+from stlight.registry.metric_specs import COUNTED_METRICS, METRICS, TIMED_METRICS
 from stlight.registry.model_specs import OURS
+
+
+class PaperItem(FileModel):
+    """Where the paper has it."""
+
+    section: str
+    """Section of the supplement, or "-" for an experiment of your own."""
+    item: str
+    """Table or figure, as the supplement calls it."""
+
+
+class CustomDataset(ClipCounts):
+    """A custom data set: a folder under the data root with train.npy, test.npy and perhaps validation.npy, (N, T, C, H, W)."""
+
+    context_frames: PositiveInt
+    horizon_frames: PositiveInt
+    channels: PositiveInt
+    height: PositiveInt
+    width: PositiveInt
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields of `stlight.config` that the statement sets."""
+        stated = self.model_dump()
+        return {"source": "files", "custom_shape": ClipShape(*(stated.pop(name) for name in ClipShape._fields)), **stated}
+
+
+class PublishedEntry(FileModel):
+    """Numbers that the paper prints for one point of the grid, or for a model that it quotes."""
+
+    model: str | None = None
+    source: str = ""
+    """Where the paper has a quoted model's numbers from."""
+    coordinates: dict[str, AxisValue]
+    """Axis values, with `model` if it is given."""
+    numbers: dict[str, PrintedNumber]
+    """By metric."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, stated: Any) -> Any:
+        """Sort the keys of the file, which are axes, metrics, `model` and `source`."""
+        if not isinstance(stated, dict) or "numbers" in stated:
+            return stated
+        return {key: stated[key] for key in ("model", "source") if key in stated} | {
+            "coordinates": {key: value for key, value in stated.items() if key not in METRICS and key != "source"},
+            "numbers": {key: value for key, value in stated.items() if key in METRICS},
+        }
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "description": cls.__doc__,
+            "properties": {name: {"type": "string"} for name in ("model", "source")},
+            "additionalProperties": {"type": ["number", "string", "boolean"]},
+        }
+
+
+class ExperimentFile(FileModel):
+    """One item of the paper."""
+
+    title: str
+    paper: PaperItem
+    summary: str
+    """Describes the fields varied and the outcome to look for."""
+    train: bool = True
+    """false: only count parameters and FLOPs, at the paper's size."""
+    seeds: PositiveInt = 1
+    """At least so many seeds for each variant."""
+    base: dict[FieldName, AxisValue] = Field(default_factory=dict)
+    """Fields of stlight/config.py, in the paper's units, that all variants share."""
+    shorter: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
+    """Scales at which runs train for a share of the stated epochs, and that share."""
+    data_sets: dict[CustomName, CustomDataset] = Field(default_factory=dict)
+    """Custom data sets by name."""
+    grid: OneOrMore[Annotated[dict[FieldName, DistinctList[AxisValue]], Field(min_length=1)]]
+    """Values for each field varied; every combination is a variant. A list of grids is their union."""
+    metrics: DistinctList[MetricName] | Annotated[dict[str, DistinctList[MetricName]], Field(min_length=1)]
+    """Metrics in the order of the table's columns; for several data sets, those of each."""
+    selection: Literal["last", "best_on_validation", "best_on_test"] = "last"
+    """Which epoch's metrics are reported."""
+    published: list[PublishedEntry] = Field(default_factory=list)
+    """The paper's numbers: axis values and metrics, or a quoted model's name and metrics."""
+    table: TwoWayTable | None = None
+    figure: Figure
+    claims: list[Claim] = Field(default_factory=list)
+    """Sentences of the paper about this item, each with the one test that decides it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +190,6 @@ class Experiment:
         """All runs that the experiment needs."""
         return [v.run_name(seed) for v in self.variants for seed in range(self.seeds)] if self.train else []
 
-    def printed(self, variant: Variant, metric: str) -> PrintedNumber | None:
-        """Return the paper's number for a variant, or None."""
-        return self.all_printed(variant).get(metric)
-
     def all_printed(self, variant: Variant) -> dict[str, PrintedNumber]:
         """Return the paper's numbers for a variant, by metric."""
         coordinates = {"model": OURS} | variant.axes
@@ -106,16 +203,12 @@ class Plan:
 
     scale: Scale
     experiments: dict[str, Experiment]
-    runs: dict[str, RunConfig] = field(default_factory=dict)
+    runs: dict[str, RunConfig]
 
     def run(self, name: str) -> RunConfig:
         """Return a run's configuration. Raises `ExperimentError` for an unknown name, with the nearest known one."""
-        if name not in self.runs:
-            raise ExperimentError(f"no run {name!r} at scale {self.scale.name}{nearest(name, self.runs)}")
-        return self.runs[name]
+        return self.runs[check_known(f"scale {self.scale.name} has no run", name, self.runs)]
 
     def experiment(self, name: str) -> Experiment:
         """Return an experiment. Raises `ExperimentError` for an unknown name, with the nearest known one."""
-        if name not in self.experiments:
-            raise ExperimentError(f"no experiment {name!r}{nearest(name, self.experiments)}")
-        return self.experiments[name]
+        return self.experiments[check_known("no experiment", name, self.experiments)]

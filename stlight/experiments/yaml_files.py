@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,8 +29,7 @@ class FileModel(BaseModel):
     def _keys_are_known(cls, content: Any) -> Any:
         known = [field.alias or name for name, field in cls.model_fields.items()]
         for key in content if isinstance(content, dict) else ():
-            if key not in known:
-                raise ValueError(f"unknown key {key!r}{nearest(key, known)}")
+            check_known("unknown key", key, known)
         return content
 
 
@@ -38,25 +37,15 @@ def read_file(path: Path, type_: type[T]) -> T:
     """Read a YAML file into a type. Raises `ExperimentError`, in one line, naming file, field and value."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except UnicodeDecodeError as error:
-        raise ExperimentError(f"{path}: not UTF-8 text: {error}") from error
-    except yaml.YAMLError as error:
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ExperimentError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     try:
         return TypeAdapter(type_).validate_python(content)
     except ValidationError as error:
-        raise ExperimentError(f"{path}: {_describe(error, content)}") from error
-
-
-def _describe(error: ValidationError, content: Any) -> str:
-    """Return the error that lies deepest in the file as `field: what is wrong`.
-
-    If a value may have several types, Pydantic lists the errors of each; the deepest error belongs to the type that was meant.
-    """
-    details = error.errors(include_url=False)
-    located = [(_locate(detail, content), detail) for detail in details]
-    place, deepest = max(located, key=lambda pair: pair[0].count(".") + pair[0].count("["))
-    return f"{place or 'the file'}: {_words(deepest)}"
+        # If a value may have several types, Pydantic lists the errors of each; the deepest belongs to the type that was meant.
+        located = [(_locate(detail, content), detail) for detail in error.errors(include_url=False)]
+        place, deepest = max(located, key=lambda pair: pair[0].count(".") + pair[0].count("["))
+        raise ExperimentError(f"{path}: {place or 'the file'}: {_words(deepest)}") from error
 
 
 def _locate(detail: ErrorDetails, content: Any) -> str:
@@ -118,12 +107,20 @@ _Loader.add_constructor(_FLOAT, _Loader.construct_yaml_float)
 _Loader.add_implicit_resolver(_FLOAT, re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence about an unknown name: the known name most like it, or else all of them."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
+def check_known(words: str, name: str, known: Collection[str]) -> str:
+    """Return a known name. For an unknown one, raise `ExperimentError`: these words, the name and the nearest known one."""
+    if name not in known:
+        close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+        nearest = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
+        raise ExperimentError(f"{words} {name!r}; {nearest}")
+    return name
 
 
 def as_text(value: Any) -> str:
     """Return a value as it stands in names and messages: 0.003, 10000, true."""
     return f"{value:.12g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def state(fields: dict[str, Any]) -> str:
+    """Return fields or coordinates as text: k1 = 3, skip = true."""
+    return ", ".join(f"{name} = {as_text(value)}" for name, value in fields.items())

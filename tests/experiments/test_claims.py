@@ -35,7 +35,7 @@ def claim(**content):
         (claim(metric=["mse", "benchmark_flops"], better=TWO), "cannot be in one claim"),
         (claim(untested=""), r"claims\[0\] \(mine\)\.untested: .*at least 1 character"),
         (claim(metric="mse", better=TWO, each=["depth"]), "nothing to compare at each depth"),
-        (claim(metric="mse", improves_along="k1"), "improves_along: must be one of depth, got 'k1'"),
+        (claim(metric="mse", improves_along="k1"), "improves_along: unknown axis 'k1'; known are depth"),
         (claim(metric="mse", improves_along="depth", among={"depth": 8}), "must take two numbers or more"),
         (claim(metric="mse", optimum_in={"depth": [8, 16]}), "nothing to compare"),
         (claim(metric="mse", gains=TWO | {"by": 1, "margin": 1}), "gains: unknown key 'than'"),

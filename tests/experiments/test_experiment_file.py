@@ -56,7 +56,7 @@ def test_mistakes_in_fields_are_named(scales, content, words):
         ({"base": {"dataset": "balls"}, "data_sets": {"balls": BALLS | {"width": 9}}}, r"frame size must be divisible"),
         ({"base": {"dataset": "kth"}, "data_sets": {"kth": BALLS}}, r"needs a new name of small letters.*got 'kth'"),
         ({"data_sets": {"My Balls": BALLS}}, r"data_sets: .*got 'My Balls'"),
-        ({"base": {"custom_shape": "big"}}, r"the shape of a custom data set is stated under data_sets"),
+        ({"base": {"custom_shape": "big"}}, r"custom_shape is set by the scale or under data_sets"),
     ],
 )
 def test_mistakes_in_custom_data_sets_are_named(scales, content, words):
@@ -72,9 +72,9 @@ def test_mistakes_in_custom_data_sets_are_named(scales, content, words):
         ({"figure": {"kind": "heatmap"}}, r"figure\.x: is missing"),
         (
             {"figure": {"kind": "heatmap", "x": "k2", "y": "depth", "metric": "mse"}},
-            r"figure\.x: must be one of depth, got 'k2'",
+            r"figure\.x: unknown axis 'k2'; known are depth",
         ),
-        ({"figure": {"kind": "curves", "hue": "depth", "y": "mae"}}, r"figure\.y: must be one of mse, got 'mae'"),
+        ({"figure": {"kind": "curves", "hue": "depth", "y": "mae"}}, r"figure\.y: unknown metric 'mae'; did you mean 'mse'"),
         ({"figure": {"kind": "scatter", "x": "mse", "y": "mse", "hue": "depth"}}, r"figure\.x: .*'num_params', got 'mse'"),
         ({"figure": {"kind": "bars"}}, r"the grid must have an axis dataset"),
         ({"figure": {"kind": "tradeoff", "y": "mse"}}, r"the grid must have an axis model"),
@@ -82,7 +82,7 @@ def test_mistakes_in_custom_data_sets_are_named(scales, content, words):
         ({"figure": {"kind": "growth"}}, r"figure: kind growth is for experiments with train: false"),
         ({"train": False, "figure": {"kind": "growth"}}, r"metrics: train: false can only have benchmark_flops, num_params"),
         ({"table": {"rows": "depth"}}, r"table\.columns: is missing"),
-        ({"table": {"rows": "depth", "columns": "k1"}}, r"table\.columns: must be one of depth, got 'k1'"),
+        ({"table": {"rows": "depth", "columns": "k1"}}, r"table\.columns: unknown axis 'k1'; known are depth"),
         (
             {"grid": TWO_AXES | {"k1": [3, 5]}, "table": {"rows": "depth", "columns": "skip"}},
             r"table: several points of the grid share one cell of depth × skip",
@@ -116,7 +116,7 @@ def test_a_published_number_must_name_every_axis(scales):
 @pytest.mark.parametrize("name", ["$(touch x)", "a;b", "a b", "ä+b", "-n"])
 def test_an_experiment_s_name_is_plain(scales, name):
     write_experiment(scales, name)
-    with pytest.raises(ExperimentError, match="is made of letters, digits, _ and -"):
+    with pytest.raises(ExperimentError, match="is named with letters, digits, _ and -"):
         load_plan(scales, "demo")
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from stlight.config import ConfigError, ModelConfig, RunConfig
 from stlight.experiments import load_plan
-from stlight.experiments.printed_number import PrintedNumber
+from stlight.experiments.field_types import PrintedNumber
 from stlight.model import TrainingStep, baselines, build_model
 from stlight.model.complexity import complexity, count_flops, count_flops_by_fvcore, count_parameters
 from stlight.registry.dataset_specs import DATASETS, ClipShape

@@ -10,22 +10,11 @@ import numpy as np
 from scipy.stats import linregress
 
 from stlight.analysis.evidence import key
-from stlight.analysis.text import axis_text
-from stlight.analysis.verdicts.difference import Difference, Subject
-from stlight.analysis.verdicts.judging import Either, Test
-from stlight.experiments import Experiment
-from stlight.experiments.claim_types import (
-    AsGoodAsBestClaim,
-    BetterClaim,
-    ComparisonClaim,
-    CountGrowsClaim,
-    CountsEqualClaim,
-    GainsClaim,
-    ImprovesAlongClaim,
-    OptimumInClaim,
-    SmallerSpreadClaim,
-)
-from stlight.experiments.grid_cells import GridCell, groups, sides
+from stlight.analysis.text import settings_text
+from stlight.analysis.verdicts.judging import Difference, Either, Test
+from stlight.experiments import Experiment, Variant
+from stlight.experiments.claim_types import Claim, GridCell
+from stlight.registry.metric_specs import METRICS
 
 
 @dataclass(frozen=True)
@@ -33,84 +22,85 @@ class Comparer:
     """Compares two cells for a claim."""
 
     experiment: Experiment
-    claim: ComparisonClaim
-    losses: Callable[[GridCell, str], np.ndarray]
-    """The losses of a cell in a metric, one per seed."""
-    paired: Callable[[GridCell, str], bool] = lambda cell, metric: False
-    """True if a cell is compared with others seed by seed."""
-    published: bool = False
-    """True if the losses are the paper's numbers, rounded to the digits it prints."""
+    claim: Claim
+    losses: Callable[[Variant, str], np.ndarray] | None = None
+    """The losses of a variant in a metric, one per seed; None to compare the paper's numbers, rounded to printed digits."""
+    paired: Callable[[Variant, str], bool] = lambda variant, metric: False
+    """True if a variant is compared with others seed by seed."""
 
     def __call__(self, better: GridCell, worse: GridCell, metric: str, threshold: float = 0.0) -> Difference:
         """Return the difference that exceeds the threshold if the first cell is better by more than it."""
-        resolution = max(cell.printed[metric].half_unit for cell in (better, worse)) if self.published else 0.0
-        about = Subject(metric, better, worse, self._told_by(better, worse), self.published)
-        a, b = self.losses(better, metric), self.losses(worse, metric)
-        return Difference(a, b, self.paired(better, metric), threshold, resolution, about)
+        cells = (better, worse)
+        a, b = (self._losses(cell, metric) for cell in cells)
+        resolution = 0.0 if self.losses else max(cell.printed[metric].half_unit for cell in cells)
+        paired = better.variant is not None and self.paired(better.variant, metric)
+        return Difference(a, b, paired, threshold, resolution, metric, cells, self._names(*cells))
 
     def scaled(self, amount: float, cell: GridCell, metric: str) -> float:
         """Return an amount in the paper's units as the same share of the cell's value at this scale."""
-        here = abs(float(self.losses(cell, metric).mean()))
+        here = abs(float(self._losses(cell, metric).mean()))
         printed = abs(cell.printed[metric].value) if metric in cell.printed else 0.0
         return amount * here / printed if printed and math.isfinite(here) else float(amount)
 
-    def _told_by(self, better: GridCell, worse: GridCell) -> list[str]:
+    def _losses(self, cell: GridCell, metric: str) -> np.ndarray:
+        if self.losses and cell.variant:
+            return self.losses(cell.variant, metric)
+        value = cell.printed[metric].value
+        return np.array([-value if METRICS[metric].higher_is_better else value])
+
+    def _names(self, *cells: GridCell) -> tuple[str, ...]:
         axes = self.experiment.axes
         if self.experiment.quoted or "model" in axes:
-            return ["model"]
+            return tuple(cell.label if cell.quoted else str(cell.coordinates["model"]) for cell in cells)
         # One or two axes are named completely; of more, those that differ.
-        differ = [a for a in axes if a in self.claim.each or better.coordinates.get(a) != worse.coordinates.get(a)]
-        return axes if len(axes) <= 2 else differ
+        one, other = (cell.coordinates for cell in cells)
+        told_by = [axis for axis in axes if len(axes) <= 2 or axis in self.claim.each or one.get(axis) != other.get(axis)]
+        return tuple(settings_text(cell.coordinates, told_by) for cell in cells)
 
 
 def build_test(comparer: Comparer, cells: list[GridCell]) -> Test:
     """Return the differences that a claim comes to. It must hold in each of its groups and metrics."""
     claim = comparer.claim
-    places = itertools.product(groups(claim, cells), claim.metrics)
-    return Test(tuple(KINDS[claim.kind](claim, group, metric, comparer) for group, metric in places))
+    places = itertools.product(claim.groups(cells), claim.metrics)
+    return Test(tuple(KINDS[claim.kind](claim, *claim.sides(group), metric, comparer) for group, metric in places))
 
 
-def compared_cells(claim: ComparisonClaim, cells: list[GridCell]) -> list[GridCell]:
+def compared_cells(claim: Claim, cells: list[GridCell]) -> list[GridCell]:
     """Return all cells that a claim compares; a cell once for each of its groups."""
-    if isinstance(claim, ImprovesAlongClaim):
-        return [cell for group in groups(claim, cells) for cell in group if not cell.quoted]
-    return [cell for group in groups(claim, cells) for side in sides(claim, group) for cell in side]
+    return [cell for group in claim.groups(cells) for side in claim.sides(group) for cell in side]
 
 
-def _better(claim: BetterClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
-    return (tuple(compare(a, b, metric) for a, b in itertools.product(*sides(claim, group))),)
+Cells = list[GridCell]
 
 
-def _optimum_in(claim: OptimumInClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
-    inside, outside = sides(claim, group)
+def _better(claim: Claim, this: Cells, than: Cells, metric: str, compare: Comparer) -> Either:
+    return (tuple(compare(a, b, metric) for a, b in itertools.product(this, than)),)
+
+
+def _optimum_in(claim: Claim, inside: Cells, outside: Cells, metric: str, compare: Comparer) -> Either:
     return tuple(tuple(compare(a, b, metric) for b in outside) for a in inside)
 
 
-def _as_good_as_best(claim: AsGoodAsBestClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
-    inside, outside = sides(claim, group)
+def _as_good_as_best(claim: Claim, inside: Cells, outside: Cells, metric: str, compare: Comparer) -> Either:
     pairs = [(a, b) for a in inside for b in [*inside, *outside] if a is not b]
-    margin = claim.as_good_as_best.margin
-    return (tuple(compare(a, b, metric, -compare.scaled(margin, b, metric)) for a, b in pairs),)
+    return (tuple(compare(a, b, metric, -compare.scaled(claim.terms.margin, b, metric)) for a, b in pairs),)
 
 
-def _improves_along(claim: ImprovesAlongClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
-    ours = [cell for cell in group if not cell.quoted]
-    line = sorted(ours, key=lambda cell: cell.coordinates[claim.improves_along])
+def _improves_along(claim: Claim, line: Cells, none: Cells, metric: str, compare: Comparer) -> Either:
+    line = sorted(line, key=lambda cell: cell.coordinates[claim.terms])
     return (tuple(compare(b, a, metric) for a, b in itertools.pairwise(line)),)
 
 
-def _gains(claim: GainsClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
-    (this,), (over,) = sides(claim, group)
-    by, margin = (compare.scaled(amount, over, metric) for amount in (claim.gains.by, claim.gains.margin))
-    return ((compare(this, over, metric, by - margin), compare(over, this, metric, -(by + margin))),)
+def _gains(claim: Claim, this: Cells, over: Cells, metric: str, compare: Comparer) -> Either:
+    by, margin = (compare.scaled(amount, over[0], metric) for amount in (claim.terms.by, claim.terms.margin))
+    return ((compare(this[0], over[0], metric, by - margin), compare(over[0], this[0], metric, -(by + margin))),)
 
 
-def _smaller_spread(claim: SmallerSpreadClaim, group: list[GridCell], metric: str, compare: Comparer) -> Either:
+def _smaller_spread(claim: Claim, this: Cells, than: Cells, metric: str, compare: Comparer) -> Either:
     """Compare spreads by the distances from the median (Brown and Forsythe)."""
-    (this,), (than,) = sides(claim, group)
-    values = compare(this, than, metric)
-    about = replace(values.subject, seeds=(values.a, values.b))  # type: ignore[type-var]
-    return ((replace(values, a=_from_median(values.a), b=_from_median(values.b), paired=False, subject=about),),)
+    values = compare(this[0], than[0], metric)
+    a, b = (_from_median(side) for side in (values.a, values.b))
+    return ((replace(values, a=a, b=b, paired=False, seeds=(values.a, values.b)),),)
 
 
 def _from_median(values: np.ndarray) -> np.ndarray:
@@ -119,7 +109,7 @@ def _from_median(values: np.ndarray) -> np.ndarray:
     return np.where(finite, np.abs(values - (np.median(values[finite]) if finite.any() else 0.0)), math.inf)
 
 
-KINDS: dict[str, Callable[..., Either]] = {
+KINDS: dict[str, Callable[[Claim, Cells, Cells, str, Comparer], Either]] = {
     "better": _better,
     "optimum_in": _optimum_in,
     "as_good_as_best": _as_good_as_best,
@@ -127,39 +117,38 @@ KINDS: dict[str, Callable[..., Either]] = {
     "gains": _gains,
     "smaller_spread": _smaller_spread,
 }
-"""For each kind of claim about cells: claim, group, metric and comparer to groups of differences, one of which must hold."""
+"""For each kind of claim about cells: claim, its sides, metric and comparer to groups of differences; one of them must hold."""
 
 
-Deviations = tuple[dict[str, float], float, str]
-"""The deviation of each part by its label, how much is allowed, and a sentence about the largest, `most`."""
+Deviations = tuple[dict[str, float], str]
+"""The deviation of each part by its label, and a sentence about the largest, `most`."""
 
 
-def _counts_equal(claim: CountsEqualClaim, experiment: Experiment, counts: dict[str, Any]) -> Deviations:
-    terms, deviations = claim.counts_equal, {}
+def _counts_equal(claim: Claim, experiment: Experiment, counts: dict[str, Any]) -> Deviations:
+    terms, deviations = claim.terms, {}
     for variant in experiment.variants:
         count = counts[key(variant)]
         counted, formula = (count[kind][terms.component] for kind in ("parameters", "closed_forms"))
-        deviations[f"{_settings(variant.axes)}: {counted:,} against {formula:,}"] = abs(counted / formula - 1)
-    words = f"counted parameters are at most {{most:.1%}} from the formula (allowed: {terms.within:.0%})"
-    return deviations, terms.within, words
+        deviations[f"{settings_text(variant.axes, variant.axes)}: {counted:,} against {formula:,}"] = abs(counted / formula - 1)
+    return deviations, f"counted parameters are at most {{most:.1%}} from the formula (allowed: {terms.within:.0%})"
 
 
-def _count_grows(claim: CountGrowsClaim, experiment: Experiment, counts: dict[str, Any]) -> Deviations:
-    terms = claim.count_grows
+def _count_grows(claim: Claim, experiment: Experiment, counts: dict[str, Any]) -> Deviations:
+    terms, deviations = claim.terms, {}
     lines: dict[str, list[tuple[float, float]]] = {}
     for variant in experiment.variants:
-        others = _settings({axis: value for axis, value in variant.axes.items() if axis != terms.axis})
+        others = settings_text(variant.axes, (axis for axis in variant.axes if axis != terms.axis))
         count = counts[key(variant)]["parameters"][terms.component]
         lines.setdefault(others, []).append((math.log(variant.axes[terms.axis]), math.log(count)))
-    exponents = {name: float(linregress(*zip(*line, strict=True)).slope) for name, line in lines.items() if len(line) > 1}
-    deviations = {f"{name}: exponent {found:.3f}": abs(found - terms.exponent) for name, found in exponents.items()}
-    words = f"the exponent is at most {{most:.3f}} from {terms.exponent:g} (allowed: {terms.within:g})"
-    return deviations, terms.within, words
+    for name, line in lines.items():
+        if len(line) > 1:
+            exponent = float(linregress(*zip(*line, strict=True)).slope)
+            deviations[f"{name}: exponent {exponent:.3f}"] = abs(exponent - terms.exponent)
+    return deviations, f"the exponent is at most {{most:.3f}} from {terms.exponent:g} (allowed: {terms.within:g})"
 
 
-def _settings(axes: dict[str, Any]) -> str:
-    return ", ".join(f"{axis} = {axis_text(value)}" for axis, value in axes.items())
-
-
-COUNT_KINDS: dict[str, Callable[..., Deviations]] = {"counts_equal": _counts_equal, "count_grows": _count_grows}
+COUNT_KINDS: dict[str, Callable[[Claim, Experiment, dict[str, Any]], Deviations]] = {
+    "counts_equal": _counts_equal,
+    "count_grows": _count_grows,
+}
 """For each kind of claim about counts: claim, experiment and counts to the deviations from it."""

@@ -3,16 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-
 from stlight.analysis.errata import different_results
 from stlight.analysis.verdicts.comparisons import Comparer, build_test, compared_cells
-from stlight.analysis.verdicts.difference import Difference
-from stlight.analysis.verdicts.findings import Finding, Part, as_loss, label, parts_of, subject
-from stlight.analysis.verdicts.judging import Test, Verdict, arithmetic
+from stlight.analysis.verdicts.findings import Finding, label
+from stlight.analysis.verdicts.judging import Test, arithmetic
 from stlight.experiments import Experiment, Plan
-from stlight.experiments.claim_types import BaseClaim, ComparisonClaim, SmallerSpreadClaim, UntestedClaim
-from stlight.experiments.grid_cells import GridCell, cells_for, cells_of
+from stlight.experiments.claim_types import Claim, GridCell, cells_of
 from stlight.registry.metric_specs import METRICS
 
 
@@ -24,55 +20,41 @@ def printed_repeats(plan: Plan) -> dict[str, float]:
     return most
 
 
-def on_published(experiment: Experiment, claim: BaseClaim, repeats: Mapping[str, float]) -> Finding:
+def on_published(experiment: Experiment, claim: Claim, repeats: Mapping[str, float]) -> Finding:
     """Return the verdict on the printed numbers. `repeats` is the result of `printed_repeats`."""
-    blank = Finding(claim, experiment.name, "published")
-    cells = cells_for(claim, cells_of(experiment))
-    why = _cannot(claim, cells)
-    if why or not isinstance(claim, ComparisonClaim):
+    blank, cells = Finding(claim, experiment.name, "published"), cells_of(experiment)
+    if why := _cannot(claim, cells):
         return replace(blank, why=why)
-
-    def losses(cell: GridCell, metric: str) -> np.ndarray:
-        return as_loss(cell.printed[metric].value, metric)
-
-    return by_arithmetic(blank, build_test(Comparer(experiment, claim, losses, published=True), cells), repeats)
+    return by_arithmetic(blank, build_test(Comparer(experiment, claim), cells), repeats)
 
 
 def by_arithmetic(blank: Finding, test: Test, repeats: Mapping[str, float]) -> Finding:
     """Return the verdict on exact numbers: printed ones, or counts of our own."""
     verdict = arithmetic(test)
-    deciding, parts = test.deciding(verdict), parts_of(test)
-    effect = -deciding.estimate if verdict == "contradicted" else deciding.estimate
-    words = [_words(verdict, deciding, parts)]
-    repeat = repeats.get(subject(deciding).metric, 0.0)
-    if verdict != "undecided" and not deciding.threshold and abs(effect) <= repeat:
-        words.append(f"no more than the {repeat:g} by which the paper's own repeats of one configuration differ")
-    return replace(blank, verdict=verdict, effect=effect, n=1, why="; ".join(words), parts=parts)
+    deciding, parts = test.deciding(verdict), test.for_it()
+    how = "arithmetic on printed numbers" if deciding.resolution else "counted here, exact"
+    if verdict == "undecided" and deciding.resolution:
+        how = "no more apart than the printed digits are rounded" if deciding.estimate else "printed alike"
+    why = f"{how}: {label(deciding)}"
+    against = [label(part) for part in parts if part.margin <= 0]
+    if verdict == "contradicted" and against:
+        more = [f"and {len(against) - 4} more"] if len(against) > 4 else []
+        more += [f"as stated for {len(parts) - len(against)} of {len(parts)}"] if len(parts) > 1 else []
+        why = f"{how}: not so for {'; '.join([*against[:4], *more])}"
+    repeat = repeats.get(deciding.metric, 0.0)
+    if verdict != "undecided" and not deciding.threshold and abs(deciding.estimate) <= repeat:
+        why += f"; no more than the {repeat:g} by which the paper's own repeats of one configuration differ"
+    return blank.decided(test, verdict, deciding, why=why)
 
 
-def _cannot(claim: BaseClaim, cells: list[GridCell]) -> str:
+def _cannot(claim: Claim, cells: list[GridCell]) -> str:
     """Return why printed numbers say nothing about a claim; empty if they do."""
-    if isinstance(claim, UntestedClaim):
-        return claim.untested
-    if claim.not_on_published:
-        return claim.not_on_published
-    if not isinstance(claim, ComparisonClaim):
+    if claim.untested or claim.not_on_published:
+        return claim.untested or claim.not_on_published
+    if not claim.compares:
         return "a formula, of which the supplement prints no value"
-    if isinstance(claim, SmallerSpreadClaim):
+    if claim.smaller_spread:
         return "the supplement prints no results of single seeds"
     compared = compared_cells(claim, cells)
     lacking = [metric for metric in claim.metrics if any(metric not in cell.printed for cell in compared)]
     return f"the supplement prints no {METRICS[lacking[0]].label} here" if lacking else ""
-
-
-def _words(verdict: Verdict, deciding: Difference, parts: list[Part]) -> str:
-    published = subject(deciding).published
-    how = "arithmetic on printed numbers" if published else "counted here, exact"
-    if verdict == "undecided" and published:
-        how = "printed alike" if not deciding.estimate else "no more apart than the printed digits are rounded"
-    against = [part.label for part in parts if not part.as_stated]
-    if verdict != "contradicted" or not against:
-        return f"{how}: {label(deciding)}"
-    more = f"; as stated for {len(parts) - len(against)} of {len(parts)}" if len(parts) > 1 else ""
-    shown = "; ".join(against[:4]) + (f"; and {len(against) - 4} more" if len(against) > 4 else "")
-    return f"{how}: not so for {shown}{more}"

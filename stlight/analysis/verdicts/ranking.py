@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 from scipy import special, stats
 
-from stlight.analysis.verdicts.difference import CONFIDENCE, Difference, is_constant
+from stlight.analysis.verdicts.judging import CONFIDENCE, Difference, is_constant
 
 _HOMOGENEOUS = 0.1
 _SHARED_SEEDS = 0.01
@@ -19,21 +19,13 @@ _MIN_POOLED_DF = 10
 
 
 @dataclass(frozen=True)
-class Noise:
-    """The spread between the seeds of a grid. It is descriptive: no verdict depends on it."""
-
-    sd: float = math.nan
-    """Pooled standard deviation; NaN if the cells' spreads differ or the seeds are too few."""
-    why: str = ""
-
-
-@dataclass(frozen=True)
 class Ranking:
     """The order of a grid's cells and how sure the seeds make it; lists are in the order of the cells."""
 
-    noise: Noise
     paired: bool
     """True if cells were compared seed by seed."""
+    noise: tuple[float, str]
+    """Pooled standard deviation of the seeds, and why it is NaN or not. It is descriptive: no verdict depends on it."""
     smallest_difference: float = math.nan
     """Smallest distinguishable difference from the best cell: the median over the cells."""
     ties: list[bool] = field(default_factory=list)
@@ -52,21 +44,23 @@ class Ranking:
 
 def rank(cells: Sequence[np.ndarray], draws: int = 20_000) -> Ranking:
     """Compare the cells of a grid with the best of them. A cell without values is no tie and cannot be the best."""
-    noise, paired = fit_noise(cells), seeds_move_together(cells)
+    paired, noise = seeds_move_together(cells), fit_noise(cells)
     present = [i for i, cell in enumerate(cells) if len(cell) and not np.isnan(cell).any()]
     means = {i: float(cells[i].mean()) for i in present}
     ties, p_best = [False] * len(cells), [math.nan] * len(cells)
     finite = [i for i in present if math.isfinite(means[i])]
     if not finite or len(present) < 2:
-        return Ranking(noise, paired, ties=ties, p_best=p_best)
+        return Ranking(paired, noise, ties=ties, p_best=p_best)
     best, level = min(finite, key=lambda i: means[i]), (1 - CONFIDENCE) / (len(present) - 1)
     for i in present:
         # Multiplied, not divided: the comparison is exact at the boundary.
         ties[i] = i == best or (len(present) - 1) * Difference(cells[best], cells[i], paired).p_above > (1 - CONFIDENCE)
     seeds = min(len(cells[i]) for i in present)
     if seeds < 2:
-        return Ranking(noise, paired, ties=ties, p_best=p_best)
-    drawn = _draw_means([cells[i] for i in finite], draws)
+        return Ranking(paired, noise, ties=ties, p_best=p_best)
+    # Draw means from their t distributions: shape (cells, draws), deterministic.
+    rng, found = np.random.default_rng(0), [cells[i] for i in finite]
+    drawn = np.array([c.mean() + c.std(ddof=1) / math.sqrt(len(c)) * rng.standard_t(len(c) - 1, draws) for c in found])
     wins = np.bincount(drawn.argmin(0), minlength=len(finite)) / draws
     for i in present:
         p_best[i] = float(wins[finite.index(i)]) if i in finite else 0.0
@@ -75,45 +69,38 @@ def rank(cells: Sequence[np.ndarray], draws: int = 20_000) -> Ranking:
     others = [Difference(cells[best], cells[i], paired) for i in finite if i != best]
     errors = [d.error() for d in others if not d.by_ranks]
     least = [error * special.stdtrit(df, 1 - level) for error, df in errors]
-    return Ranking(noise, paired, float(np.median(least)) if least else math.nan, ties, p_best, float(np.mean(taus)))
+    return Ranking(paired, noise, float(np.median(least)) if least else math.nan, ties, p_best, float(np.mean(taus)))
 
 
-def fit_noise(cells: Sequence[np.ndarray]) -> Noise:
-    """Pool the standard deviations of a grid's cells, if they agree."""
+def fit_noise(cells: Sequence[np.ndarray]) -> tuple[float, str]:
+    """Return the pooled standard deviation of a grid's cells, NaN if they disagree or the seeds are too few, and why."""
     repeated = [cell for cell in cells if len(cell) > 1]
     df = sum(len(cell) - 1 for cell in repeated)
     if not repeated:
-        return Noise(why="one seed" if any(map(len, cells)) else "no run")
+        return math.nan, "one seed" if any(map(len, cells)) else "no run"
     if not all(np.isfinite(cell).all() for cell in repeated):
-        return Noise(why="a run diverged")
+        return math.nan, "a run diverged"
     if len(repeated) < 2 or df < _MIN_POOLED_DF or any(map(is_constant, repeated)):
-        return Noise(why="too few seeds to say whether the cells' spreads are alike")
+        return math.nan, "too few seeds to say whether the cells' spreads are alike"
     homogeneity = float(stats.bartlett(*repeated).pvalue)
     if homogeneity < _HOMOGENEOUS:
-        return Noise(why=f"the cells' spreads differ (Bartlett p = {homogeneity:.2g})")
+        return math.nan, f"the cells' spreads differ (Bartlett p = {homogeneity:.2g})"
     sd = math.sqrt(sum((len(cell) - 1) * cell.var(ddof=1) for cell in repeated) / df)
-    return Noise(sd, f"the cells' spreads are alike (Bartlett p = {homogeneity:.2g})")
+    return sd, f"the cells' spreads are alike (Bartlett p = {homogeneity:.2g})"
 
 
 def seeds_move_together(cells: Sequence[np.ndarray]) -> bool:
-    """Return True if seeds shift all cells of a grid alike, so that cells must be compared seed by seed."""
+    """Return True if seeds shift all cells of a grid alike, so that cells must be compared seed by seed.
+
+    The effect of the seeds is tested in a two-way analysis of variance.
+    """
     balanced = len(cells) > 1 and len({len(cell) for cell in cells}) == 1 and len(cells[0]) > 1
-    return balanced and all(np.isfinite(cell).all() for cell in cells) and _p_no_shift(np.stack(cells)) < _SHARED_SEEDS
-
-
-def _p_no_shift(values_CS: np.ndarray) -> float:
-    """Return p of "no seed shifts all cells alike": the effect of the seeds in a two-way analysis of variance."""
-    cells, seeds = values_CS.shape
+    if not balanced or not all(np.isfinite(cell).all() for cell in cells):
+        return False
+    values_CS = np.stack(cells)
     residual = values_CS - values_CS.mean(1, keepdims=True) - values_CS.mean(0) + values_CS.mean()
-    df = (cells - 1) * (seeds - 1)
-    left, between = float((residual**2).sum() / df), float(cells * values_CS.mean(0).var(ddof=1))
-    if left <= 1e-12 * between or not between:
-        # Without residual noise, or without any shift, there is nothing to test against.
-        return 1.0
-    return float(special.fdtrc(seeds - 1, df, between / left))
-
-
-def _draw_means(cells: Sequence[np.ndarray], draws: int) -> np.ndarray:
-    """Draw means of the cells from their t distributions: shape (cells, draws), deterministic."""
-    rng = np.random.default_rng(0)
-    return np.array([c.mean() + c.std(ddof=1) / math.sqrt(len(c)) * rng.standard_t(len(c) - 1, draws) for c in cells])
+    df_seeds, df = values_CS.shape[1] - 1, (len(cells) - 1) * (values_CS.shape[1] - 1)
+    left, between = float((residual**2).sum() / df), float(len(cells) * values_CS.mean(0).var(ddof=1))
+    # Without residual noise, or without any shift, there is nothing to test against.
+    testable = left > 1e-12 * between and between > 0
+    return testable and float(special.fdtrc(df_seeds, df, between / left)) < _SHARED_SEEDS

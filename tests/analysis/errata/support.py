@@ -7,7 +7,7 @@ import pytest
 
 from stlight.analysis.errata import errata
 from stlight.analysis.verdicts.published import on_published
-from stlight.experiments.printed_number import PrintedNumber
+from stlight.experiments.field_types import PrintedNumber
 from tests.conftest import WORKFLOW
 from tests.experiments.test_published import FULL_TEXT
 

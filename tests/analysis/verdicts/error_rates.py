@@ -10,7 +10,6 @@ from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
-from pydantic import TypeAdapter
 from scipy import stats
 from tabulate import tabulate
 
@@ -18,14 +17,12 @@ from stlight.analysis.values import interval
 from stlight.analysis.verdicts.comparisons import Comparer, build_test
 from stlight.analysis.verdicts.judging import LEVEL, judge
 from stlight.analysis.verdicts.ranking import seeds_move_together
-from stlight.experiments.claim_types import Claim
-from stlight.experiments.grid_cells import GridCell
-from stlight.experiments.printed_number import PrintedNumber
+from stlight.experiments.claim_types import Claim, GridCell
+from stlight.experiments.field_types import PrintedNumber
 
 EFFECTS = (0.0, 0.5, 1.0, 2.0, 4.0)
 SEEDS = (1, 3, 5, 10)
 NOISES = ("normal", "heavy")
-CLAIM = TypeAdapter(Claim)
 
 
 def draw(rng, noise, shape):
@@ -34,7 +31,7 @@ def draw(rng, noise, shape):
 
 
 def claim(kind, terms, number=0):
-    return CLAIM.validate_python({"id": f"claim{number}", "sentence": "It is so.", "metric": "mse", kind: terms})
+    return Claim.model_validate({"id": f"claim{number}", "sentence": "It is so.", "metric": "mse", kind: terms})
 
 
 def at(*places):
@@ -54,12 +51,12 @@ class Case:
         values[rng.random(values.shape) < self.diverging] = math.inf
         # The published number of each cell is the scale that margins are stated in.
         printed = {"mse": PrintedNumber("100.0")}
-        cells = [GridCell(str(i), {"x": i}, SimpleNamespace(dataset="d"), printed) for i in range(len(means))]
+        cells = [GridCell(str(i), {"x": i}, SimpleNamespace(x=i), printed) for i in range(len(means))]
         paired = seeds_move_together(list(values))
         experiment = SimpleNamespace(quoted=[], axes=["x"])
 
-        def losses(cell, _):
-            return values[cell.coordinates["x"]]
+        def losses(variant, _):
+            return values[variant.x]
 
         tests = {c.id: build_test(Comparer(experiment, c, losses, lambda *_: paired), cells) for c in self.claims}
         return {name: judgement.verdict for name, judgement in judge(tests).items()}

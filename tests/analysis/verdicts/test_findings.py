@@ -94,12 +94,12 @@ def test_one_seed_says_nothing_but_borrows_a_spread_to_plan(plan_of, tmp_path):
     assert (found.verdict, found.n) == ("undecided", 1)
     assert math.isnan(found.low)
     assert math.isnan(found.detectable)
-    assert "no other item has any to borrow" in found.why
+    assert "n = 1: no number of seeds up to 1000 is known to decide this" in found.why
     figure1 = plan.experiment("figure1_initialization")
     for seed in range(5):
         variant = figure1.variants[0]
         record_untrained(tmp_path, variant.run_name(seed), variant.run_config(seed), mse=100.0 + seed)
-    assert re.search(r"spread between seeds \d.*borrowed from 1 cells.*about \d+ seeds", measured(plan, tmp_path)["mine0"].why)
+    assert re.search(r"n = 1: about \d+ seeds .* by the spread of other cells", measured(plan, tmp_path)["mine0"].why)
 
 
 def test_waiting_runs_are_untested_with_the_reason(plan_of, tmp_path):
