@@ -9,8 +9,6 @@ from stlight.analysis.values import Values
 from stlight.registry.metric_specs import METRICS
 from stlight.runs.record import SELECTIONS
 
-AUDIT_COLUMNS = ("experiment", "dataset", "variant", "metric", "n", *SELECTIONS, "optimism")
-
 
 def selection_audit(values: Values) -> pd.DataFrame:
     """Return the mean over seeds at each selected epoch, for each variant and ranked metric. Costs no extra training.
@@ -18,21 +16,16 @@ def selection_audit(values: Values) -> pd.DataFrame:
     `optimism` is by how much `best_on_test`, the benchmark's habit, is better than `best_on_validation`, which does not see
     the test clips.
     """
-    experiment, rows = values.experiment, []
-    for variant in experiment.variants:
-        for metric in (m for m in experiment.metrics[variant.dataset] if METRICS[m].ranked):
-            seeds = {selection: values.seeds(variant, metric, selection)["value"] for selection in SELECTIONS}
-            if not len(seeds["last"]):
-                continue
-            means = {selection: float(np.mean(numbers)) for selection, numbers in seeds.items()}
-            gain = means["best_on_test"] - means["best_on_validation"]
-            rows.append(
-                {"experiment": experiment.name, "dataset": variant.dataset, "variant": variant.name, "metric": metric}
-                | {"n": len(seeds["last"])}
-                | means
-                | {"optimism": gain if METRICS[metric].higher_is_better else -gain}
-            )
-    return pd.DataFrame(rows, columns=list(AUDIT_COLUMNS))
+    rows = []
+    for variant in values.experiment.variants:
+        for metric in (m for m in values.experiment.metrics[variant.dataset] if METRICS[m].ranked):
+            seeds = [values.seeds(variant, metric, selection)["value"] for selection in SELECTIONS]
+            if n := len(seeds[0]):
+                place = (values.experiment.name, variant.dataset, variant.name, metric, n)
+                rows.append((*place, *(float(np.mean(numbers)) for numbers in seeds)))
+    table = pd.DataFrame(rows, columns=["experiment", "dataset", "variant", "metric", "n", *SELECTIONS])
+    sign = table["metric"].map(lambda metric: 1 if METRICS[metric].higher_is_better else -1)
+    return table.assign(optimism=sign * (table["best_on_test"] - table["best_on_validation"]))
 
 
 def noise_floor(values: Values) -> list[dict[str, Any]]:

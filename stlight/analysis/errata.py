@@ -1,6 +1,7 @@
 """Places where the supplement disagrees with itself, its sources or what can be counted, found by code as far as possible."""
 
 import itertools
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,19 +60,16 @@ class DifferentResults:
 def errata(plan: Plan, workflow: Path, contradicted: Iterable["Finding"] = ()) -> list[Erratum]:
     """Return what code finds, the sentences that printed numbers contradict, and what `workflow/errata.yaml` states."""
     found = (_different(plan), _flops_are_parameters(plan), _sources(plan, workflow), _sentences(plan, contradicted))
-    return [*itertools.chain(*found), *stated(workflow)]
+    return [*itertools.chain(*found, stated(workflow))]
 
 
 def stated(workflow: Path) -> list[Erratum]:
-    """Return the errata that no code can find. Raises `ExperimentError`, in one line, for a file that violates its schema."""
+    """Return the errata that no code can find. Raises `ExperimentError` for a file that violates its schema."""
     path = workflow / "errata.yaml"
-    if not path.is_file():
-        return []
-    entries = read_file(path, list[Erratum])
-    ids = [entry.id for entry in entries]
-    for number, name in enumerate(ids):
-        if name in ids[:number]:
-            raise ExperimentError(f"{path}: [{number}].id: {name!r} is given twice")
+    entries = read_file(path, list[Erratum]) if path.is_file() else []
+    for number, entry in enumerate(entries):
+        if any(entry.id == other.id for other in entries[:number]):
+            raise ExperimentError(f"{path}: [{number}].id: {entry.id!r} is given twice")
     return entries
 
 
@@ -131,43 +129,36 @@ def _sources(plan: Plan, workflow: Path) -> Iterable[Erratum]:
     """Yield quoted numbers that differ from their sources."""
     path = workflow / "quoted_sources.yaml"
     for number, source in enumerate(read_file(path, list[QuotedSource]) if path.is_file() else ()):
-        if experiment := plan.experiments.get(source.experiment):
-            entries = [*experiment.published, *experiment.quoted]
-            quoted = {(e.model, metric): printed for e in entries if e.model for metric, printed in e.numbers.items()}
-            for place, row in enumerate(source.rows):
-                model = str(row.model)
-                for metric in (row.coordinates | row.numbers).keys() - {"model"}:
-                    if (model, metric) not in quoted:
-                        words = f"{experiment.name} quotes no {metric} of {model!r}"
-                        raise ExperimentError(f"{path}: [{number}].rows[{place}].{metric}: {words}")
-                for metric, found in row.numbers.items():
-                    if found.value != quoted[model, metric].value:
-                        yield _differing(experiment, source, model, metric, quoted[model, metric], found)
+        if not (experiment := plan.experiments.get(source.experiment)):
+            continue
+        entries = [*experiment.published, *experiment.quoted]
+        quoted = {(e.model, metric): printed for e in entries for metric, printed in e.numbers.items()}
+        for place, row in enumerate(source.rows):
+            for metric in (row.coordinates | row.numbers).keys() - {"model"}:
+                if (row.model, metric) not in quoted:
+                    words = f"{experiment.name} quotes no {metric} of {row.model!r}"
+                    raise ExperimentError(f"{path}: [{number}].rows[{place}].{metric}: {words}")
+            for metric, found in row.numbers.items():
+                if found.value != (printed := quoted[row.model, metric]).value:
+                    cited = "" if source.cited else " The cited one was not at hand."
+                    yield Erratum(
+                        id=f"quoted_{experiment.name}_{row.model}_{metric}",
+                        place=f"{experiment.item}, {row.model}",
+                        says=f"{METRICS[metric].label} {printed}.",
+                        should=f"{found} in {source.where}.{cited}{_order(experiment, row.model, metric, printed, found)}",
+                        here="Published numbers stay as printed, and claims are tested on them.",
+                    )
 
 
-def _differing(
-    experiment: Experiment, source: QuotedSource, model: str, metric: str, printed: PrintedNumber, found: PrintedNumber
-) -> Erratum:
-    cited = "" if source.cited else " The cited one was not at hand."
-    ours = [n for variant, name, n in _our_numbers(experiment) if name == metric and variant.paper.model.model == OURS]
-    order = _order(model, metric, ours[0], printed, found) if len(ours) == 1 else ""
-    return Erratum(
-        id=f"quoted_{experiment.name}_{model}_{metric}",
-        place=f"{experiment.item}, {model}",
-        says=f"{METRICS[metric].label} {printed}.",
-        should=f"{found} in {source.where}.{cited}{order}",
-        here="Published numbers stay as printed, and claims are tested on them.",
-    )
-
-
-def _order(model: str, metric: str, ours: PrintedNumber, printed: PrintedNumber, found: PrintedNumber) -> str:
+def _order(experiment: Experiment, model: str | None, metric: str, printed: PrintedNumber, found: PrintedNumber) -> str:
     """Return whether the difference matters to the only comparison that the supplement draws."""
-    sign = -1 if METRICS[metric].higher_is_better else 1
-    ahead = [sign * ours.value < sign * theirs.value for theirs in (printed, found)]
-    words = {True: "ahead of", False: "behind"}
-    if ahead[0] == ahead[1]:
-        return f" {OURS} ({ours}) is {words[ahead[0]]} {model} by either."
-    return f" {OURS} ({ours}) is {words[ahead[0]]} {model} as printed, and {words[ahead[1]]} it by the source."
+    ours = [n for variant, name, n in _our_numbers(experiment) if name == metric and variant.paper.model.model == OURS]
+    if len(ours) != 1:
+        return ""
+    better = operator.gt if METRICS[metric].higher_is_better else operator.lt
+    one, other = ("ahead of" if better(ours[0].value, theirs.value) else "behind" for theirs in (printed, found))
+    ending = "by either." if one == other else f"as printed, and {other} it by the source."
+    return f" {OURS} ({ours[0]}) is {one} {model} {ending}"
 
 
 def _sentences(plan: Plan, contradicted: Iterable["Finding"]) -> Iterable[Erratum]:
@@ -187,8 +178,6 @@ def as_markdown(entries: list[Erratum]) -> str:
     kinds = "itself, with what can be counted, or with the sources it quotes"
     parts = [f"# Errata of the supplement\n\n{len(entries)} places where it disagrees with {kinds}."]
     for number, entry in enumerate(entries, 1):
-        parts.append(
-            f"## {number}. {entry.place}\n\n- **Says:** {entry.says}\n- **Should:** {entry.should}\n- **Here:** {entry.here}\n"
-            f"- `{entry.id}`"
-        )
+        rows = f"- **Says:** {entry.says}\n- **Should:** {entry.should}\n- **Here:** {entry.here}\n- `{entry.id}`"
+        parts.append(f"## {number}. {entry.place}\n\n{rows}")
     return "\n\n".join(parts) + "\n"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,14 +25,6 @@ class IncompleteError(ValueError):
     """Results that a complete table needs are missing; the message names the first one and what to do."""
 
 
-class Examples(NamedTuple):
-    """Example clips of a run, uint8 arrays of shape (clip, time, channel, height, width)."""
-
-    context: np.ndarray
-    truth: np.ndarray
-    prediction: np.ndarray
-
-
 @dataclass(frozen=True)
 class Recorded:
     """A run that has a valid record."""
@@ -42,97 +34,68 @@ class Recorded:
     """One row per epoch; NaN for what could not be measured."""
 
 
-@dataclass(frozen=True)
-class Missing:
-    """A run that has no valid record."""
-
-    state: str
-    """waiting, starting, running, interrupted, failed or damaged."""
-    why: str
-    """The error or signal that stopped the run; empty if unknown."""
-
-
 class ResultsFolder:
-    """The results of one scale. Caches each file, because experiments share runs."""
+    """The results of one scale. Caches each run, because experiments share runs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._runs: dict[str, Recorded | Missing] = {}
-        self._examples: dict[str, Examples] = {}
+        self._runs: dict[str, Recorded | str] = {}
 
-    def run(self, name: str, config_hash: str) -> Recorded | Missing:
-        """Return a run's record and history if they are valid and of this configuration, and otherwise its state."""
+    def run(self, name: str, config_hash: str) -> Recorded | str:
+        """Return a run's record and history if they are valid and of this configuration, and otherwise its state and why."""
         if name not in self._runs:
             try:
                 self._runs[name] = self._read_run(name, config_hash)
             except RecordError as error:
-                self._runs[name] = Missing("damaged", str(error))
+                self._runs[name] = f"damaged: {error}"
         return self._runs[name]
 
-    def _read_run(self, name: str, config_hash: str) -> Recorded | Missing:
+    def _read_run(self, name: str, config_hash: str) -> Recorded | str:
         folder, otherwise = self.path / "runs" / name, ""
         with suppress(FileNotFoundError):
             record = read_record(folder / "record.json")
             if record.config_hash == config_hash:
-                rows = read_history(folder, record)
-                columns = {column: [float(row[column] or "nan") for row in rows] for column in (rows[0] if rows else ())}
-                return Recorded(record, pd.DataFrame(columns))
+                history = pd.DataFrame(read_history(folder, record)).replace("", "nan").astype(float)
+                return Recorded(record, history)
             otherwise = "its record is of another configuration"
         state = unfinished_state(folder, config_hash)
         why = state.get("error") or state.get("why") or otherwise or self._last_log_line(name)
-        return Missing(state["status"], str(why))
+        return f"{state['status']}: {why}" if why else str(state["status"])
 
     def _last_log_line(self, name: str) -> str:
         """Return the last line that a run without a state logged; empty if it has not been started."""
         log = self.path / "logs" / "train" / f"{name}.log"
-        with suppress(OSError):
-            lines = log.read_text(errors="replace").splitlines()
-            return next((line for line in reversed(lines) if line.strip()), f"ended without a word in {log}")
-        return ""
+        if not log.is_file():
+            return ""
+        lines = log.read_text(errors="replace").strip().split("\n")
+        return lines[-1] or f"ended without a word in {log}"
 
-    def examples(self, name: str) -> Examples:
-        """Return the example clips of a run. Raises `OSError` if they are missing and `RecordError` if they are damaged."""
-        if name not in self._examples:
-            path = self.path / "runs" / name / "examples.npz"
-            try:
-                with np.load(path, allow_pickle=False) as stored:
-                    self._examples[name] = Examples(*(stored[field] for field in Examples._fields))
-            except (ValueError, KeyError, zipfile.BadZipFile) as error:
-                raise RecordError(f"{path} is damaged: {error}") from error
-        return self._examples[name]
-
-    def counts(self, experiment: Experiment) -> tuple[dict[str, Any], str]:
-        """Return the counts of an experiment, and what to do if they are missing or damaged."""
+    def counts(self, experiment: Experiment) -> dict[str, Any] | str:
+        """Return the counts of an experiment, or what to do if they are missing or damaged."""
         named = {metric for metrics in experiment.metrics.values() for metric in metrics}
         wanted = {"parameters", "benchmark_flops"} | named & COUNTED_METRICS - {"num_params"}
+        return self._read_json("complexity", experiment, "count", lambda counts, variant: wanted <= counts[key(variant)].keys())
 
-        def whole(counts: Any) -> bool:
-            return all(wanted <= counts[key(variant)].keys() for variant in experiment.variants)
+    def timings(self, experiment: Experiment) -> dict[str, Any] | str:
+        """Return the timings of an experiment, or what to do if they are missing or damaged."""
 
-        return self._read_json("complexity", experiment, "count", whole)
-
-    def timings(self, experiment: Experiment) -> tuple[dict[str, Any], str]:
-        """Return the timings of an experiment, and what to do if they are missing or damaged."""
-
-        def whole(timings: Any) -> bool:
-            return {"device", "threads"} <= timings.keys() and all(
-                (found := timings["variants"][key(variant)])["config_hash"] == variant.config.hash
-                and all(math.isfinite(found[metric]) for metric in TIMED_METRICS)
-                for variant in experiment.variants
-            )
+        def whole(timings: Any, variant: Variant) -> bool:
+            found = timings["variants"][key(variant)]
+            return found["config_hash"] == variant.config.hash and all(math.isfinite(found[m]) for m in TIMED_METRICS)
 
         return self._read_json("speed", experiment, "measure", whole)
 
     def _read_json(
-        self, folder: str, experiment: Experiment, verb: str, whole: Callable[[Any], bool]
-    ) -> tuple[dict[str, Any], str]:
+        self, folder: str, experiment: Experiment, verb: str, whole: Callable[[Any, Variant], bool]
+    ) -> dict[str, Any] | str:
         path, problem = self.path / folder / f"{experiment.name}.json", "is missing"
         if path.is_file():
             problem = "is damaged or of another grid"
             with suppress(ValueError, TypeError, KeyError, AttributeError):
-                if whole(content := json.loads(path.read_bytes())):
-                    return content, ""
-        return {}, f"{path} {problem}: python -m stlight {verb} {experiment.name}"
+                content = json.loads(path.read_bytes())
+                if all(whole(content, variant) for variant in experiment.variants):
+                    return dict(content)
+        return f"{path} {problem}: python -m stlight {verb} {experiment.name}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +104,8 @@ class Evidence:
 
     experiment: Experiment
     scale: Scale
-    results: ResultsFolder
+    folder: Path
+    """The scale's folder of results."""
     runs: dict[str, Recorded]
     """The runs that have a valid record, by name."""
     missing: dict[str, str]
@@ -150,10 +114,8 @@ class Evidence:
     """Parameters and FLOPs at the paper's size by `<dataset>/<variant>`; empty if nothing is counted, or not yet."""
     timings: dict[str, Any]
     """Device, threads, rounds, and `variants` by `<dataset>/<variant>`; empty if nothing is timed, or not yet."""
-    uncounted: str
-    """The remedy for counts that the experiment needs and that are missing or damaged; empty if none are."""
-    untimed: str
-    """The remedy for timings that the experiment needs and that are missing or damaged; empty if none are."""
+    unmeasured: list[str]
+    """The remedies for counts and timings that the experiment needs and that are missing or damaged."""
 
     @property
     def records(self) -> dict[str, RunRecord]:
@@ -165,16 +127,23 @@ class Evidence:
         names = {seed: variant.run_name(seed) for seed in range(self.experiment.seeds)}
         return {seed: self.runs[name] for seed, name in names.items() if name in self.runs}
 
+    def examples(self, name: str) -> tuple[np.ndarray, ...]:
+        """Return context, truth and prediction of a run's example clips, uint8 (clip, time, channel, height, width)."""
+        path = self.folder / "runs" / name / "examples.npz"
+        try:
+            with np.load(path) as stored:
+                return stored["context"], stored["truth"], stored["prediction"]
+        except (ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise RecordError(f"{path} is damaged: {error}") from error
+
     def check_complete(self) -> None:
         """Raise `IncompleteError` unless every run has a valid record and all counts and timings are there."""
         if self.missing:
             name, why = next(iter(self.missing.items()))
-            total = len(self.experiment.run_names)
-            raise IncompleteError(
-                f"{self.experiment.name}: {len(self.missing)} of its {total} runs have no record: {name}: {why}"
-            )
-        if self.uncounted or self.untimed:
-            raise IncompleteError(self.uncounted or self.untimed)
+            count = f"{len(self.missing)} of its {len(self.experiment.run_names)} runs"
+            raise IncompleteError(f"{self.experiment.name}: {count} have no record: {name}: {why}")
+        if self.unmeasured:
+            raise IncompleteError(self.unmeasured[0])
 
     def check_versions(self) -> None:
         """Raise `MixedVersionsError` unless one version of the code and of torch made all records."""
@@ -201,19 +170,22 @@ def load_evidence(plan: Plan, folder: Path, names: Iterable[str] | None = None) 
 
 def load_one(experiment: Experiment, scale: Scale, results: ResultsFolder) -> Evidence:
     """Load all that a scale's results hold about one experiment."""
-    pairs = [(v, seed) for v in experiment.variants for seed in range(experiment.seeds)] if experiment.train else []
-    found = {v.run_name(seed): results.run(v.run_name(seed), v.run_config(seed).hash) for v, seed in pairs}
-    runs = {name: run for name, run in found.items() if isinstance(run, Recorded)}
-    missing = {}
-    for name, run in found.items():
-        if isinstance(run, Missing):
-            dataset = name.partition("/")[0]
-            waits_for = experiment.waits_for.get(dataset)
-            why = run.why or (f"{dataset} waits for {waits_for}" if waits_for else "")
-            missing[name] = f"{run.state}: {why}" if why else run.state
-    counts, uncounted = results.counts(experiment) if experiment.counts else ({}, "")
-    timings, untimed = results.timings(experiment) if experiment.timed else ({}, "")
-    return Evidence(experiment, scale, results, runs, missing, counts, timings, uncounted, untimed)
+    runs, missing = {}, {}
+    for variant in experiment.variants if experiment.train else ():
+        waits_for = experiment.waits_for.get(variant.dataset)
+        for seed in range(experiment.seeds):
+            name = variant.run_name(seed)
+            run = results.run(name, variant.run_config(seed).hash)
+            if isinstance(run, Recorded):
+                runs[name] = run
+            else:
+                # A state without a reason.
+                missing[name] = f"{run}: {variant.dataset} waits for {waits_for}" if waits_for and ": " not in run else run
+    counts = results.counts(experiment) if experiment.counts else {}
+    timings = results.timings(experiment) if experiment.timed else {}
+    unmeasured = [remedy for remedy in (counts, timings) if isinstance(remedy, str)]
+    counts, timings = ({} if isinstance(found, str) else found for found in (counts, timings))
+    return Evidence(experiment, scale, results.path, runs, missing, counts, timings, unmeasured)
 
 
 def all_records(evidence: Iterable[Evidence]) -> dict[str, RunRecord]:

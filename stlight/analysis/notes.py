@@ -1,9 +1,8 @@
 """Notes below a table: its data, selection, seeds, noise floor and missing cells."""
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any
 
 from stlight.analysis.audit import noise_floor
 from stlight.analysis.evidence import Evidence
@@ -13,22 +12,16 @@ from stlight.registry.model_specs import OURS
 from stlight.runs.record import RunRecord
 
 
-@dataclass(frozen=True)
-class Note:
-    """A sentence under a table."""
-
-    text: str
-    kind: Literal["about", "missing"] = "about"
-    """missing: says what has not been run or measured yet, which the report shows elsewhere."""
-
-    def __str__(self) -> str:
-        return self.text
+def table_notes(values: Values) -> list[str]:
+    """Return the notes of an experiment's table: about it, and what is missing."""
+    evidence = values.evidence
+    reasons = [f"{name}: {why}" for name, why in evidence.missing.items()] + evidence.unmeasured
+    return [*about_table(values), *(f"Not there yet: {reason}." for reason in reasons)]
 
 
-def table_notes(values: Values) -> list[Note]:
-    """Return the notes of an experiment's table."""
-    about = _about_training(values) if values.experiment.train else _ABOUT_COUNTS
-    return [*map(Note, about), *_missing(values.evidence)]
+def about_table(values: Values) -> list[str]:
+    """Return the notes of an experiment's table without what is missing, which the report shows elsewhere."""
+    return list(_about_training(values) if values.experiment.train else _ABOUT_COUNTS)
 
 
 _ABOUT_COUNTS = (
@@ -69,11 +62,14 @@ def _about_training(values: Values) -> Iterator[str]:
     yield from _about_timings(values.evidence)
     if "ssim" in metrics:
         yield "SSIM follows the benchmark's convention (data range 2); the records also hold the true unit range."
-    for dataset, names in experiment.metrics.items():
+    for dataset, shown in experiment.metrics.items():
         records = [r for r in values.evidence.records.values() if r.config.data.dataset == dataset]
         if records:
-            yield f"Trivial predictors on {dataset}: {_trivial(records[0], names)}."
-        yield from _in_parts(records)
+            yield f"Trivial predictors on {dataset}: {_trivial(records[0], shown)}."
+        # They were computed otherwise than configured.
+        split = [r for r in records if r.device.get("accumulation_steps", 1) != r.config.training.accumulation_steps]
+        if names := ", ".join(f"{r.run} in {r.device['accumulation_steps']}" for r in split):
+            yield f"Batches in parts, because memory ran out, with BatchNorm's statistics of each part: {names}."
 
 
 def _about_timings(evidence: Evidence) -> Iterator[str]:
@@ -92,12 +88,6 @@ def _about_timings(evidence: Evidence) -> Iterator[str]:
         )
 
 
-def _missing(evidence: Evidence) -> list[Note]:
-    reasons = [f"{name}: {why}" for name, why in evidence.missing.items()]
-    reasons += [why for why in (evidence.uncounted, evidence.untimed) if why]
-    return [Note(f"Not there yet: {reason}.", "missing") for reason in reasons]
-
-
 def _floor_text(floor: dict[str, Any]) -> str:
     """Return the noise floor of one metric as a sentence."""
     spec = METRICS[floor["metric"]]
@@ -109,14 +99,6 @@ def _floor_text(floor: dict[str, Any]) -> str:
     return text + (order if math.isfinite(floor["stability"]) else "") + "."
 
 
-def _in_parts(records: Iterable[RunRecord]) -> Iterator[str]:
-    """Yield the runs whose batches did not fit into memory: they were computed otherwise than configured."""
-    split = [r for r in records if r.device.get("accumulation_steps", 1) != r.config.training.accumulation_steps]
-    names = ", ".join(f"{r.run} in {r.device['accumulation_steps']}" for r in split)
-    if names:
-        yield f"Batches in parts, because memory ran out, with BatchNorm's statistics of each part: {names}."
-
-
 def _trivial(record: RunRecord, metrics: list[str]) -> str:
     """Return the scores of the trivial predictors, which every model should beat, in the metrics that a table shows."""
     names = dict.fromkeys("mse" if m == "dispersion" else m for m in metrics)
@@ -124,6 +106,6 @@ def _trivial(record: RunRecord, metrics: list[str]) -> str:
     texts = []
     for predictor, scores in record.trivial.items():
         found = [(spec, score) for source, spec in specs.items() if (score := scores.get(source)) is not None]
-        shown = [f"{spec.label} {spec.format(spec.factor * score)}" for spec, score in found]
-        texts.append(f"{predictor.replace('_', ' ')} {', '.join(shown)}")
+        shown = ", ".join(f"{spec.label} {spec.format(spec.factor * score)}" for spec, score in found)
+        texts.append(f"{predictor.replace('_', ' ')} {shown}")
     return "; ".join(texts)

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from stlight.analysis.evidence import IncompleteError, key
-from stlight.analysis.notes import Note, table_notes
+from stlight.analysis.evidence import key
+from stlight.analysis.notes import table_notes
 from stlight.analysis.text import axis_text, field_label
 from stlight.analysis.values import TIDY, Values
 from stlight.experiments import Experiment
@@ -41,11 +41,11 @@ class Block:
 
 def write_tables(values: Values, into: Path) -> None:
     """Write tables/<item>.csv, .md and .tex under a folder."""
-    blocks, notes = table_blocks(values), table_notes(values)
+    blocks = table_blocks(values)
     base = into / "tables" / values.experiment.name
     write_atomically(base.with_suffix(".csv"), tidy_table(values).to_csv(index=False))
-    write_atomically(base.with_suffix(".md"), _markdown(values.experiment, blocks, notes))
-    write_atomically(base.with_suffix(".tex"), _latex(values.experiment, blocks, notes))
+    write_atomically(base.with_suffix(".md"), _markdown(values.experiment, blocks, table_notes(values)))
+    write_atomically(base.with_suffix(".tex"), _latex(values.experiment, blocks))
 
 
 def tidy_table(values: Values) -> pd.DataFrame:
@@ -94,16 +94,12 @@ def as_shown(values: "pd.Series[float]", metric: str) -> "pd.Series[float]":
 
 
 def _two_way(cells: pd.DataFrame, layout: TwoWayTable) -> list[Block]:
-    rows, columns = layout.rows, layout.columns
     blocks = []
     for metric, group in cells.groupby("metric", sort=False):
-        best = dict(zip(group.index, is_best(group["published"], str(metric)), strict=True))
-        across, down = group[columns].unique(), group[rows].unique()
-        published = {(r[rows], r[columns]): TableCell(r["printed"] or "–", best[i]) for i, r in group.iterrows()}
-        measured = {(r[rows], r[columns]): _measured_cell(i, r) for i, r in group.iterrows()}
-        header = [f"{field_label(rows)} \\ {field_label(columns)}", *map(axis_text, across)]
-        for source, places in (("published", published), ("measured", measured)):
-            grid = [[TableCell(axis_text(d)), *(places.get((d, a), TableCell("")) for a in across)] for d in down]
+        across, down = (group[axis].map(axis_text).unique() for axis in (layout.columns, layout.rows))
+        header = [f"{field_label(layout.rows)} \\ {field_label(layout.columns)}", *across]
+        for source, found in _by_place(group, str(metric), [layout.rows, layout.columns]).items():
+            grid = [[TableCell(d), *(found.get((d, a), TableCell("")) for a in across)] for d in down]
             blocks.append(Block(f"{METRICS[str(metric)].arrow_label}, {source}", header, grid))
     return blocks
 
@@ -111,102 +107,89 @@ def _two_way(cells: pd.DataFrame, layout: TwoWayTable) -> list[Block]:
 def _long(values: Values) -> Block:
     """Return one row per variant or quoted model, with two columns per metric."""
     cells, by_dataset = values.cells, "dataset" in values.experiment.axes
-    places = [c for c in values.coordinates if c == "model" or cells[c].nunique() > 1] or values.experiment.axes
-    if by_dataset and "model" in places:
+    axes = [c for c in values.coordinates if c == "model" or cells[c].nunique() > 1] or values.experiment.axes
+    if by_dataset and "model" in axes:
         # One row per model and one column per data set, as in the paper.
-        places = ["model"]
+        axes = ["model"]
     columns = {}
-    for (dataset, metric), of_kind in cells.groupby(["dataset", "metric"], sort=False):
-        spec = METRICS[str(metric)]
-        name = f"{dataset} {spec.arrow_label}" if by_dataset else spec.arrow_label
-        best = is_best(of_kind["published"], str(metric)) & (not spec.cost)
-        # No empty column if the paper prints nothing.
-        columns[dataset, metric] = name, bool(of_kind["printed"].any()), set(best.index[best])
-    header = [field_label(place) for place in places]
-    for name, printed, *_ in columns.values():
-        header += [f"{name} published"] * printed + [f"{name} measured"]
-    rows = []
-    for _, group in cells.groupby(places, sort=False, dropna=False):
-        row = [TableCell(axis_text(group.iloc[0][place])) for place in places]
-        of_row = {(cell["dataset"], cell["metric"]): (i, cell) for i, cell in group.iterrows()}
-        for kind, (_, printed, best_rows) in columns.items():
-            if kind in of_row:
-                i, cell = of_row[kind]
-                row += [TableCell(cell["printed"] or "–", i in best_rows)] * printed + [_measured_cell(i, cell)]
-            else:
-                row += [TableCell("")] * (1 + printed)
-        rows.append(row)
-    return Block("", header, rows)
+    for (dataset, metric), group in cells.groupby(["dataset", "metric"], sort=False):
+        name = f"{dataset} " * by_dataset + METRICS[str(metric)].arrow_label
+        for source, found in _by_place(group, str(metric), axes).items():
+            # No empty column if the paper prints nothing.
+            if source == "measured" or group["printed"].any():
+                columns[f"{name} {source}"] = found
+    places = dict.fromkeys(_places(cells, axes))
+    rows = [[*map(TableCell, place), *(c.get(place, TableCell("")) for c in columns.values())] for place in places]
+    return Block("", [*map(field_label, axes), *columns], rows)
 
 
-def _measured_cell(index: Any, row: "pd.Series[Any]") -> TableCell:
-    return TableCell(measured_text(row), row["standing"] == "best", row["standing"] == "tie", int(index))
+def _by_place(group: pd.DataFrame, metric: str, axes: list[str]) -> dict[str, dict[tuple[str, ...], TableCell]]:
+    """Return the published and the measured cells of one metric by their coordinates."""
+    best = is_best(group["published"], metric) & (not METRICS[metric].cost)
+    published, measured = [], []
+    for (index, row), is_the_best in zip(group.iterrows(), best, strict=True):
+        published.append(TableCell(row["printed"] or "–", is_the_best))
+        measured.append(TableCell(measured_text(row), row["standing"] == "best", row["standing"] == "tie", int(str(index))))
+    found = {"published": published, "measured": measured}
+    return {source: dict(zip(_places(group, axes), cells, strict=True)) for source, cells in found.items()}
 
 
-def _counts(values: Values) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return the coordinates and counts of each variant. Raises `IncompleteError` if there are none."""
-    if values.evidence.uncounted:
-        raise IncompleteError(values.evidence.uncounted)
-    return [(variant.axes, values.evidence.counts[key(variant)]) for variant in values.experiment.variants]
+def _places(cells: pd.DataFrame, axes: list[str]) -> list[tuple[str, ...]]:
+    return [tuple(map(axis_text, place)) for place in cells[axes].itertuples(index=False)]
 
 
 def _components(values: Values) -> pd.DataFrame:
     """Return the counts of the components and their closed forms, one row per variant."""
+    counts = ((variant.axes, values.evidence.counts[key(variant)]) for variant in values.experiment.variants)
     return pd.DataFrame(
         axes
         | {f"params_{name}": n for name, n in count["parameters"].items() if name != "total"}
         | {f"closed_form_{name}": n for name, n in count["closed_forms"].items()}
         | {"flops_fvcore": count["flops_fvcore"]}
-        for axes, count in _counts(values)
+        for axes, count in counts
     )
 
 
 def _complexity(values: Values) -> Block:
+    values.evidence.check_complete()
     components = ["patch_encoder", "mixers", "patch_reassemble"]
-    header = [field_label(axis) for axis in values.experiment.axes]
-    for name in components:
-        header += [name.replace("_", " "), "closed form"]
-    header += ["parameters", "FLOPs", "FLOPs (fvcore)"]
+    titles = [title for name in components for title in (name.replace("_", " "), "closed form")]
+    header = [*map(field_label, values.experiment.axes), *titles, "parameters", "FLOPs", "FLOPs (fvcore)"]
     rows = []
-    for axes, count in _counts(values):
+    for variant in values.experiment.variants:
+        count = values.evidence.counts[key(variant)]
         numbers = [count[kind][name] for name in components for kind in ("parameters", "closed_forms")]
-        texts = [axis_text(value) for value in axes.values()]
-        texts += [f"{number:,}" for number in [*numbers, count["parameters"]["total"]]]
+        texts = [*map(axis_text, variant.axes.values()), *(f"{n:,}" for n in [*numbers, count["parameters"]["total"]])]
         texts += [f"{count[kind] / 1e9:.3f}G" for kind in ("benchmark_flops", "flops_fvcore")]
-        rows.append([TableCell(text) for text in texts])
+        rows.append([*map(TableCell, texts)])
     return Block("", header, rows)
 
 
-def _markdown(experiment: Experiment, blocks: list[Block], notes: list[Note]) -> str:
+def _markdown(experiment: Experiment, blocks: list[Block], notes: list[str]) -> str:
     parts = [f"# {experiment.item}: {experiment.title}", experiment.summary]
     for block in blocks:
-        cells = [[_markdown_cell(cell) for cell in row] for row in block.rows]
+        cells = [[f"**{c.text}**" if c.best else f"{c.text} ≈" if c.tie else c.text for c in row] for row in block.rows]
         parts += [f"## {block.heading}"] if block.heading else []
         parts.append(tabulate(cells, block.header, tablefmt="github", disable_numparse=True))
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
 
 
-def _markdown_cell(cell: TableCell) -> str:
-    return f"**{cell.text}**" if cell.best else f"{cell.text} ≈" if cell.tie else cell.text
-
-
-def _latex(experiment: Experiment, blocks: list[Block], notes: list[Note]) -> str:
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{_escape(experiment.title)} ({_escape(experiment.item)}).}}"]
+def _latex(experiment: Experiment, blocks: list[Block]) -> str:
+    """Return the grids without the notes, for readers to put into a table of their own."""
+    parts = [f"% {experiment.item}: {experiment.title}"]
     for block in blocks:
-        cells = [[_latex_cell(cell) for cell in row] for row in block.rows]
-        header = [_escape(text) for text in block.header]
-        lines += [rf"\medskip {_escape(block.heading)}\\"] if block.heading else []
-        lines.append(tabulate(cells, header, tablefmt="latex_raw", disable_numparse=True))
-    lines += [rf"\par\footnotesize {_escape(note.text)}" for note in notes]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+        cells = [
+            [_latex_text(c.text, r"\textbf{%s}" if c.best else r"%s $\approx$" if c.tie else "%s") for c in row]
+            for row in block.rows
+        ]
+        parts += [f"% {block.heading}"] if block.heading else []
+        parts.append(tabulate(cells, [*map(_latex_text, block.header)], tablefmt="latex_raw", disable_numparse=True))
+    return "\n\n".join(parts) + "\n"
 
 
-def _latex_cell(cell: TableCell) -> str:
-    text = _escape(cell.text)
-    return rf"\textbf{{{text}}}" if cell.best else rf"{text} $\approx$" if cell.tie else text
+_LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "×": r"$\times$"}
+_LATEX |= {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--"}
 
 
-def _escape(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "×": r"$\times$"}
-    special |= {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--", "→": r"$\rightarrow$", "≈": r"$\approx$", "τ": r"$\tau$"}
-    return "".join(special.get(character, character) for character in text)
+def _latex_text(text: str, mark: str = "%s") -> str:
+    return mark % "".join(_LATEX.get(character, character) for character in text)

@@ -13,28 +13,16 @@ from stlight.analysis import curves
 from stlight.analysis.evidence import Evidence, Recorded, key
 from stlight.analysis.verdicts import ranking
 from stlight.analysis.verdicts.judging import CONFIDENCE
-from stlight.config import DataConfig
 from stlight.experiments import Variant
-from stlight.registry.metric_specs import COUNTED_METRICS, METRICS, TIMED_METRICS, metrics_from
+from stlight.registry.metric_specs import COUNTED_METRICS, METRICS, TIMED_METRICS
 from stlight.registry.model_specs import OURS
 from stlight.runs.record import SELECTIONS
 
-CURVE_METRICS = metrics_from("curve")
-
-_SEED_COLUMNS = ("seed", "run", "metric", "selection", "value", "diverged")
+SOURCES = {"embedded": "embedded digits", "files": "benchmark files", "stand_in": "stand-in"}
+"""What a reader calls the source of a run's clips."""
 
 TIDY = ("metric", "printed", "published", "measured", "low", "high", "n", "selection", "status", "runs", "values")
 """Columns of the tidy table after the coordinates and the source of the data, before standing and p_best."""
-
-
-def losses(rows: pd.DataFrame) -> np.ndarray:
-    """Return the values of one metric as losses, lower being better, as every comparison of cells needs them.
-
-    A diverged run is the worst: its loss is infinite, whatever metrics it recorded last. A table still prints these.
-    """
-    values = rows["value"].to_numpy(float)
-    better_if_higher = len(rows) and METRICS[rows["metric"].iloc[0]].higher_is_better
-    return np.where(rows["diverged"], math.inf, -values if better_if_higher else values)
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -51,13 +39,13 @@ class Values:
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
         self.experiment = evidence.experiment
-        columns = [*dict.fromkeys(["dataset", "variant", *self.experiment.axes]), *_SEED_COLUMNS]
+        columns = ["seed", "run", "metric", "selection", "value", "diverged"]
+        columns = list(dict.fromkeys(["dataset", "variant", *self.experiment.axes, *columns]))
         frame = pd.DataFrame(_rows(evidence), columns=columns)
         self.by_seed = frame.astype({"value": float, "diverged": bool})
         """One row per dataset, variant, seed, metric and selection. Metrics of a whole run repeat for each selection; counts
         and timings have neither seed nor selection (-1 and "-")."""
-        grouped = self.by_seed.groupby(["dataset", "variant", "metric", "selection"], sort=False)
-        self._groups = dict(iter(grouped))
+        self._groups = dict(iter(self.by_seed.groupby(["dataset", "variant", "metric", "selection"], sort=False)))
 
     def seeds(self, variant: Variant, metric: str, selection: str | None = None) -> pd.DataFrame:
         """Return the rows of one cell and metric in the order of the seeds. By default the experiment's selection."""
@@ -72,8 +60,13 @@ class Values:
         return float(np.mean(rows["value"].to_numpy(float))) if len(rows) else math.nan
 
     def losses(self, variant: Variant, metric: str) -> np.ndarray:
-        """Return the losses of one cell, one per seed."""
-        return losses(self.seeds(variant, metric))
+        """Return the values of one cell as losses, lower being better, as every comparison of cells needs them.
+
+        A diverged run is the worst: its loss is infinite, whatever metrics it recorded last. A table still prints these.
+        """
+        rows = self.seeds(variant, metric)
+        values = rows["value"].to_numpy(float)
+        return np.where(rows["diverged"], math.inf, -values if METRICS[metric].higher_is_better else values)
 
     @cached_property
     def rankings(self) -> dict[tuple[str, str], ranking.Ranking]:
@@ -122,23 +115,24 @@ class Values:
         return list(dict.fromkeys([*(["model"] if self.experiment.quoted else []), *self.experiment.axes]))
 
     def _cell(self, variant: Variant, metric: str) -> dict[str, Any]:
-        experiment = self.experiment
-        rows = self.seeds(variant, metric)
-        values, printed = rows["value"].to_numpy(float), experiment.all_printed(variant).get(metric)
-        low, high = interval(values)
+        experiment, data = self.experiment, variant.config.data
+        rows, printed = self.seeds(variant, metric), experiment.all_printed(variant).get(metric)
+        values, selection, runs = rows["value"].to_numpy(float), experiment.selection, rows
         if METRICS[metric].origin in ("counted", "timed"):
             done = "counted" if metric in COUNTED_METRICS else "measured"
-            status, selection, listed = done if len(rows) else "waiting", "-", rows.iloc[:0]
+            status, selection, runs = done if len(rows) else "waiting", "-", rows.iloc[:0]
+        elif rows["diverged"].any():
+            status = "diverged"
         else:
-            waiting = len(rows) < experiment.seeds
-            status = "diverged" if rows["diverged"].any() else "waiting" if waiting else "done"
-            selection, listed = experiment.selection, rows
+            status = "waiting" if len(rows) < experiment.seeds else "done"
+        source = "custom files" if data.custom_shape else SOURCES[data.source]
+        low, high = interval(values)
         cell = ({"model": OURS} if experiment.quoted else {}) | variant.axes
         cell |= {"dataset": variant.dataset, "variant": variant.name}
-        cell |= {"data": source_label(variant.config.data) if experiment.train else "none", "metric": metric}
+        cell |= {"data": source if experiment.train else "none", "metric": metric}
         cell |= {"published": printed.value if printed else math.nan, "printed": printed.text if printed else ""}
         cell |= {"measured": self.mean(variant, metric), "low": low, "high": high, "n": len(values)}
-        cell |= {"selection": selection, "status": status, "runs": list(listed["run"]), "values": list(listed["value"])}
+        cell |= {"selection": selection, "status": status, "runs": list(runs["run"]), "values": list(runs["value"])}
         cell |= {"standing": "", "p_best": math.nan}
         if order := self.rankings.get((variant.dataset, metric)):
             place = self.variants_of(variant.dataset).index(variant)
@@ -150,29 +144,21 @@ class Values:
         best = {}
         for dataset, metrics in self.experiment.metrics.items():
             metric = next((m for m in metrics if METRICS[m].ranked), metrics[0])
-            found = [(v, values) for v in self.variants_of(dataset) if len(values := self.losses(v, metric))]
-            means = [(float(values.mean()), v) for v, values in found if np.isfinite(values).all()]
+            found = [(v, losses) for v in self.variants_of(dataset) if len(losses := self.losses(v, metric))]
+            means = [(float(losses.mean()), v) for v, losses in found if np.isfinite(losses).all()]
             if means:
                 best[dataset] = min(means, key=lambda entry: entry[0])[1]
         return best
-
-
-def source_label(data: DataConfig) -> str:
-    """Return what a reader calls the source of a run's clips."""
-    labels = {"embedded": "embedded digits", "files": "benchmark files", "stand_in": "stand-in"}
-    return "custom files" if data.custom_shape else labels[data.source]
 
 
 def _rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
     """Yield the rows of the long frame."""
     for variant in evidence.experiment.variants:
         place = variant.axes | {"dataset": variant.dataset, "variant": variant.name}
-        count = evidence.counts.get(key(variant), {})
-        timing = evidence.timings.get("variants", {}).get(key(variant), {})
-        whole = {"num_params": count["parameters"]["total"]} if count else {}
-        whole |= {m: found[m] for found in (count, timing) for m in COUNTED_METRICS | TIMED_METRICS if m in found}
-        for metric, value in whole.items():
-            yield place | {"seed": -1, "run": "", "metric": metric, "selection": "-", "value": value, "diverged": False}
+        whole = evidence.counts.get(key(variant), {}) | evidence.timings.get("variants", {}).get(key(variant), {})
+        whole |= {"num_params": whole["parameters"]["total"]} if "parameters" in whole else {}
+        for metric in (m for m in METRICS if m in whole.keys() & (COUNTED_METRICS | TIMED_METRICS)):
+            yield place | {"seed": -1, "run": "", "metric": metric, "selection": "-", "value": whole[metric], "diverged": False}
         for seed, run in evidence.recorded(variant).items():
             fixed = place | {"seed": seed, "run": run.record.run, "diverged": run.record.status == "diverged"}
             for selection in SELECTIONS:

@@ -42,7 +42,7 @@ def waiting(options: argparse.Namespace) -> None:
     for name, values in _write_report(options).items():
         evidence = values.evidence
         _print_missing(evidence)
-        if (evidence.missing or evidence.uncounted or evidence.untimed) and evidence.records:
+        if (evidence.missing or evidence.unmeasured) and evidence.records:
             try:
                 _write_item(values, folder / UNFINISHED, options.mixed_versions)
                 print(f"  its other cells: {folder / UNFINISHED / 'tables' / name}.md")
@@ -77,7 +77,7 @@ def _write_report(options: argparse.Namespace) -> "dict[str, Values]":
 
 def _print_missing(evidence: "Evidence") -> None:
     name, missing = evidence.experiment.name, evidence.missing
-    for why in filter(None, (evidence.uncounted, evidence.untimed)):
+    for why in evidence.unmeasured:
         print(f"{name}: {why}")
     begun = {run: why for run, why in missing.items() if why != "waiting"}
     if missing:

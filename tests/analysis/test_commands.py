@@ -43,7 +43,6 @@ def test_the_report_opens_every_file_once_however_many_experiments_share_a_run(d
     files += [*folder.glob("complexity/*.json"), *folder.glob("speed/*.json")]
     assert len(files) > 2 * len(demo.runs)
     assert {path: OPENED[str(path)] for path in files} == dict.fromkeys(files, 1)
-    assert max(OPENED[str(path)] for path in folder.glob("runs/*/*/*/examples.npz")) == 1
 
 
 def test_complete_refuses_what_is_missing_and_the_rest_is_written_apart(workflow, tmp_path, verb, capsys):

@@ -11,8 +11,8 @@ from stlight.analysis.evidence import (
     ResultsFolder,
     load_one,
 )
-from stlight.runs.record import Heartbeat
-from tests.analysis.conftest import write_counts, write_timings
+from stlight.runs.record import Heartbeat, RecordError
+from tests.analysis.conftest import write_counts, write_examples, write_timings
 
 
 @pytest.fixture
@@ -97,27 +97,44 @@ def timed(demo):
 
 def test_missing_timings_and_counts_say_what_to_do(timed, evidence_of, tmp_path):
     evidence, name = evidence_of(timed), timed.name
-    assert evidence.untimed == f"{tmp_path}/speed/{name}.json is missing: python -m stlight measure {name}"
-    assert evidence.uncounted == f"{tmp_path}/complexity/{name}.json is missing: python -m stlight count {name}"
+    assert evidence.unmeasured == [
+        f"{tmp_path}/complexity/{name}.json is missing: python -m stlight count {name}",
+        f"{tmp_path}/speed/{name}.json is missing: python -m stlight measure {name}",
+    ]
     write_timings(timed, tmp_path)
     write_counts(timed, tmp_path)
     evidence = evidence_of(timed)
-    assert (evidence.untimed, evidence.uncounted) == ("", "")
+    assert evidence.unmeasured == []
     assert evidence.timings["rounds"] == 7
 
 
 @pytest.mark.parametrize("changed", [{"config_hash": "other"}, {"peak_memory": None}, {"epoch_seconds": math.nan}])
 def test_timings_of_another_configuration_and_damaged_ones_are_missing(timed, evidence_of, tmp_path, changed):
+    write_counts(timed, tmp_path)
     path = write_timings(timed, tmp_path, {"stlight_l": changed})
     problem = f"{path} is damaged or of another grid: python -m stlight measure {timed.name}"
-    assert evidence_of(timed).untimed == problem
+    assert evidence_of(timed).unmeasured == [problem]
     path.write_text("{")
-    assert evidence_of(timed).untimed == problem
+    assert evidence_of(timed).unmeasured == [problem]
 
 
 def test_counts_that_lack_a_newer_metric_are_counted_again(demo, evidence_of, tmp_path):
     experiment = dataclasses.replace(demo.experiment("table2_openstl"), metrics={"mmnist": ["prediction_flops", "mse"]})
     write_counts(experiment, tmp_path)
-    assert "of another grid" in evidence_of(experiment).uncounted
+    assert "of another grid" in evidence_of(experiment).unmeasured[0]
     write_counts(experiment, tmp_path, prediction_flops=3)
-    assert evidence_of(experiment).uncounted == ""
+    assert "complexity" not in str(evidence_of(experiment).unmeasured)
+
+
+def test_damaged_examples_are_named(demo, record_run, evidence_of, tmp_path):
+    experiment = demo.experiment("figure1_initialization")
+    variant = experiment.variants[0]
+    record_run(experiment, variant)
+    write_examples(experiment, tmp_path, variant)
+    evidence, name = evidence_of(experiment), variant.run_name(0)
+    context, truth, _ = evidence.examples(name)
+    assert (len(context), truth.max()) == (2, 99)
+    path = tmp_path / "runs" / name / "examples.npz"
+    path.write_bytes(b"damaged")
+    with pytest.raises(RecordError, match=f"{path} is damaged"):
+        evidence.examples(name)

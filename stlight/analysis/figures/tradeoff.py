@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.cbook import pts_to_poststep
 from matplotlib.figure import Figure
+from matplotlib.path import Path
 from matplotlib.text import Annotation
-from matplotlib.ticker import LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from stlight.analysis.figures.style import COLOURS
+from stlight.analysis.figures.style import COLOURS, write_out_numbers
 from stlight.analysis.values import Values
 from stlight.experiments.figure_types import TradeoffFigure
 from stlight.registry.metric_specs import METRICS
@@ -27,9 +27,9 @@ def draw_tradeoff(options: TradeoffFigure, values: Values) -> Figure:
     """Draw published panels above measured ones for each data set; members of the front are filled."""
     metrics, spec = values.experiment.metrics, METRICS[options.y]
     figure, axes = plt.subplots(2 * len(metrics), 3, figsize=(15, 9 * len(metrics)), constrained_layout=True, squeeze=False)
-    for row, (dataset, source) in enumerate((d, s) for d in metrics for s in ("published", "measured")):
-        points = _published(options, values, dataset) if source == "published" else _measured(options, values, dataset)
-        for ax, (cost, name) in zip(axes[row], COSTS.items(), strict=True):
+    for row, (dataset, source) in zip(axes, itertools.product(metrics, ("published", "measured")), strict=True):
+        points = (_published if source == "published" else _measured)(options, values, dataset)
+        for ax, (cost, name) in zip(row, COSTS.items(), strict=True):
             shown = points[np.isfinite(points[[cost, "y"]]).all(axis=1)]
             ax.set_visible(not shown.empty)
             if shown.empty:
@@ -40,7 +40,7 @@ def draw_tradeoff(options: TradeoffFigure, values: Values) -> Figure:
                 name = "seconds of an epoch's steps"
             place, size = (f"{dataset}, {source}" if len(metrics) > 1 else source), " at this scale" * (source == "measured")
             ax.set(title=f"{place}: {spec.arrow_label} against {name}", xlabel=f"{name}{size}", ylabel=spec.arrow_label)
-            _few_numbers(ax.xaxis, shown[cost], cost)
+            write_out_numbers(ax.xaxis, "{:,.6g}".format if cost == "seconds" else METRICS[cost].format)
     if not any(ax.get_visible() for ax in axes.flat):
         axes[0, 0].set_visible(True)
         axes[0, 0].axis("off")
@@ -62,67 +62,42 @@ def pareto_front(costs: np.ndarray, values: np.ndarray, higher_is_better: bool =
     Equal points are all on the front or none. A point with a NaN is not on it and beats none.
     """
     losses = -values if higher_is_better else values
-    front = np.zeros(len(costs), bool)
-    there = np.flatnonzero(~(np.isnan(costs) | np.isnan(losses)))
-    least = np.inf
-    for cost in np.unique(costs[there]):
-        alike = there[costs[there] == cost]
-        best = losses[alike].min()
-        # The cheapest point has no rival, even if it is infinitely bad.
-        if best < least or not front.any():
-            front[alike[losses[alike] == best]] = True
-        least = min(least, best)
-    return front
-
-
-def _points(rows: list[dict[str, object]]) -> pd.DataFrame:
-    """Return a row per model: its name, the figure's metric as `y`, and each cost; NaN if unknown."""
-    return pd.DataFrame(rows, columns=["model", "y", *COSTS]).astype(dict.fromkeys(["y", *COSTS], float))
+    as_good = (costs[:, None] <= costs) & (losses[:, None] <= losses)
+    beats = as_good & ((costs[:, None] < costs) | (losses[:, None] < losses))
+    return ~(np.isnan(costs) | np.isnan(losses) | beats.any(axis=0))
 
 
 def _published(options: TradeoffFigure, values: Values, dataset: str) -> pd.DataFrame:
-    rows = []
+    """Return a row per model: its name, the figure's metric as `y`, and each cost; NaN if unknown."""
     cells = values.cells[values.cells["dataset"] == dataset]
-    for place, of_place in cells.groupby(values.coordinates, sort=False, dropna=False):
-        numbers = of_place.set_index("metric")["published"]
-        row = {"model": place[values.coordinates.index("model")], "y": numbers.get(options.y)}
-        row |= {cost: numbers.get(cost) for cost in COSTS}
-        if row["benchmark_flops"] == row["num_params"]:
-            # A misprint (see the errata) that would be the front all by itself.
-            row["benchmark_flops"] = None
-        rows.append(row)
-    return _points(rows)
+    points = cells.pivot(index=values.coordinates, columns="metric", values="published").reindex(columns=[options.y, *COSTS])
+    # A misprint (see the errata) that would be the front all by itself.
+    points.loc[points["benchmark_flops"] == points["num_params"], "benchmark_flops"] = np.nan
+    return points.rename(columns={options.y: "y"}).reset_index()
 
 
 def _measured(options: TradeoffFigure, values: Values, dataset: str) -> pd.DataFrame:
-    rows = []
+    """Return the columns of `_published` for the sizes that ran: at a smaller scale the metric is not of the paper's size."""
     seconds = "epoch_seconds" if "epoch_seconds" in values.experiment.metrics[dataset] else "seconds"
+    rows = []
     for variant in values.variants_of(dataset):
-        # The size that ran, because at a smaller scale the metric is not of the paper's size.
-        records = [run.record for run in values.evidence.recorded(variant).values()]
-        rows.append(
-            {
-                "model": variant.axes["model"],
-                "y": values.mean(variant, options.y),
-                "num_params": np.mean([r.num_params for r in records]) if records else None,
-                "benchmark_flops": np.mean([r.prediction_flops for r in records]) if records else None,
-                "seconds": values.mean(variant, seconds),
-            }
-        )
-    return _points(rows)
+        row = {"model": variant.axes["model"], "y": values.mean(variant, options.y), "seconds": values.mean(variant, seconds)}
+        for run in values.evidence.recorded(variant).values():
+            row |= {"num_params": run.record.num_params, "benchmark_flops": run.record.prediction_flops}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["model", "y", *COSTS])
 
 
 def _draw_panel(ax: Axes, x: "pd.Series[float]", y: "pd.Series[float]", names: "pd.Series[str]", front: np.ndarray) -> None:
     """Draw markers on a logarithmic axis and the front as a line. Names stand on the points until `_name_points` moves them."""
     ax.set_xscale("log")
-    order = np.argsort(x[front].to_numpy(), kind="stable")
-    steps = (x[front].to_numpy()[order], y[front].to_numpy()[order])
-    ax.plot(*steps, linestyle="--", drawstyle="steps-post", color=COLOURS[1], linewidth=1.2, zorder=1)
+    order = x[front].sort_values(kind="stable").index
+    ax.plot(x[order], y[order], linestyle="--", drawstyle="steps-post", color=COLOURS[1], linewidth=1.2, zorder=1)
     for at_x, at_y, name, member in zip(x, y, names, front, strict=True):
         ours = name == OURS
         colour = COLOURS[0] if ours else COLOURS[1] if member else "#5d6a72"
-        face = colour if member else "white"
         marker, size = ("D", 90) if ours else ("o", 45)
+        face = colour if member else "white"
         ax.scatter(at_x, at_y, s=size, marker=marker, facecolor=face, edgecolor=colour, linewidth=1.5, zorder=2)
         text = ax.annotate(str(name), (at_x, at_y), (8, 0), textcoords="offset points", fontsize="x-small", color=colour)
         text.set(in_layout=False, fontweight="bold" if ours or member else "normal")
@@ -130,48 +105,34 @@ def _draw_panel(ax: Axes, x: "pd.Series[float]", y: "pd.Series[float]", names: "
     sns.despine(ax=ax)
 
 
-def _few_numbers(axis: Axis, values: "pd.Series[float]", metric: str) -> None:
-    """Write a few numbers along a logarithmic axis, with the unit of its metric."""
-    span = values.max() / values.min()
-    steps = (1,) if span > 30 else (1, 2, 5) if span > 4 else (1, 1.5, 2, 3, 4, 5, 6, 8)
-    axis.set_major_locator(LogLocator(base=10, subs=steps, numticks=12))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(lambda value, _: f"{value:,.6g}" if metric == "seconds" else METRICS[metric].format(value))
-
-
 # Where a name may stand beside its point, the best first: offset in points, and how the text is aligned.
-_ASIDE = {1: "left", 0: "center", -1: "right"}
-_UP = {1: "bottom", 0: "center", -1: "top"}
 _BESIDE = [
-    ((radius * x, radius * y), _ASIDE[x], _UP[y])
+    ((radius * x, radius * y), ("center", "left", "right")[x], ("center", "bottom", "top")[y])
     for radius in (9, 16, 26, 38)
     for x, y in ((1, 0), (0, 1), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
 ]
 
 
 def _name_points(ax: Axes) -> None:
-    """Move each annotation to the first place beside its point where it covers no point, name or the panel's first line."""
+    """Move each annotation to the first place beside its point where it covers no point, name or line, or the fewest."""
     texts = [text for text in ax.texts if isinstance(text, Annotation)]
-    points = ax.transData.transform([text.xy for text in texts])
     # About half a marker's width in pixels.
-    taken = [Bbox.from_extents(x - 6, y - 6, x + 6, y + 6) for x, y in points]
-    # The steps of the line go right, then up or down. Three pixels to either side.
-    corners = ax.transData.transform(ax.lines[0].get_xydata())
-    for (x0, y0), (x1, y1) in itertools.pairwise(corners):
-        taken.append(Bbox.from_extents(x0, y0 - 3, x1, y0 + 3))
-        taken.append(Bbox.from_extents(x1 - 3, min(y0, y1), x1 + 3, max(y0, y1)))
+    taken = [Bbox.from_extents(x - 6, y - 6, x + 6, y + 6) for x, y in ax.transData.transform([text.xy for text in texts])]
+    line = Path(ax.transData.transform(pts_to_poststep(*ax.lines[0].get_data()).T))
     inside = ax.get_window_extent()
     for text in texts:
         tries = []
-        for offset, aside, up in _BESIDE:
-            text.xyann = offset
-            text.set(ha=aside, va=up)
-            box = text.get_window_extent()
-            outside = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
-            tries.append((box.count_overlaps(taken) + 2 * outside, offset, aside, up, box))
+        for place in _BESIDE:
+            box = _move(text, *place)
+            outside = not (inside.contains(*box.min) and inside.contains(*box.max))
+            covered = box.count_overlaps(taken) + line.intersects_bbox(box.padded(3), filled=False)
+            tries.append((covered + 2 * outside, place))
             if not tries[-1][0]:
                 break
-        # The first of those that cover least.
-        _, text.xyann, aside, up, box = min(tries, key=lambda tried: tried[0])
-        text.set(ha=aside, va=up)
-        taken.append(box)
+        taken.append(_move(text, *min(tries, key=lambda tried: tried[0])[1]))
+
+
+def _move(text: Annotation, offset: tuple[float, float], across: str, up: str) -> Bbox:
+    text.xyann = offset
+    text.set(ha=across, va=up)
+    return text.get_window_extent()

@@ -1,5 +1,8 @@
 """Build one page that holds everything: verdicts, items, errata, and the runs behind every number. It opens offline."""
 
+import base64
+import math
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,15 +14,17 @@ import pandas as pd
 from stlight.analysis.audit import noise_floor, selection_audit
 from stlight.analysis.errata import as_markdown, errata
 from stlight.analysis.evidence import all_records, code_versions
-from stlight.analysis.report.views import effect_text, item_view, run_view
+from stlight.analysis.notes import about_table
+from stlight.analysis.tables import table_blocks
+from stlight.analysis.text import settings_text
 from stlight.analysis.values import Values
 from stlight.analysis.verdicts.findings import Finding, as_table
 from stlight.analysis.verdicts.judging import VERDICTS
 from stlight.analysis.verdicts.measured import all_findings
 from stlight.experiments import Plan
+from stlight.registry.metric_specs import METRICS
+from stlight.runs.record import SELECTIONS
 from stlight.runtime.atomic_files import write_atomically
-
-Findings = list[tuple[Finding, Finding]]
 
 
 def write_report(plan: Plan, values: Mapping[str, Values], workflow: Path, into: Path, settings: list[str]) -> None:
@@ -35,41 +40,66 @@ def write_report(plan: Plan, values: Mapping[str, Values], workflow: Path, into:
     write_atomically(into / "errata.md", as_markdown(found))
     write_atomically(into / "noise_floor.csv", floors.to_csv(index=False))
     write_atomically(into / "selection_audit.csv", pd.concat(list(audits.values())).to_csv(index=False))
-    content = _content(plan, values, findings, audits, settings)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("stlight.analysis", "report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["slug"] = lambda text: "".join(c if c.isalnum() or c in "-_" else "-" for c in text)
-    environment.globals["effect"] = effect_text
-    write_atomically(into / "report.html", environment.get_template("page.html.j2").render(content, errata=found))
-
-
-def _content(
-    plan: Plan, values: Mapping[str, Values], findings: Findings, audits: Mapping[str, pd.DataFrame], settings: list[str]
-) -> dict[str, Any]:
-    """Return the variables of the page's template."""
-    evidence = {name: one.evidence for name, one in values.items()}
-    records = all_records(evidence.values())
-    of_runs = {name: one for one in evidence.values() for name in one.runs}
-    measured = {name: [both[1] for both in findings if both[1].experiment == name] for name in values}
-    items = [item_view(one, audits[name], measured[name]) for name, one in values.items()]
+    measured = {name: [on_runs for _, on_runs in findings if on_runs.experiment == name] for name in values}
+    experiments = sorted((one.experiment for one in values.values()), key=lambda e: (e.section == "-", e.section, e.item))
     counted = [both for both in findings if both[0].claim.section != "-"]
+    records = all_records(one.evidence for one in values.values())
+    page = _template().render(
+        scale=plan.scale,
+        data_sets={config.data.dataset: config.data for config in plan.runs.values()},
+        num_runs=len(plan.runs),
+        items=[_item(values[e.name], audits[e.name], measured[e.name]) for e in experiments],
+        claims=sorted(findings, key=lambda both: (both[0].claim.section == "-", both[0].claim.section)),
+        tallies=[Counter(both[source].verdict for both in counted) for source in (0, 1)],
+        verdicts=VERDICTS,
+        errata=found,
+        runs={name: run for one in values.values() for name, run in one.evidence.runs.items()},
+        settings="".join(f" {shlex.quote(text)}" for text in settings),
+        versions=code_versions(records.values()),
+        dirty=sorted(name for name, r in records.items() if "+changes" in str(r.provenance.get("code"))),
+    )
+    write_atomically(into / "report.html", page)
+
+
+def _template() -> jinja2.Template:
+    loader = jinja2.PackageLoader("stlight.analysis", "report")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["slug"] = lambda text: "".join(c if c.isalnum() or c in "-_" else "-" for c in text)
+    environment.globals |= {"effect": _effect, "settings_text": settings_text, "metrics": METRICS}
+    return environment.get_template("page.html.j2")
+
+
+def _item(values: Values, audit: pd.DataFrame, findings: list[Finding]) -> dict[str, Any]:
+    """Return one item of the paper for the page. `findings` are the verdicts on its runs."""
+    experiment, evidence = values.experiment, values.evidence
+    uncounted = not experiment.train and evidence.unmeasured
+    chosen = audit.groupby(["dataset", "metric"], sort=False, as_index=False)
     return {
-        "scale": plan.scale,
-        "data_sets": {config.data.dataset: config.data for config in plan.runs.values()},
-        "num_runs": len(plan.runs),
-        "items": sorted(items, key=lambda i: (i.experiment.section == "-", i.experiment.section, i.experiment.item)),
-        "claims": findings,
-        "tallies": {
-            "published": Counter(published.verdict for published, _ in counted),
-            "measured": Counter(measured.verdict for _, measured in counted),
-        },
-        "verdicts": VERDICTS,
-        "runs": [run_view(name, of_runs[name], settings) for name in sorted(records)],
-        "versions": code_versions(records.values()),
-        "dirty": sorted(name for name, r in records.items() if "+changes" in str(r.provenance.get("code"))),
+        "experiment": experiment,
+        "findings": findings,
+        "waiting": {f"counts of {experiment.name}": "not made yet"} if uncounted else evidence.missing,
+        "blocks": [] if uncounted else table_blocks(values),
+        "notes": [] if uncounted else about_table(values),
+        "cells": values.cells[(values.cells["n"] > 0) & experiment.train].to_dict("index"),
+        "audit": chosen.agg(dict.fromkeys(SELECTIONS, "mean") | {"variant": "size"}).to_dict("records"),
+        "figure": _picture(evidence.folder, "figures", f"{experiment.name}.svg", "image/svg+xml"),
+        "examples": _picture(evidence.folder, "examples", f"{experiment.name}.png", "image/png"),
     }
+
+
+def _picture(results: Path, folder: str, name: str, kind: str) -> str:
+    """Return a picture as a data URI, or that of the finished cells while some wait; empty if there is neither."""
+    for path in (results / folder / name, results / "unfinished" / folder / name):
+        if path.is_file():
+            return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return ""
+
+
+def _effect(finding: Finding) -> str:
+    """Return effect and interval in the metric's digits; empty if there is no effect."""
+    if not math.isfinite(finding.effect):
+        return ""
+    metrics = finding.claim.metrics
+    show = METRICS[metrics[0]].format if len(metrics) == 1 and abs(finding.effect) >= 0.005 else "{:.3g}".format
+    interval = f" ({show(finding.low)} to {show(finding.high)}), 95 % interval" if math.isfinite(finding.low) else ""
+    return f"{show(finding.effect)}{interval}"
