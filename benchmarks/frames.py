@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from skimage.metrics import structural_similarity
 
-from benchmarks.table import Options, Row
-from benchmarks.timing import in_turn
+from benchmarks.harness import Options, Row, in_turn
 from stlight import metrics
 from stlight.config import DataConfig
 from stlight.data import Clips, open_dataset

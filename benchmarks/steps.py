@@ -1,17 +1,15 @@
-"""Training steps: time and memory beside the supplement's listing."""
+"""Training steps beside those of the supplement's listing."""
 
 import copy
-import ctypes
-import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from benchmarks.frames import embedded_clips
-from benchmarks.table import REPOSITORY, Options, Row
-from benchmarks.timing import copy_bandwidth, in_turn, product_rate, step_limit
+from benchmarks.harness import REPOSITORY, Options, Row, in_turn
 from stlight.config import RunConfig
 from stlight.experiments import load_plan
 from stlight.kernels import backend_of
@@ -46,96 +44,42 @@ def steps(options: Options) -> Iterator[Row]:
             config = config.model_copy(update={"model": config.model.model_copy(update={"hidden_dim": 16, "depth": 2})})
         threads = threads or options.threads
         torch.set_num_threads(threads)
-        reference, ours, check, kernels = step_sides(config, options.device)
-        check()
+        configure(config.training)
+        # Unaccelerated, the model is the listing of Section G as it is printed.
+        listing = build_model(config.model, SHAPE).to(options.device).train()
+        ours = copy.deepcopy(listing)
+        accelerate_for_run(ours, config, torch.device(options.device))
+        kernels = backend_of(ours)
+        clip = embedded_clips().clips("train", torch.arange(config.training.batch_size)).to(options.device)
+        reference = partial(take_step, listing, torch.optim.Adam(listing.parameters()), clip)
+        run_step = partial(take_step, ours, torch.optim.Adam([flatten_weights(ours)], fused=True), clip)
+        check_agreement(ours, listing, clip)
         if options.quick:
             yield Row(name, note=f"equal ({kernels})")
             continue
-        rate, bandwidth = product_rate(options.device), copy_bandwidth(options.device)
-        limit = step_limit(config.model, SHAPE, config.training.batch_size, rate, bandwidth)
-        times = in_turn(reference, ours, budget=15, device=options.device)
-        memory = [peak_memory(config, side, threads, options.device) for side in ("ours", "reference")]
-        yield Row(
-            f"{name}, {threads} thread{'s' * (threads > 1)}",
-            *times,
-            times[0] / times[1],
-            times[0] / limit,
-            memory[0] / memory[1],
-            target,
-            f"{kernels}; {memory[1] / 2**20:.0f} → {memory[0] / 2**20:.0f} MiB",
-        )
+        times = in_turn(reference, run_step, budget=15, device=options.device)
+        yield Row(f"{name}, {threads} thread{'s' * (threads > 1)}", *times, times[0] / times[1], target, kernels)
 
 
-def step_sides(config: RunConfig, device: str) -> tuple[Callable[[], None], Callable[[], None], Callable[[], None], str]:
-    """Return a step of the listing, a run's step, a check that both have the same loss and gradients, and the run's kernels."""
-    model, training = config.model, config.training
-    configure(training)
-    ours = build_model(model, SHAPE).to(device).train()
-    # Unaccelerated, the model is the listing of Section G as it is printed.
-    listing = copy.deepcopy(ours)
-    clip = embedded_clips().clips("train", torch.arange(training.batch_size)).to(device)
-    context, target = clip[:, :10], clip[:, 10:]
-    accelerate_for_run(ours, config, torch.device(device))
-    adam = torch.optim.Adam(listing.parameters())
-    fused_adam = torch.optim.Adam([flatten_weights(ours)], fused=True)
-
-    def loss_of(net: torch.nn.Module) -> torch.Tensor:
-        loss = F.mse_loss(net(context), target)
-        loss.backward()
-        return loss.detach()
-
-    def reference_step() -> None:
-        adam.zero_grad()
-        loss_of(listing)
-        adam.step()
-
-    def our_step() -> None:
-        fused_adam.zero_grad(set_to_none=False)
-        loss_of(ours)
-        fused_adam.step()
-
-    def check() -> None:
-        losses = loss_of(ours), loss_of(listing)
-        torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
-        for mine, theirs in zip(ours.parameters(), listing.parameters(), strict=True):
-            if mine is not ours.patch_encoder[0].bias:  # type: ignore[index, union-attr]
-                error = (mine.grad - theirs.grad).norm() / theirs.grad.norm()  # type: ignore[operator, union-attr]
-                assert error < 1e-3, f"gradients differ by {error:.1e}"
-
-    return reference_step, our_step, check, backend_of(ours)
+def loss_of(model: torch.nn.Module, clip: torch.Tensor) -> torch.Tensor:
+    """Return the loss on a clip (B, 20, C, H, W), and add its gradients."""
+    loss = F.mse_loss(model(clip[:, :10]), clip[:, 10:])
+    loss.backward()
+    return loss.detach()
 
 
-def peak_memory(config: RunConfig, side: str, threads: int, device: str) -> int:
-    """Return the bytes that two steps of one side need at their peak, beyond what a new process holds before them."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_peak_memory, (config.model_dump(), side, threads, device))
+def take_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, clip: torch.Tensor) -> None:
+    """Take a training step. Fused Adam sees gradients that are views of one tensor, so they are kept and set to zero."""
+    optimizer.zero_grad(set_to_none=not optimizer.defaults["fused"])
+    loss_of(model, clip)
+    optimizer.step()
 
 
-def _peak_memory(config: dict[str, object], side: str, threads: int, device: str) -> int:
-    torch.set_num_threads(threads)
-    configured = RunConfig.model_validate(config)
-    # Because a first step loads libraries and their buffers, which do not belong to this model.
-    tiny = configured.model_copy(update={"model": configured.model.model_copy(update={"hidden_dim": 16, "depth": 1})})
-    for step in step_sides(tiny, device)[:2]:
-        step()
-    reference, ours, _, _ = step_sides(configured, device)
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-    else:
-        # Return free memory of the heap to the system, and reset the peak.
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _memory("VmRSS")
-    for _ in range(2):
-        (ours if side == "ours" else reference)()
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() - before
-    return _memory("VmHWM") - before
-
-
-def _memory(field: str) -> int:
-    """Return bytes from the kernel's status file, because the peak in `resource` may be that of the parent process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+def check_agreement(ours: torch.nn.Module, listing: torch.nn.Module, clip: torch.Tensor) -> None:
+    """Raise `AssertionError` unless both models have the same loss and gradients."""
+    torch.testing.assert_close(loss_of(ours, clip), loss_of(listing, clip), rtol=1e-5, atol=0)
+    for (name, mine), theirs in zip(ours.named_parameters(), listing.parameters(), strict=True):
+        # This bias goes into a BatchNorm: its gradient is zero but for rounding.
+        if name != "patch_encoder.0.bias":
+            error = (mine.grad - theirs.grad).norm() / theirs.grad.norm()  # type: ignore[operator, union-attr]
+            assert error < 1e-3, f"gradients of {name} differ by {error:.1e}"

@@ -1,10 +1,7 @@
 """The benchmark's metrics as pure functions of (prediction, target), both (B, T, C, H, W) with targets in [0, 1].
 
 As in the OpenSTL benchmark, errors are summed over the pixels of a frame, averaged over frames, and computed on unclipped
-predictions; similarity and signal-to-noise ratio clip the prediction to [0, 1] first. Every function raises `ValueError` if
-the shapes differ or are not five-dimensional.
-
-To add a metric, write a function, enter it in `FRAME_METRICS` and describe it in `registry/metric_specs.py`.
+predictions; `ssim` and `psnr` clip the prediction to [0, 1] first. Every function raises `ValueError` for other shapes.
 """
 
 from collections.abc import Callable
@@ -82,11 +79,7 @@ def similarities(prediction: Tensor, target: Tensor) -> dict[str, float]:
 
 
 def perceptual_distance(prediction: Tensor, target: Tensor) -> dict[str, float]:
-    """Compute `lpips`, the learned perceptual distance (AlexNet), averaged over frames; prediction clipped; 0 is perfect.
-
-    Raises:
-        ValueError: frames have neither 1 nor 3 channels, or the optional package lpips is not installed.
-    """
+    """Compute `lpips`, the learned perceptual distance (AlexNet), averaged over frames; prediction clipped; 0 is perfect."""
     _check(prediction, target)
     if prediction.shape[2] not in (1, 3):
         raise ValueError(f"lpips needs frames of 1 or 3 channels, got {prediction.shape[2]}")

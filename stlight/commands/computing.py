@@ -1,4 +1,4 @@
-"""Verbs that compute: train, count, measure and plan, which predicts what a scale costs."""
+"""Verbs that compute: train, count, measure, and plan, which predicts what a scale costs."""
 
 import argparse
 import gc
@@ -11,7 +11,7 @@ from stlight.commands.common import argument, check_range, load, scale_folder, t
 if TYPE_CHECKING:
     from stlight.config import RunConfig
     from stlight.costs.estimate import RunCost
-    from stlight.experiments import Plan
+    from stlight.experiments import Experiment
     from stlight.runtime.process import Interruption
 
 
@@ -136,35 +136,32 @@ def plan(options: argparse.Namespace) -> None:
     hours = {name: costs[name].hours(config) for name, config in loaded.runs.items()}
     shapes = len({id(cost) for cost in costs.values()})
     print(f"scale {loaded.scale.name} {where}: {shapes} distinct shapes")
-    _print_experiments(loaded, costs, hours, side_by_side)
-    if options.budget is not None:
-        trained = [e for e in loaded.experiments.values() if e.train]
-        budget = fit_into_budget(trained, hours, options.budget, side_by_side)
-        left_out = [*budget.left_out, *(f"{name} (a single run takes longer)" for name in budget.too_long)]
-        fits = f"{', '.join(budget.fits) or 'nothing'} ({_duration(budget.hours)} of computing)"
-        print(f"within {options.budget:g} h: {fits}; left out: {', '.join(left_out) or 'nothing'}")
-
-
-def _print_experiments(loaded: "Plan", costs: "dict[str, RunCost]", hours: dict[str, float], side_by_side: int) -> None:
-    from tabulate import tabulate
-
-    seen: set[str] = set()
-    rows = []
-    asked = shared = 0.0
-    for experiment in (e for e in loaded.experiments.values() if e.train):
-        names = set(experiment.run_names)
-        time, added = (sum(hours[name] for name in group) for group in (names, names - seen))
-        memory = max(costs[name].memory for name in names) / 2**30
-        new = len(names - seen)
-        rows.append([experiment.name, len(names), new, _duration(time), _duration(added), f"{memory:.1f} GiB"])
-        asked, shared = asked + time, shared + len(names) - new
-        seen |= names
-    head = ["experiment", "runs", "not in those above", "time", "time more", "memory a run"]
-    print(tabulate(rows, head, disable_numparse=True))
+    trained = [e for e in loaded.experiments.values() if e.train]
+    _print_experiments(trained, costs, hours)
     total = sum(hours.values())
     together = max(total / side_by_side, max(hours.values()))
     print(f"\n{len(hours)} runs, {_duration(total)} of computing; about {_duration(together)} with {side_by_side} side by side")
-    print(f"runs that experiments share: {shared:.0f}, which saves {_duration(asked - total)}")
+    if options.budget is not None:
+        fits, spent = fit_into_budget(trained, hours, options.budget, side_by_side)
+        left_out = [e.name for e in trained if e.name not in fits]
+        chosen = f"{', '.join(fits) or 'nothing'} ({_duration(spent)} of computing)"
+        print(f"within {options.budget:g} h: {chosen}; left out: {', '.join(left_out) or 'nothing'}")
+
+
+def _print_experiments(experiments: "list[Experiment]", costs: "dict[str, RunCost]", hours: dict[str, float]) -> None:
+    from tabulate import tabulate
+
+    rows = []
+    seen: set[str] = set()
+    for experiment in experiments:
+        names = set(experiment.run_names)
+        time, added = (_duration(sum(hours[name] for name in group)) for group in (names, names - seen))
+        memory = max(costs[name].memory for name in names) / 2**30
+        rows.append([experiment.name, len(names), len(names - seen), time, added, f"{memory:.1f} GiB"])
+        seen |= names
+    print(
+        tabulate(rows, ["experiment", "runs", "not in those above", "time", "time more", "memory a run"], disable_numparse=True)
+    )
 
 
 def _duration(hours: float) -> str:

@@ -1,9 +1,15 @@
-"""A training step and a prediction on clips of noise, ready to be timed."""
+"""A training step and a prediction on clips of noise: their time, and their memory in bytes."""
 
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from stlight.config import RunConfig
 from stlight.kernels import accelerate, backend_of
@@ -13,38 +19,101 @@ from stlight.training.loop import flatten_weights, predictor, take_step
 
 
 class Workload:
-    """The model and optimizer of a run, and `clips` clips of noise on `device`."""
+    """The model and optimizer of a run, and `clips` clips of noise, on `device`, which may be "meta"."""
 
-    def __init__(self, config: RunConfig, device: torch.device, clips: int, parts: int = 1, race: bool = True) -> None:
-        """Build the model. A step computes its batch in `parts` parts. `race` times the kernels if the run names none."""
-        shape, self.recipe, self.device, self.parts = config.clip_shape, config.training, device, parts
+    def __init__(self, config: RunConfig, device: torch.device, clips: int, race: bool = True) -> None:
+        """Build the model. `race` times the kernels if the run names none."""
+        self.config, self.recipe, self.device, shape = config, config.training, device, config.clip_shape
         configure(self.recipe)
-        self.model = build_model(config.model, shape).to(device)
+        with device:
+            self.model = build_model(config.model, shape)
+            size = (clips, shape.context_frames + shape.horizon_frames, shape.channels, shape.height, shape.width)
+            self.clip = torch.rand(size)
         if race:
             accelerate_for_run(self.model, config, device)
         else:
             accelerate(self.model, self.recipe.kernels)
         self.kernels = backend_of(self.model)
         # A learning rate of 0 keeps the initial weights, so that every step does the same work.
-        self.optimizer = torch.optim.Adam([flatten_weights(self.model)], lr=0.0, fused=True)
-        size = (clips, shape.context_frames + shape.horizon_frames, shape.channels, shape.height, shape.width)
-        self.clip = torch.rand(size, generator=torch.Generator().manual_seed(0)).to(device)
+        self.optimizer = torch.optim.Adam([flatten_weights(self.model)], lr=0.0, fused=device.type != "meta")
         self.num_context = shape.context_frames
 
     def step(self) -> None:
         """Compute a training step on all clips."""
-        take_step(self.model.train(), self.optimizer, self.clip, self.num_context, self.recipe, self.parts)
+        parts = self.recipe.accumulation_steps
+        take_step(self.model.train(), self.optimizer, self.clip, self.num_context, self.recipe, parts)
 
     @torch.no_grad()
     def predict(self) -> None:
         """Predict all clips."""
         predictor(self.model, self.device, self.recipe)(self.clip[:, : self.num_context])
 
-    def seconds(self, function: Callable[[], object], calls: int = 1) -> float:
-        """Return the mean seconds of a call, including the work that it starts on the device."""
+    def seconds(self, function: Callable[[], object]) -> float:
+        """Return the seconds of a call, including the work that it starts on the device."""
         started = time.perf_counter()
-        for _ in range(calls):
-            function()
+        function()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return (time.perf_counter() - started) / calls
+        return time.perf_counter() - started
+
+    def peak_memory(self) -> int:
+        """Return the bytes of weights, gradients, optimizer state and the tensors of a training step at their peak."""
+        # Allocates the optimizer's state, which a step of a run already has.
+        self.optimizer.step()
+        return resident_bytes(self.model, self.optimizer) + peak_growth(self.step, self.device)
+
+
+def resident_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Return the bytes of weights, buffers, gradients and optimizer state, counting each storage once."""
+    weights = [*model.parameters(), *(weight for group in optimizer.param_groups for weight in group["params"])]
+    state = [value for values in optimizer.state.values() for value in values.values()]
+    storages = _storages([*weights, *(weight.grad for weight in weights), *state, *model.buffers()])
+    return sum({storage._cdata: storage.nbytes() for storage in storages}.values())
+
+
+def peak_growth(function: Callable[[], object], device: torch.device) -> int:
+    """Return how many bytes of live tensors a call adds at its peak.
+
+    On CUDA, asks torch's allocator, which includes the workspaces of libraries. Elsewhere, follows each result of an operation
+    until it is freed, which misses what an operation allocates and frees internally.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        function()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with _LiveBytes() as live:
+        function()
+    return live.peak
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Count the bytes of every storage that operations allocate inside the block, until its last tensor is freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._now = 0
+        # Storages on "meta" have no data pointer to tell them apart.
+        self._followed: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        # Views and in-place operations return a storage of their input, which is already allocated.
+        given = {storage._cdata for storage in _storages(tree_leaves((args, kwargs)))}
+        for storage in _storages(tree_leaves(result)):
+            if storage._cdata not in given and storage._cdata not in self._followed:
+                self._followed[storage._cdata] = weakref.ref(storage, partial(self._end, storage._cdata, storage.nbytes()))
+                self._now += storage.nbytes()
+        self.peak = max(self.peak, self._now)
+        return result
+
+    def _end(self, address: int, size: int, _: object) -> None:
+        self._now -= size
+        del self._followed[address]
+
+
+def _storages(values: Iterable[Any]) -> list[torch.UntypedStorage]:
+    return [value.untyped_storage() for value in values if isinstance(value, Tensor)]

@@ -95,11 +95,7 @@ def _call_compiled(mixer: nn.Module, x: Tensor) -> Tensor:
 
 @cache
 def _compiled() -> Callable[[nn.Module, Tensor], Tensor]:
-    return torch.compile(_apply)
-
-
-def _apply(module: nn.Module, x: Tensor) -> Tensor:
-    return module(x)
+    return torch.compile(lambda mixer, x: mixer(x))
 
 
 def by_interleaved_grids(conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:

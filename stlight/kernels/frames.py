@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from stlight.kernels.build import library
+from stlight.kernels.compile import library
 
 
 @cache

@@ -4,10 +4,9 @@ Activations are (C, H, W, B), so that a pointwise convolution is one matrix prod
 second ones is an error.
 """
 
-import ctypes
 from collections.abc import Sequence
-from functools import cache, partial
-from itertools import chain
+from ctypes import c_double, c_long, c_void_p
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +15,8 @@ from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from stlight.kernels.backends import Backend, Layer
-from stlight.kernels.build import library
-from stlight.model.stlight import STLight
+from stlight.kernels.compile import library
+from stlight.model.stlight import STLight, stl_mixer
 
 LARGEST_KERNEL = 11
 
@@ -27,32 +26,39 @@ KEPT_FROM = 7
 
 
 class FusedBackend(Backend):
-    """Compute in float32 or float64 on a CPU with the compiled kernels: training with gradients, evaluation without."""
+    """Compute in float32 on a CPU with the compiled kernels: training with gradients, evaluation without."""
 
     name = "fused"
 
     def fits(self, model: STLight) -> bool:
-        """Return True for an unchanged STLight on a CPU, if there is a compiler."""
-        encoder, mixers = list(model.patch_encoder), [_leaves(mixer) for mixer in model.mixers]
-        layers = [*encoder, *chain(*mixers), model.patch_shuffle, model.patch_reassemble]
-        if [type(layer) for layer in layers] != _ENCODER + _MIXER * len(mixers) + _DECODER or layers != _leaves(model):
+        """Return True for an STLight with unchanged modules, in float32 on a CPU, if there is a compiler."""
+        convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+        if len(convolutions) != 3 * len(model.mixers) + 2:
             return False
-        dtype = model.patch_reassemble.weight.dtype
+        first, conv1, conv2, *_, last = convolutions
+        dim, k1, k2 = conv1.out_channels, conv1.kernel_size[0], conv2.kernel_size[0]
+        with torch.device("meta"):
+            mixers = [stl_mixer(dim, k1, k2, conv2.dilation[0]) for _ in model.mixers]
+            decoder = [nn.PixelShuffle(model.patch_size), nn.Conv2d(last.in_channels, last.out_channels, 1)]
+            usual = [first, nn.BatchNorm2d(dim), nn.GELU(), *mixers, *decoder]
+        layers = [*model.patch_encoder.children(), *model.mixers, model.patch_shuffle, model.patch_reassemble]
         # PyTorch computes the first and the last convolution.
+        read = [tensor for layer in layers[1:-1] for tensor in layer.state_dict().values()]
         return (
-            dtype in (torch.float32, torch.float64)
-            and all(_usual(layer, dtype, 0 < i < len(layers) - 1) for i, layer in enumerate(layers))
-            and mixer_library(dtype) is not None
+            repr(layers) == repr(usual)
+            and max(k1, k2) <= LARGEST_KERNEL
+            and all(map(_addressable, read))
+            and library("mixer.c") is not None
         )
 
     def serves(self, clip: Tensor, training: bool) -> bool:
         """Return True unless somebody traces the computation or the mode has no kernel."""
-        if type(clip) is not Tensor or clip.device.type != "cpu" or clip.dtype not in (torch.float32, torch.float64):
+        if type(clip) is not Tensor or clip.device.type != "cpu" or clip.dtype != torch.float32:
             return False
         observed = torch.jit.is_tracing() or torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
         observed = observed or torch._C._functorch.peek_interpreter_stack() is not None
         unusual = torch.is_autocast_enabled("cpu") or training != torch.is_grad_enabled()
-        return not observed and not unusual and mixer_library(clip.dtype) is not None
+        return not observed and not unusual and library("mixer.c") is not None
 
     def enter(self, x_BCHW: Tensor) -> Tensor:
         """Copy (B, C, H, W) to (C, H, W, B)."""
@@ -73,60 +79,16 @@ class FusedBackend(Backend):
         return (nothing, both) if order == "shuffle_reassemble" else (both, nothing)
 
 
-_ENCODER = [nn.Conv2d, nn.BatchNorm2d, nn.GELU]
-_MIXER = [nn.Conv2d, nn.Conv2d, nn.GELU, nn.BatchNorm2d, nn.Conv2d, nn.GELU, nn.BatchNorm2d]
-_DECODER = [nn.PixelShuffle, nn.Conv2d]
+def _addressable(tensor: Tensor) -> bool:
+    """Return True if the kernels can read a weight or buffer by its address. They ignore integers, which only count."""
+    return tensor.is_cpu and tensor.is_contiguous() and tensor.dtype in (torch.float32, torch.int64)
 
 
-def _leaves(module: nn.Module) -> list[nn.Module]:
-    return [leaf for leaf in module.modules() if not leaf._modules]
-
-
-def _usual(module: Any, dtype: torch.dtype, by_kernels: bool) -> bool:
-    """Return True if a module has STLight's settings, and weights of this dtype on the CPU that the kernels can address."""
-    if isinstance(module, nn.GELU) and module.approximate != "none":
-        return False
-    if isinstance(module, nn.BatchNorm2d) and not (module.affine and module.track_running_stats and module.momentum):
-        return False
-    if isinstance(module, nn.Conv2d) and (
-        module.bias is None or module.padding_mode != "zeros" or (by_kernels and max(module.kernel_size) > LARGEST_KERNEL)
-    ):
-        return False
-    return all(_addressable(t, dtype, by_kernels) for t in module.state_dict().values())
-
-
-def _addressable(tensor: Tensor, dtype: torch.dtype, contiguous: bool = True) -> bool:
-    return tensor.is_cpu and (tensor.is_contiguous() or not contiguous) and tensor.dtype in (dtype, torch.int64)
-
-
-@cache
-def mixer_library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """Return the kernels for float32 or float64, or None if there is no compiler."""
-    kernels = library("mixer.c", *(["-DDOUBLE"] if dtype == torch.float64 else []))
-    if kernels:
-        for name, (sizes, numbers, tensors) in _SIGNATURES.items():
-            kinds = [ctypes.c_int] + [ctypes.c_long] * sizes + [ctypes.c_double] * numbers + [ctypes.c_void_p] * tensors
-            getattr(kernels, name).argtypes = kinds
-    return kernels
-
-
-# Number of sizes, real numbers and tensors that each kernel takes, after the number of threads.
-_SIGNATURES = {
-    "turn": (3, 0, 2),
-    "depthwise_forward": (8, 2, 14),
-    "depthwise_backward": (7, 1, 17),
-    "activation_forward": (3, 2, 9),
-    "activation_backward": (2, 1, 10),
-    "encoding_forward": (3, 2, 8),
-    "encoding_backward": (2, 1, 9),
-}
-
-
-def _call(name: str, sizes: Sequence[float], *tensors: Tensor | None) -> None:
-    """Call a kernel in the precision of its first tensor."""
-    assert tensors[0] is not None
-    kernel = getattr(mixer_library(tensors[0].dtype), name)
-    if kernel(torch.get_num_threads(), *sizes, *[None if t is None else t.data_ptr() for t in tensors]):
+def _call(name: str, integers: Sequence[int], reals: Sequence[float], *tensors: Tensor | None) -> None:
+    """Call a kernel with sizes, real numbers and the addresses of tensors, in the order of its declaration."""
+    numbers = (*map(c_long, integers), *map(c_double, reals))
+    addresses = [c_void_p(None if t is None else t.data_ptr()) for t in tensors]
+    if getattr(library("mixer.c"), name)(torch.get_num_threads(), *numbers, *addresses):
         raise MemoryError(f"no memory for the scratch of {name}")
 
 
@@ -138,23 +100,23 @@ def _count_batch(norm: Any, values_per_channel: int) -> None:
         norm.num_batches_tracked.add_(1)
 
 
-def _weights(x: Tensor, *modules: Any) -> list[Tensor]:
+def _weights(*modules: Any) -> list[Tensor]:
     """Return the modules' weights, read at each step because loading a state dict may replace them.
 
-    Raises `TypeError` if the kernels cannot address one beside activations x, because a module changed after `accelerate`.
+    Raises `TypeError` if the kernels cannot address one, because a module changed after `accelerate`.
     """
     weights = [weight for module in modules for weight in module._parameters.values()]
     for tensor in (*weights, *(buffer for module in modules for buffer in module._buffers.values())):
-        if not _addressable(tensor, x.dtype):
+        if not _addressable(tensor):
             found = f"{tensor.dtype} on {tensor.device}, strides {tensor.stride()}"
-            raise TypeError(f"kernels need contiguous {x.dtype} on the CPU, got {found}: after a change call accelerate again")
+            raise TypeError(f"kernels need contiguous float32 on the CPU, got {found}: after a change call accelerate again")
     return weights
 
 
 def _encode(conv: Any, norm: Any, frames_BCHW: Tensor) -> Tensor:
     h_BCHW = conv(frames_BCHW.contiguous(memory_format=torch.channels_last))
     _count_batch(norm, h_BCHW[:, 0].numel())
-    return _Encoding.apply(h_BCHW, *_weights(h_BCHW, norm), norm)
+    return _Encoding.apply(h_BCHW, *_weights(norm), norm)
 
 
 def _decode(shuffle: nn.PixelShuffle, pointwise: nn.Conv2d, x: Tensor) -> Tensor:
@@ -179,17 +141,14 @@ class _FusedMixer:
         self.conv1, self.conv2, _, self.norm1 = depthwise.block
         self.pointwise, _, self.norm2 = pointwise
         self.modules = (self.conv1, self.conv2, self.norm1, self.pointwise, self.norm2)
+        self.kernels = (self.conv1.kernel_size[0], self.conv2.kernel_size[0], self.conv2.dilation[0])
 
     def __call__(self, x: Tensor) -> Tensor:
         """Mix activations (C, H, W, B)."""
         values_per_channel = x.numel() // len(x)
         _count_batch(self.norm1, values_per_channel)
         _count_batch(self.norm2, values_per_channel)
-        return _Mixer.apply(x, self, *_weights(x, *self.modules))
-
-    def sizes(self, x: Tensor) -> tuple[int, ...]:
-        """Return the sizes of x and of both kernels, and the dilation."""
-        return (*x.shape, self.conv1.kernel_size[0], self.conv2.kernel_size[0], self.conv2.dilation[0])
+        return _Mixer.apply(x, self, *_weights(*self.modules))
 
 
 def _into_layout(x_BCHW: Tensor) -> Tensor:
@@ -197,7 +156,7 @@ def _into_layout(x_BCHW: Tensor) -> Tensor:
     batch, channels, height, width = x_BCHW.shape
     x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
     out = torch.empty(channels, height, width, batch, dtype=x_BCHW.dtype)
-    _call("turn", (batch, height * width, channels), x_BCHW, out)
+    _call("turn", (batch, height * width, channels), (), x_BCHW, out)
     return out
 
 
@@ -205,7 +164,7 @@ def _out_of_layout(x: Tensor) -> Tensor:
     """Copy (C, H, W, B) to (B, C, H, W) in channels-last memory."""
     channels, height, width, batch = x.shape
     out = torch.empty(batch, height, width, channels, dtype=x.dtype)
-    _call("turn", (channels, height * width, batch), x, out)
+    _call("turn", (channels, height * width, batch), (), x, out)
     return out.permute(0, 3, 1, 2)
 
 
@@ -216,8 +175,8 @@ class _Encoding(torch.autograd.Function):
     def forward(ctx: Any, h_BCHW: Tensor, gamma: Tensor, beta: Tensor, norm: Any) -> Tensor:
         h = _into_layout(h_BCHW)
         z, mean, var = torch.empty_like(h), torch.empty_like(gamma), torch.empty_like(gamma)
-        sizes = (norm.training, h.shape[0], h[0].numel(), norm.eps, norm.momentum)
-        _call("encoding_forward", sizes, h, gamma, beta, z, mean, var, norm.running_mean, norm.running_var)
+        sizes, settings = (norm.training, h.shape[0], h[0].numel()), (norm.eps, norm.momentum)
+        _call("encoding_forward", sizes, settings, h, gamma, beta, z, mean, var, norm.running_mean, norm.running_var)
         ctx.save_for_backward(h, gamma, beta, mean, var)
         ctx.eps = norm.eps
         return z
@@ -227,8 +186,8 @@ class _Encoding(torch.autograd.Function):
     def backward(ctx: Any, gz: Tensor) -> tuple[Tensor | None, ...]:
         h, gamma, beta, mean, var = ctx.saved_tensors
         gh, dgamma, dbeta = torch.empty_like(h), torch.empty_like(gamma), torch.empty_like(gamma)
-        sizes = (h.shape[0], h[0].numel(), ctx.eps)
-        _call("encoding_backward", sizes, h, gamma, beta, mean, var, gz.contiguous(), gh, dgamma, dbeta)
+        inputs = (h, gamma, beta, mean, var, gz.contiguous())
+        _call("encoding_backward", (h.shape[0], h[0].numel()), (ctx.eps,), *inputs, gh, dgamma, dbeta)
         return _out_of_layout(gh), dgamma, dbeta, None
 
 
@@ -242,12 +201,13 @@ class _Mixer(torch.autograd.Function):
         u = torch.empty_like(x) if norm1.training and w1.shape[-1] >= KEPT_FROM else None
         v, y, z = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
         mean1, var1, mean2, var2 = torch.empty(4, len(x), dtype=x.dtype).unbind()
-        sizes = (norm1.training, *mixer.sizes(x), norm1.eps, norm1.momentum)
+        sizes, settings = (norm1.training, *x.shape, *mixer.kernels), (norm1.eps, norm1.momentum)
         statistics = (mean1, var1, norm1.running_mean, norm1.running_var)
-        _call("depthwise_forward", sizes, x, w1, b1, w2, b2, gamma1, beta1, u, v, y, *statistics)
+        _call("depthwise_forward", sizes, settings, x, w1, b1, w2, b2, gamma1, beta1, u, v, y, *statistics)
         h = wp.flatten(1) @ y.flatten(1)
-        sizes = (norm2.training, *h.shape, norm2.eps, norm2.momentum)
-        _call("activation_forward", sizes, h, bp, gamma2, beta2, z, mean2, var2, norm2.running_mean, norm2.running_var)
+        sizes, settings = (norm2.training, *h.shape), (norm2.eps, norm2.momentum)
+        statistics = (mean2, var2, norm2.running_mean, norm2.running_var)
+        _call("activation_forward", sizes, settings, h, bp, gamma2, beta2, z, *statistics)
         ctx.save_for_backward(x, *weights, u, v, y, h, mean1, var1, mean2, var2)
         ctx.mixer = mixer
         return z
@@ -258,13 +218,12 @@ class _Mixer(torch.autograd.Function):
         x, w1, b1, w2, _, gamma1, _, wp, bp, gamma2, _, u, v, y, h, mean1, var1, mean2, var2 = ctx.saved_tensors
         mixer, gh = ctx.mixer, torch.empty_like(h)
         db1, db2, dgamma1, dbeta1, dbp, dgamma2, dbeta2 = torch.empty(7, len(x), dtype=x.dtype).unbind()
-        sizes = (*h.shape, mixer.norm2.eps)
-        _call("activation_backward", sizes, h, bp, gamma2, mean2, var2, gz.contiguous(), gh, dbp, dgamma2, dbeta2)
+        gz = gz.contiguous()
+        _call("activation_backward", h.shape, (mixer.norm2.eps,), h, bp, gamma2, mean2, var2, gz, gh, dbp, dgamma2, dbeta2)
         dwp = (gh @ y.flatten(1).t()).view_as(wp)
         # The kernel may write the gradient of x over that of y.
         gx = (wp.flatten(1).t() @ gh).view_as(x)
         dw1, dw2 = torch.empty_like(w1), torch.empty_like(w2)
-        sizes = (*mixer.sizes(x), mixer.norm1.eps)
-        inputs = (x, w1, b1, w2, gamma1, u, v, mean1, var1, gx)
-        _call("depthwise_backward", sizes, *inputs, gx, dw1, db1, dw2, db2, dgamma1, dbeta1)
+        sizes, inputs = (*x.shape, *mixer.kernels), (x, w1, b1, w2, gamma1, u, v, mean1, var1, gx)
+        _call("depthwise_backward", sizes, (mixer.norm1.eps,), *inputs, gx, dw1, db1, dw2, db2, dgamma1, dbeta1)
         return gx, None, dw1, db1, dw2, db2, dgamma1, dbeta1, dwp, dbp, dgamma2, dbeta2

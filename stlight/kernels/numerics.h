@@ -1,15 +1,10 @@
-/* Numbers, sums, GELU and BatchNorm for one channel. Compiled with -DDOUBLE for double precision. */
+/* Numbers, sums, GELU and BatchNorm for one channel. */
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef DOUBLE
-typedef double real;
-#else
 typedef float real;
-#endif
-
 typedef real vector __attribute__((vector_size(32), aligned(sizeof(real)), may_alias));
 enum { LANES = 32 / sizeof(real), MAX_KERNEL = 11 };
 
@@ -30,12 +25,6 @@ static real *scratch(size_t count) {
 }
 
 /* gelu(x) = x Φ(x), and its slope Φ(x) + x φ(x), are both ½ plus an odd function: ½ + x p(x²). */
-#ifdef DOUBLE
-static inline real gelu(real x) { return x * 0.5 * erfc(-x * 0.70710678118654752440); }
-static inline real gelu_slope(real x) {
-    return 0.5 * erfc(-x * 0.70710678118654752440) + x * exp(-0.5 * x * x) * 0.39894228040143267794;
-}
-#else
 /* Minimax polynomials for p on [0, 5.25²] in t = 2 x² / 5.25² - 1, highest power first, summed in four short chains, in half
    the time of exp and a division. Beyond 5.25 both functions are within 1e-7 of their limits. The error is rounding: below 1e-6
    for |x| < 2, where most values lie, and near the ends at most 1e-6 for gelu and 3e-6 for its slope. */
@@ -60,7 +49,6 @@ ODD_HALF(gelu_slope,
         -7.219559699e-02f, 7.936543971e-02f, -7.758520544e-02f, 7.009363919e-02f,
         -6.189175323e-02f, 5.928318202e-02f, -6.992331892e-02f, 1.350651681e-01f)
 static inline float gelu(float x) { return x * normal_cdf(x); }
-#endif
 
 /* Long sums: in `real` within a block and in double over the blocks, which is as accurate as PyTorch. */
 enum { SUMMED_AT_ONCE = 512 };

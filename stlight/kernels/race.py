@@ -5,11 +5,9 @@ import copy
 import hashlib
 import json
 import logging
-import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -17,12 +15,12 @@ from statistics import median
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from stlight.kernels.accelerate import BACKENDS
 from stlight.kernels.backends import Backend
-from stlight.kernels.build import cache_folder, processor
-from stlight.kernels.fused import mixer_library
+from stlight.kernels.compile import cache_folder, library, processor
 from stlight.model.stlight import STLight
 
 # "compiled" does not compete on a CPU, where compiling takes half a minute and made steps slower.
@@ -55,8 +53,12 @@ def fastest(model: STLight, x_BCHW: Tensor) -> Race:
     race = _load(path) if path else None
     if race is None:
         race = _measure(model, x_BCHW)
-        if path:
-            _save(path, {"key": key, **asdict(race)})
+        if path and race.milliseconds:
+            # Creates the file atomically, unless another process has done so or the file system does not let us.
+            with contextlib.suppress(OSError), tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp") as file:
+                json.dump({"key": key, **asdict(race)}, file, indent=1)
+                file.flush()
+                os.link(file.name, path)
             race = _load(path) or race
     for name, error in race.dropped_out.items():
         logger.warning("kernels %s dropped out while being timed: %s%s", name, error, f" (cached in {path})" if path else "")
@@ -66,40 +68,28 @@ def fastest(model: STLight, x_BCHW: Tensor) -> Race:
 def _measure(model: STLight, x_BCHW: Tensor) -> Race:
     times: dict[str, float] = {}
     dropped_out: dict[str, str] = {}
-    for name in COMPETITORS.get(x_BCHW.device.type, ("plain",)):
+    for name in COMPETITORS[x_BCHW.device.type]:
         try:
             if BACKENDS[name].fits(model):
-                times[name] = _time(_step_of(BACKENDS[name], model.mixers[0], x_BCHW), min(times.values(), default=math.inf))
+                times[name] = _milliseconds(BACKENDS[name], model.mixers[0], x_BCHW)
         except Exception as error:
-            dropped_out[name] = (f"{type(error).__name__}: {error}".splitlines() or [name])[0]
+            dropped_out[name] = f"{type(error).__name__}: {error}".splitlines()[0]
     return Race(dict(sorted(times.items(), key=lambda item: item[1])), dropped_out)
 
 
-def _step_of(backend: Backend, mixer: nn.Module, x_BCHW: Tensor) -> Callable[[], None]:
-    """Return a function that runs a copy of a mixer forward and backward."""
+def _milliseconds(backend: Backend, mixer: nn.Module, x_BCHW: Tensor) -> float:
+    """Return the median of five training steps of a copy of a mixer, after one that loads and compiles."""
     mixer = copy.deepcopy(mixer).train()
     x, layer = backend.enter(x_BCHW).detach().requires_grad_(), backend.mixer(mixer)
-
-    def step() -> None:
+    times = []
+    for _ in range(6):
+        started = time.perf_counter()
         out = layer(x)
         torch.autograd.grad(out, [x, *mixer.parameters()], torch.ones_like(out))
-
-    return step
-
-
-def _time(step: Callable[[], None], best: float) -> float:
-    _milliseconds(step)
-    once_warm = _milliseconds(step)
-    # One that is far behind once it is warm needs no more proof.
-    return once_warm if once_warm >= 3 * best else median(_milliseconds(step) for _ in range(5))
-
-
-def _milliseconds(step: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    step()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return (time.perf_counter() - started) * 1e3
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return median(times[1:]) * 1e3
 
 
 def _key(mixer: nn.Module, x_BCHW: Tensor) -> list[Any]:
@@ -108,33 +98,18 @@ def _key(mixer: nn.Module, x_BCHW: Tensor) -> list[Any]:
     convolutions = [[*m.kernel_size, *m.dilation] for m in mixer.modules() if isinstance(m, nn.Conv2d)]
     autocast = torch.is_autocast_enabled(device.type)
     precision = [str(torch.get_autocast_dtype(device.type) if autocast else x_BCHW.dtype), torch.backends.cudnn.allow_tf32]
-    where: list[Any]
-    if device.type == "cuda":
-        where = [torch.cuda.get_device_name(device)]
-    else:
-        kernels = mixer_library(x_BCHW.dtype)
-        where = [processor(), torch.get_num_threads(), Path(kernels._name).name if kernels else None]
+    kernels = library("mixer.c")
+    cpu = [processor(), torch.get_num_threads(), Path(kernels._name).name if kernels else None]
+    where = [torch.cuda.get_device_name(device)] if device.type == "cuda" else cpu
     return [version("stlight"), torch.__version__, *where, *precision, list(x_BCHW.shape), convolutions]
 
 
 def _load(path: Path) -> Race | None:
     """Return the cached result, or None if there is none; delete a damaged one."""
     try:
-        content = json.loads(path.read_text())
-        times = {str(name): float(ms) for name, ms in content["milliseconds"].items()}
-        dropped_out = {str(name): str(error) for name, error in content["dropped_out"].items()}
-        if times and all(name in BACKENDS and 0 < ms < math.inf for name, ms in times.items()):
-            return Race(times, dropped_out)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        pass
-    with contextlib.suppress(OSError):
-        path.unlink()
-    return None
-
-
-def _save(path: Path, content: dict[str, Any]) -> None:
-    """Create the file atomically, unless another process has done so or the file system does not let us."""
-    with contextlib.suppress(OSError), tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.link(file.name, path)
+        return TypeAdapter(Race).validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError):
+        path.unlink(missing_ok=True)
+        return None

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stlight.costs.step_memory import peak_growth, resident_bytes
+from stlight.costs.workload import peak_growth, resident_bytes
 from stlight.training.loop import flatten_weights
 
 CPU = torch.device("cpu")

@@ -1,12 +1,13 @@
 """Compile the C sources once for this machine and open them; without a compiler there is no library."""
 
+import contextlib
 import ctypes
 import hashlib
 import logging
 import os
 import platform
+import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,23 +30,16 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 
 @cache
-def library(source: str, *flags: str) -> ctypes.CDLL | None:
-    """Compile and open a C file of this folder with additional flags. Return None, with one warning, if that fails."""
+def library(source: str) -> ctypes.CDLL | None:
+    """Compile and open a C file of this folder. Return None, with one warning, if that fails."""
     if os.environ.get("STLIGHT_KERNELS") == "off":
         return None
-    wanted = shlex.split(os.environ.get("CC", ""))
-    compilers = [wanted] if wanted else []
-    compilers += [[found] for name in ("gcc", "cc") if (found := shutil.which(name))]
-    reasons = []
-    for compiler in compilers:
-        try:
-            return _open(_FOLDER / source, [*compiler, *_FLAGS, *flags])
-        except (OSError, subprocess.CalledProcessError) as error:
-            detail = error.stderr.strip().splitlines()[-1:] if isinstance(error, subprocess.CalledProcessError) else error
-            reasons.append(f"{shlex.join(compiler)}: {detail}")
-    why = "; ".join(reasons) or "no C compiler (gcc or cc) was found"
-    logger.warning("no compiled kernels (%s): computing with plain PyTorch, which is slower on a CPU", why)
-    return None
+    try:
+        return _open(_FOLDER / source, [*shlex.split(os.environ.get("CC") or "gcc"), *_FLAGS])
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
+        logger.warning("no compiled kernels (%s): computing with plain PyTorch, which is slower on a CPU", why)
+        return None
 
 
 def _open(source: Path, command: list[str]) -> ctypes.CDLL:
@@ -55,22 +49,17 @@ def _open(source: Path, command: list[str]) -> ctypes.CDLL:
     name = f"{source.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     folder = cache_folder()
     if folder and (folder / name).exists():
-        try:
+        # It may be damaged, or built by another system that shares the home: then it is built again.
+        with contextlib.suppress(OSError):
             return ctypes.CDLL(str(folder / name))
-        except OSError:
-            # Damaged, or built by another system that shares the home.
-            logger.warning("%s cannot be opened: building it again", folder / name)
-    scratch = Path(tempfile.mkdtemp(dir=folder))
-    try:
-        built = scratch / name
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        built = Path(scratch) / name
         subprocess.run([*command, "-o", str(built), str(source), "-lm"], check=True, capture_output=True, text=True)
         opened = ctypes.CDLL(str(built))
         if folder:
             # Runs that start at the same time each build the library; the last to finish leaves it in the cache.
             built.replace(folder / name)
         return opened
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def cache_folder() -> Path | None:
@@ -87,6 +76,6 @@ def cache_folder() -> Path | None:
 def processor() -> str:
     """Describe the processor, on which -march=native depends, because machines of several kinds may share a cache."""
     if sys.platform == "linux":
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return "\n".join(dict.fromkeys(line for line in lines if line.startswith(("flags", "Features", "model name"))))
+        found = re.findall("^(?:flags|Features|model name).*", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        return "\n".join(dict.fromkeys(found))
     return platform.processor()
