@@ -9,7 +9,7 @@ import sys
 def main() -> None:
     """Parse the command line and run the cases. Threads are set before torch is loaded."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("cases", nargs="*", help="steps, moving_mnist, ssim, start, graph (all)")
+    parser.add_argument("cases", nargs="*", help="steps, moving_mnist, reading, ssim, start, graph (all)")
     parser.add_argument("--quick", action="store_true", help="small sizes and no times: check only that both sides agree")
     parser.add_argument("--threads", type=int, default=2, help="threads of both sides (2); one for demo and small")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -22,7 +22,7 @@ def main() -> None:
     from benchmarks.harness import Options, Row, render
     from stlight.training.devices import describe_device
 
-    functions = (steps.steps, frames.moving_mnist, frames.ssim, workflow.start, workflow.graph)
+    functions = (steps.steps, frames.moving_mnist, frames.reading, frames.ssim, workflow.start, workflow.graph)
     cases = {function.__name__: function for function in functions}
     if unknown := set(options.cases) - set(cases):
         parser.error(f"no such case: {', '.join(unknown)}")

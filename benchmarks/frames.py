@@ -1,21 +1,24 @@
-"""Frames: drawing clips of moving digits, and comparing frames."""
+"""Frames: drawing clips of moving digits, reading clips from files, and comparing frames."""
 
 import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 import numpy as np
 import torch
 from skimage.metrics import structural_similarity
 
-from benchmarks.harness import Options, Row, in_turn
+from benchmarks.harness import REPOSITORY, Options, Row, in_turn, seconds
 from stlight import metrics
 from stlight.config import DataConfig
+from stlight.costs.estimate import time_steps
 from stlight.data import Clips, open_dataset
-from stlight.data.counter import integers, random_bits, uniform, unit_circle
+from stlight.data.clips import integers, random_bits, uniform, unit_circle
 from stlight.data.prepare import prepare
+from stlight.experiments import load_plan
+from tests.data.real_files import write_kth, write_taxibj
 
 
 @cache
@@ -30,11 +33,16 @@ def moving_mnist(options: Options) -> Iterator[Row]:
     """Compare clips whose frames are drawn one at a time in Python with ours."""
     torch.set_num_threads(options.threads)
     dataset, index = embedded_clips(), torch.arange(4 if options.quick else 64)
-
-    draws = drawn_numbers(dataset, index)
+    # The numbers that clips of the first epoch are drawn from.
+    bits = random_bits((0, 0, 0), index, 8).view(-1, 4, 2)
+    digits = dataset._digits["train"]  # type: ignore[attr-defined]
+    images = digits[integers(bits[:, 0], len(digits))]
+    starts = torch.stack([uniform(bits[:, 1]), uniform(bits[:, 2])], -1)
+    moves = 0.1 * torch.stack(unit_circle(uniform(bits[:, 3])), -1)
+    draws = list(zip(images.numpy(), starts.numpy(), moves.numpy(), strict=True))
 
     def by_frame() -> torch.Tensor:
-        return torch.from_numpy(np.stack([clip_by_frame(*draw) for draw in zip(*draws, strict=True)]))
+        return torch.from_numpy(np.stack([clip_by_frame(*draw) for draw in draws]))
 
     def ours() -> torch.Tensor:
         return dataset.clips("train", index)
@@ -47,14 +55,20 @@ def moving_mnist(options: Options) -> Iterator[Row]:
     yield Row("Moving MNIST, a clip", loop, mine, loop / mine, target="6× (15×)", note=f"{1 / mine:.0f} clips a second")
 
 
-def drawn_numbers(dataset: Any, index: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return digits (N, 2, 28, 28), and their starts and velocities (N, 2, 2), for clips of the first epoch."""
-    bits = random_bits((0, 0, 0), index, 8).view(-1, 4, 2)
-    digits = dataset._digits["train"]
-    images = digits[integers(bits[:, 0], len(digits))]
-    starts = torch.stack([uniform(bits[:, 1]), uniform(bits[:, 2])], -1)
-    moves = 0.1 * torch.stack(unit_circle(uniform(bits[:, 3])), -1)
-    return images.numpy(), starts.numpy(), moves.numpy()
+def reading(options: Options) -> Iterator[Row]:
+    """Compare a training step of the scale `demo` with reading its batch from files in the formats of the real ones."""
+    torch.set_num_threads(options.threads)
+    plan, rng = load_plan(REPOSITORY / "workflow", "demo", Path("nowhere")), np.random.default_rng(0)
+    for dataset, write in (("taxibj", write_taxibj), ("kth", write_kth)):
+        config = next(config for config in plan.runs.values() if config.data.dataset == dataset)
+        from_files = DataConfig(dataset=dataset, source="files", validation_clips=1, test_clips=1)
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder), rng)
+            prepare(dataset, "files", Path(folder))
+            clips, batch = open_dataset(from_files, Path(folder))[0], torch.arange(config.training.batch_size)
+            times = [seconds(lambda source=clips, index=batch: source.clips("train", index)) for _ in range(50)]
+        step, mine = time_steps(config, torch.device("cpu"), len(batch)).step_seconds, median(times)
+        yield Row(f"{dataset}, reading a batch beside a step", step, mine, step / mine)
 
 
 def clip_by_frame(images: np.ndarray, starts: np.ndarray, moves: np.ndarray) -> np.ndarray:

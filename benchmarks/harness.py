@@ -33,6 +33,15 @@ class Row:
     note: str = ""
 
 
+def seconds(function: Callable[[], object], device: str = "cpu") -> float:
+    """Return how long a call takes."""
+    started = time.perf_counter()
+    function()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
 def in_turn(
     reference: Callable[[], object], ours: Callable[[], object], *, budget: float, device: str = "cpu"
 ) -> tuple[float, float]:
@@ -41,19 +50,12 @@ def in_turn(
     Ours is called five times in each turn, because it is short. `budget` is the total time in seconds.
     """
 
-    def seconds(function: Callable[[], object]) -> float:
-        started = time.perf_counter()
-        function()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - started
-
     for side in (reference, ours, ours):
         side()
     references, times, started = [], [], time.perf_counter()
     while len(references) < 3 or time.perf_counter() - started < budget:
-        references.append(seconds(reference))
-        times += [seconds(ours) for _ in range(5)]
+        references.append(seconds(reference, device))
+        times += [seconds(ours, device) for _ in range(5)]
     return median(references), median(times)
 
 

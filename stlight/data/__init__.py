@@ -32,8 +32,7 @@ def open_dataset(
     clips = module.open_clips(prepared, shape, data_root, seed=seed, device=device)
     held_out: dict[Split, int] = {"validation": config.validation_clips, "test": config.test_clips}
     for split, asked in held_out.items():
-        available = clips.available(split)
-        if available is not None and asked > available:
+        if (available := clips.available(split)) is not None and asked > available:
             file = data_root / prepared.facts["frames"][split]["file"]
             raise DataError(f"{file}: {config.dataset} has {available} {split} clips, {split}_clips asks for {asked}")
     return clips, prepared.facts

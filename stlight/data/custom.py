@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stlight.data.arrays import open_array
-from stlight.data.clips import SPLITS, Clips, DataError, Split
+from stlight.data.clips import SPLITS, Clips, DataError, Split, open_array
 from stlight.data.prepare import Prepared, frame_facts
 from stlight.data.windows import open_windows
 from stlight.registry.dataset_specs import ClipShape
@@ -36,8 +35,7 @@ def open_clips(prepared: Prepared, shape: ClipShape, data_root: Path, *, seed: i
     train = prepared.facts["frames"]["train"]
     stated, found = (shape.context_frames + shape.horizon_frames, *shape[2:]), tuple(train["shape"][1:])
     if found != stated:
-        path = data_root / train["file"]
-        raise DataError(f"{path} holds clips (T, C, H, W) of {found}, the experiment's data_sets state {stated}")
+        raise DataError(f"{data_root / train['file']} holds clips (T, C, H, W) of {found}, the data_sets state {stated}")
     return open_windows(prepared, shape, data_root, seed=seed, device=device)
 
 
@@ -48,32 +46,31 @@ def _read_folder(folder: Path) -> dict[Split, tuple[Path, np.ndarray]]:
     files: dict[Split, Path] = {split: folder / f"{split}.npy" for split in SPLITS}
     if not files["validation"].exists():
         del files["validation"]
-    found = {split: _check(path) for split, path in files.items()}
-    if len({shape for _, shape in found.values()}) > 1:
-        shapes = ", ".join(f"{split}.npy {shape}" for split, (_, shape) in found.items())
-        raise DataError(f"{folder} holds clips of several shapes, expected one (T, C, H, W): {shapes}")
-    num_frames = found["train"][1][0]
-    starts = {split: np.arange(count, dtype=np.int64) * num_frames for split, (count, _) in found.items()}
+    shapes = {split: _check(path) for split, path in files.items()}
+    if len({shape[1:] for shape in shapes.values()}) > 1:
+        listed = ", ".join(f"{split}.npy {shape[1:]}" for split, shape in shapes.items())
+        raise DataError(f"{folder} holds clips of several shapes, expected one (T, C, H, W): {listed}")
+    found = {split: (files[split], np.arange(n, dtype=np.int64) * num_frames) for split, (n, num_frames, *_) in shapes.items()}
     if "validation" not in files:
-        train = starts["train"]
+        path, train = found["train"]
         if len(train) < 2:
-            raise DataError(f"{files['train']} holds a single clip: expected two or more, or a validation.npy beside it")
+            raise DataError(f"{path} holds a single clip: expected two or more, or a validation.npy beside it")
         held_out = max(1, len(train) // 10)
-        files["validation"] = files["train"]
-        starts |= {"train": train[:-held_out], "validation": train[-held_out:]}
-    return {split: (files[split], starts[split]) for split in SPLITS}
+        found |= {"train": (path, train[:-held_out]), "validation": (path, train[-held_out:])}
+    return {split: found[split] for split in SPLITS}
 
 
-def _check(path: Path) -> tuple[int, tuple[int, ...]]:
-    """Return the number and the shape of a file's clips after checking all values."""
+def _check(path: Path) -> tuple[int, ...]:
+    """Return the shape of a file after checking all values."""
     array = open_array(path)
     if array.ndim != 5 or 0 in array.shape:
         raise DataError(f"{path} is {array.shape}, expected clips (N, T, C, H, W)")
-    count, shape = len(array), array.shape[1:]
-    if array.dtype != np.uint8 and array.dtype.str not in ("<f2", "<f4", "<f8"):
-        raise DataError(f"{path} is {array.dtype.str}, expected uint8 or little-endian floating point")
-    if not array.flags.c_contiguous:
-        raise DataError(f"{path} is stored in column-major order: save it again from np.ascontiguousarray")
+    if array.dtype.str not in ("|u1", "<f2", "<f4", "<f8") or not array.flags.c_contiguous:
+        order = "" if array.flags.c_contiguous else " in column-major order"
+        raise DataError(
+            f"{path} is {array.dtype.str}{order}, expected uint8 or little-endian floating point in row-major order"
+        )
+    count = len(array)
     at_once = max(1, _BYTES_AT_ONCE // (array.nbytes // count))
     for first in range(0, count, at_once) if array.dtype != np.uint8 else ():
         # Map the file again for each part, because pages of one mapping stay in the process's memory.
@@ -82,4 +79,4 @@ def _check(path: Path) -> tuple[int, tuple[int, ...]]:
         if bad.any():
             clip = first + int(bad.reshape(len(clips), -1).any(1).argmax())
             raise DataError(f"{path}: clip {clip} holds {clips[bad][0]:g}, expected values from 0 to 1")
-    return count, shape
+    return array.shape

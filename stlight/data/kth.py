@@ -9,7 +9,6 @@ sorted by name, so that the clips do not depend on the file system.
 import math
 import re
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from stlight.data.arrays import one_line
-from stlight.data.clips import DataError, Split, StandIn
+from stlight.data.clips import DataError, Split, StandIn, reading
 from stlight.data.prepare import Prepared, write_frames
 from stlight.data.windows import open_windows
 from stlight.registry.dataset_specs import DATASETS, KTH_ACTIONS
@@ -43,28 +41,23 @@ def count(dataset: str, data_root: Path) -> tuple[int, int]:
 def convert(dataset: str, data_root: Path) -> Prepared:
     """Convert all images to one array of frames in their original size and find the clips. Raises `DataError`."""
     recordings = find_recordings(data_root / dataset)
-    starts, blocks = clip_starts(recordings), read_frames(recordings)
-    first = next(blocks)
     num_frames = sum(len(recording.images) for recording in recordings)
-    shape = (num_frames, *first.shape[1:])
-    return Prepared(starts, write_frames(data_root, dataset, chain([first], blocks), shape, np.dtype(np.uint8)))
+    starts = clip_starts(recordings)
+    return Prepared(starts, write_frames(data_root, dataset, read_frames(recordings), num_frames))
 
 
 class Recording(NamedTuple):
-    """One film of one person doing one action."""
+    """One film of one person doing one action, with the sorted file names of its frames."""
 
     folder: Path
     action: str
     person: int
     images: list[str]
-    """Sorted file names of the frames."""
 
     @property
     def split(self) -> Split:
         """The split that its clips belong to."""
-        if self.person > _VALIDATION_PERSON:
-            return "test"
-        return "validation" if self.person == _VALIDATION_PERSON else "train"
+        return "test" if self.person > _VALIDATION_PERSON else "validation" if self.person == _VALIDATION_PERSON else "train"
 
     def starts(self) -> list[int]:
         """Return the positions among the frames where clips start, ascending."""
@@ -86,7 +79,6 @@ def find_recordings(folder: Path) -> list[Recording]:
     for action in KTH_ACTIONS:
         if not (folder / action).is_dir():
             raise DataError(f"{folder / action} is missing: expected folders personNN_{action}_d1_uncomp and so on")
-        before = len(recordings)
         for path in sorted((folder / action).iterdir()):
             match = _RECORDING.fullmatch(path.name)
             if match and path.is_dir() and 1 <= int(match[1]) <= _LAST_PERSON:
@@ -94,8 +86,6 @@ def find_recordings(folder: Path) -> list[Recording]:
                 if not images:
                     raise DataError(f"{path} holds no frame: expected image_0001.jpg and so on")
                 recordings.append(Recording(path, action, int(match[1]), images))
-        if len(recordings) == before:
-            raise DataError(f"{folder / action} holds no recording: expected folders personNN_{action}_d1_uncomp and so on")
     return recordings
 
 
@@ -106,11 +96,10 @@ def clip_starts(recordings: list[Recording]) -> dict[Split, np.ndarray]:
     for recording in recordings:
         starts[recording.split] += [first + start for start in recording.starts()]
         first += len(recording.images)
-    persons = {"train": "1 to 15", "validation": "16", "test": "17 to 25"}
     for split, found in starts.items():
         if not found:
             root = recordings[0].folder.parents[1]
-            raise DataError(f"{root} holds no {split} clip: expected {_NUM_FRAMES} frames in a row of persons {persons[split]}")
+            raise DataError(f"{root} holds no {split} clip: expected {_NUM_FRAMES} frames in a row, and persons 1 to 25")
     return {split: np.array(found, np.int64) for split, found in starts.items()}
 
 
@@ -121,25 +110,18 @@ def read_frames(recordings: list[Recording]) -> Iterator[np.ndarray]:
     """
     size: tuple[int, ...] = ()
     for recording in recordings:
-        frames = []
-        for name in recording.images:
-            frame = _read_image(recording.folder / name)
+        frames = [_read_image(recording.folder / name) for name in recording.images]
+        for name, frame in zip(recording.images, frames, strict=True):
             size = size or frame.shape
             if frame.shape != size:
-                raise DataError(
-                    f"{recording.folder / name} is {frame.shape[1]}x{frame.shape[0]}, the frames before are {size[1]}x{size[0]}"
-                )
-            frames.append(frame)
+                raise DataError(f"{recording.folder / name} is (height, width) {frame.shape}, the frames before are {size}")
         yield np.stack(frames)[:, None]
 
 
 def _read_image(path: Path) -> np.ndarray:
     """Read an image as grey: uint8 (H, W). Of a colour image we take the first channel, like the benchmark."""
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as an image ({one_line(error)}): expected a complete JPEG") from error
+    with reading(path, "a complete JPEG image"), Image.open(path) as image:
+        pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
         raise DataError(f"{path} holds {pixels.dtype} {pixels.shape}, expected 8-bit grey or colour")
     return pixels if pixels.ndim == 2 else pixels[..., 0]
@@ -163,10 +145,16 @@ class KTHStandIn(StandIn):
         swing = 0.5 * torch.sin(phase) * towards_right
         shoulder_y = hip_y - 0.2 * size
 
+        grid = torch.linspace(0, 1, self._SIDE, device=u.device)
+
         def limb(x: Tensor, y: Tensor, angle: Tensor, length: Tensor, thickness: float) -> Tensor:
             """Return a soft mask of a rounded segment that hangs from (x, y) at `angle`: (N, T, 64, 64)."""
             end_x, end_y = x + length * torch.sin(angle), y + length * torch.cos(angle)
-            return self._segment(x, y, end_x, end_y, thickness)
+            x, y, end_x, end_y = (value[..., None, None] for value in torch.broadcast_tensors(x, y, end_x, end_y))
+            from_x, from_y, along_x, along_y = grid - x, grid.unsqueeze(-1) - y, end_x - x, end_y - y
+            share = ((from_x * along_x + from_y * along_y) / (along_x**2 + along_y**2 + 1e-9)).clamp(0, 1)
+            distance = torch.sqrt((from_x - share * along_x) ** 2 + (from_y - share * along_y) ** 2 + 1e-12)
+            return torch.sigmoid((thickness - distance) * 2 * self._SIDE)
 
         none = torch.zeros_like(swing)
         figure = torch.stack(
@@ -179,20 +167,10 @@ class KTHStandIn(StandIn):
                 limb(hip_x, shoulder_y, swing, 0.2 * size + none, 0.02),
             ]
         ).amax(0)
-        rows = torch.linspace(0, 1, self._SIDE, device=u.device).view(1, 1, -1, 1)
-        ground = 0.75 - 0.25 * rows * u[:, 6].view(-1, 1, 1, 1)
+        ground = 0.75 - 0.25 * grid.view(1, 1, -1, 1) * u[:, 6].view(-1, 1, 1, 1)
         shade = (0.15 + 0.3 * u[:, 7]).view(-1, 1, 1, 1)
         frames = ground * (1 - figure) + shade * figure
         return F.interpolate(frames, scale_factor=2, mode="bilinear", align_corners=False).unsqueeze(2)
-
-    def _segment(self, x0: Tensor, y0: Tensor, x1: Tensor, y1: Tensor, thickness: float) -> Tensor:
-        grid = torch.linspace(0, 1, self._SIDE, device=x0.device)
-        x0, y0, x1, y1 = (value.unsqueeze(-1).unsqueeze(-1) for value in torch.broadcast_tensors(x0, y0, x1, y1))
-        from_x, from_y = grid - x0, grid.unsqueeze(-1) - y0
-        along_x, along_y = x1 - x0, y1 - y0
-        share = ((from_x * along_x + from_y * along_y) / (along_x**2 + along_y**2 + 1e-9)).clamp(0, 1)
-        distance = torch.sqrt((from_x - share * along_x) ** 2 + (from_y - share * along_y) ** 2 + 1e-12)
-        return torch.sigmoid((thickness - distance) * 2 * self._SIDE)
 
 
 stand_in = KTHStandIn

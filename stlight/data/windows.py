@@ -2,27 +2,20 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stlight.data.clips import HELD_OUT_SEED, SPLITS, Clips, Split
-from stlight.data.counter import random_bits
+from stlight.data.clips import HELD_OUT_SEED, SPLITS, Clips, Split, random_bits
 from stlight.data.prepare import Prepared
 from stlight.registry.dataset_specs import ClipShape
 
-
-class Frames(NamedTuple):
-    """The windows of a split."""
-
-    path: Path
-    """An .npy file of consecutive frames (C, H, W)."""
-    starts: np.ndarray
-    """Position of the first frame of each window."""
+# An .npy file of frames (C, H, W), and the position of the first frame of each clip.
+Frames = tuple[Path, np.ndarray]
 
 
 class Windows(Clips):
@@ -38,7 +31,6 @@ class Windows(Clips):
         super().__init__(seed=seed, device=device)
         self.shape = shape
         self._frames = frames
-        self._order: tuple[tuple[int, ...], Tensor] = ((), torch.empty(0))
 
     @property
     def index_device(self) -> torch.device:
@@ -47,7 +39,7 @@ class Windows(Clips):
 
     def available(self, split: Split) -> int:
         """Return the number of different clips of a split."""
-        return len(self._frames[split].starts)
+        return len(self._frames[split][1])
 
     def clips(self, split: Split, index_N: Tensor, epoch: int = 0) -> Tensor:
         """Return clips by number; see `Clips.clips`. Raises `IndexError` beyond the last held-out clip."""
@@ -79,34 +71,30 @@ class Windows(Clips):
         chosen = torch.empty_like(index_N)
         for round_number in round_N.unique().tolist():
             in_round = round_N == round_number
-            order = self._shuffled((*key, SPLITS.index(split), round_number), count)
+            order = _shuffled((*key, SPLITS.index(split), round_number), count)
             chosen[in_round] = order[index_N[in_round] % count]
-        return self._frames[split].starts[chosen.numpy()]
-
-    def _shuffled(self, key: tuple[int, ...], count: int) -> Tensor:
-        """Return 0 … count - 1 in an order that depends on the key only. Caches the last order, which every step needs."""
-        cached_key, order = self._order
-        if cached_key != key:
-            order = random_bits(key, torch.arange(count), 1).flatten().argsort(stable=True)
-            self._order = (key, order)
-        return order
+        return self._frames[split][1][chosen.numpy()]
 
     def _read(self, split: Split, starts_N: np.ndarray) -> Tensor:
         # Map the file again each time, because pages of one mapping stay in the process's memory.
-        frames = np.load(self._frames[split].path, mmap_mode="r")
-        frames = frames.reshape(-1, *frames.shape[-3:])
+        stored = np.load(self._frames[split][0], mmap_mode="r")
+        frames = stored.reshape(-1, *stored.shape[-3:])
         num_frames = self.shape.context_frames + self.shape.horizon_frames
-        size = (len(starts_N), num_frames, *frames.shape[1:])
-        dtype = torch.from_numpy(np.empty(0, frames.dtype)).dtype
-        clips = torch.empty(size, dtype=dtype, pin_memory=self.device.type == "cuda")
-        target = clips.numpy()
-        for clip, start in enumerate(starts_N):
-            target[clip] = frames[start : start + num_frames]
+        clips = torch.from_numpy(np.empty((len(starts_N), num_frames, *frames.shape[1:]), frames.dtype))
+        clips = clips.pin_memory() if self.device.type == "cuda" else clips
+        for clip, start in zip(clips.numpy(), starts_N, strict=True):
+            clip[:] = frames[start : start + num_frames]
         return clips
+
+
+@lru_cache(maxsize=2)
+def _shuffled(key: tuple[int, ...], count: int) -> Tensor:
+    """Return 0 … count - 1 in an order that depends on the key only. Cached because every step needs the last one."""
+    return random_bits(key, torch.arange(count), 1).flatten().argsort(stable=True)
 
 
 def open_windows(prepared: Prepared, shape: ClipShape, data_root: Path, *, seed: int, device: torch.device | str) -> Windows:
     """Open the clips of a prepared data set of frames."""
     files = prepared.facts["frames"]
-    frames = {split: Frames(data_root / files[split]["file"], starts) for split, starts in prepared.arrays.items()}
+    frames = {split: (data_root / files[split]["file"], starts) for split, starts in prepared.arrays.items()}
     return Windows(frames, shape, seed=seed, device=device)

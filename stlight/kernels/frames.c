@@ -1,38 +1,27 @@
-/* Draw clips of moving digits and compare frames. Every function returns 0, or 1 if there was no memory. */
+/* Draw clips of moving digits and compare frames. */
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Paste digits (N, G, size, size) in 0 … 255 at offsets (N, G, T) into frames (N, T, side, side) in [0, 1]; the maximum wins. */
-int paste(int threads, long N, long G, long T, long size, long side, const uint8_t *digits, const int64_t *top,
-          const int64_t *left, float *frames) {
-    int failed = 0;
-#pragma omp parallel for schedule(static) num_threads(threads) reduction(| : failed)
+void paste(int threads, long N, long G, long T, long size, long side, const uint8_t *digits, const int64_t *top,
+           const int64_t *left, float *frames) {
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (long n = 0; n < N; n++) {
-        float *scaled = malloc(G * size * size * sizeof(float));
-        if (!scaled) {
-            failed = 1;
-            continue;
-        }
+        float scaled[G * size * size];
         /* In double, so that the result is the nearest float whatever division the compiler chooses. */
         for (long i = 0; i < G * size * size; i++) scaled[i] = digits[n * G * size * size + i] / 255.0;
-        for (long t = 0; t < T; t++) {
-            float *frame = frames + (n * T + t) * side * side;
-            memset(frame, 0, side * side * sizeof(float));
-            for (long g = 0; g < G; g++) {
-                long at = (n * G + g) * T + t;
-                float *corner = frame + top[at] * side + left[at];
-                const float *digit = scaled + g * size * size;
-                for (long row = 0; row < size; row++)
-                    for (long column = 0; column < size; column++) {
-                        float *pixel = corner + row * side + column, value = digit[row * size + column];
-                        *pixel = *pixel > value ? *pixel : value;
-                    }
-            }
+        memset(frames + n * T * side * side, 0, T * side * side * sizeof(float));
+        for (long i = 0; i < T * G; i++) {
+            long t = i / G, g = i % G, at = (n * G + g) * T + t;
+            float *corner = frames + (n * T + t) * side * side + top[at] * side + left[at];
+            const float *digit = scaled + g * size * size;
+            for (long row = 0; row < size; row++)
+                for (long column = 0; column < size; column++) {
+                    float *pixel = corner + row * side + column, value = digit[row * size + column];
+                    *pixel = *pixel > value ? *pixel : value;
+                }
         }
-        free(scaled);
     }
-    return failed;
 }
 
 enum { WINDOW = 7, SUMS = 5 };
@@ -57,17 +46,13 @@ static void add_row(double *restrict sums, const float *restrict x, const float 
 
 /* Structural similarity of N pairs of frames (H, W) for R data ranges, (R, N): 7×7 uniform window, sample covariance, K1 and K2,
    mean over the windows that lie wholly inside. Running sums move down the frame a row at a time, in double. */
-int structural_similarity(int threads, long N, long H, long W, long R, double k1, double k2, const double *ranges, const float *x,
-                          const float *y, double *out) {
-    int failed = 0;
+void structural_similarity(int threads, long N, long H, long W, long R, double k1, double k2, const double *ranges,
+                           const float *x, const float *y, double *out) {
     long across = W - WINDOW + 1, down = H - WINDOW + 1;
-#pragma omp parallel for schedule(static) num_threads(threads) reduction(| : failed)
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (long n = 0; n < N; n++) {
-        double *columns = calloc(2 * SUMS * W, sizeof(double)), *windows = columns + SUMS * W;
-        if (!columns) {
-            failed = 1;
-            continue;
-        }
+        double columns[SUMS * W], windows[SUMS * W];
+        memset(columns, 0, sizeof(columns));
         const float *xn = x + n * H * W, *yn = y + n * H * W;
         for (long r = 0; r < R; r++) out[r * N + n] = 0;
         for (long row = 0; row < H; row++) {
@@ -88,13 +73,11 @@ int structural_similarity(int threads, long N, long H, long W, long R, double k1
                 out[r * N + n] += total / (across * down);
             }
         }
-        free(columns);
     }
-    return failed;
 }
 
 /* Sums over `count` numbers for N pairs, (3, N): squared error, absolute error, squared error with x clipped to [0, 1]. */
-int errors(int threads, long N, long count, const float *x, const float *y, double *out) {
+void errors(int threads, long N, long count, const float *x, const float *y, double *out) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (long n = 0; n < N; n++) {
         const float *xn = x + n * count, *yn = y + n * count;
@@ -109,5 +92,4 @@ int errors(int threads, long N, long count, const float *x, const float *y, doub
         out[N + n] = absolute;
         out[2 * N + n] = clipped;
     }
-    return 0;
 }

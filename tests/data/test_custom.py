@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stlight.config import ConfigError, DataConfig, RunConfig
 from stlight.data import DataError, open_dataset
-from stlight.data.arrays import open_array
+from stlight.data.clips import open_array
 from stlight.data.prepare import prepare
 from stlight.registry.dataset_specs import ClipShape
 
@@ -77,7 +77,7 @@ def test_a_file_that_changed_size_must_be_prepared_again(folder):
         (np.zeros((20, 5, 1, 8, 8), np.int64), "is <i8"),
         (np.full((20, 5, 1, 8, 8), np.nan), "clip 0 holds nan, expected values from 0 to 1"),
         (np.arange(20.0).reshape(20, 1, 1, 1, 1) * np.ones((20, 5, 1, 8, 8)), "clip 2 holds 2, expected values from 0 to 1"),
-        (np.asfortranarray(np.zeros((20, 5, 1, 8, 8))), "stored in column-major order"),
+        (np.asfortranarray(np.zeros((20, 5, 1, 8, 8))), "is <f8 in column-major order"),
         (np.zeros((20, 6, 1, 8, 8)), r"several shapes.*train.npy \(6, 1, 8, 8\), test.npy \(5, 1, 8, 8\)"),
         (np.zeros((1, 5, 1, 8, 8)), "holds a single clip"),
     ],
@@ -108,7 +108,7 @@ def saved(save, *arguments, **options):
 )
 def test_an_unreadable_array_is_named(folder, content):
     (folder / "train.npy").write_bytes(content)
-    with pytest.raises(DataError, match=r"train\.npy is not a readable \.npy array .*: expected a complete array of numbers"):
+    with pytest.raises(DataError, match=r"train\.npy is not a readable \.npy array \("):
         prepare("mine", "files", folder.parent)
 
 

@@ -109,11 +109,14 @@ def test_grey_frames_of_another_size_are_read(tmp_path, rng):
     [
         (
             lambda image: image.write_bytes(image.read_bytes()[:600]),
-            "image_0005.jpg cannot be read as an image .*.*[Tt]runc",
+            "image_0005.jpg is not a complete JPEG image .*[Tt]runc",
         ),
-        (lambda image: image.write_bytes(b""), "image_0005.jpg cannot be read as an image .*cannot identify"),
-        (lambda image: image.write_bytes(pickle.dumps([{}])), "image_0005.jpg cannot be read as an image .*cannot identify"),
-        (lambda image: Image.new("RGB", (80, 60)).save(image), "image_0005.jpg is 80x60, the frames before are 160x120"),
+        (lambda image: image.write_bytes(b""), "image_0005.jpg is not a complete JPEG image .*cannot identify"),
+        (lambda image: image.write_bytes(pickle.dumps([{}])), "image_0005.jpg is not a complete JPEG image .*cannot identify"),
+        (
+            lambda image: Image.new("RGB", (80, 60)).save(image),
+            r"image_0005.jpg is \(height, width\) \(60, 80\), the frames before are ",
+        ),
     ],
 )
 def test_errors_name_the_wrong_image(kth, change, words):
@@ -129,18 +132,14 @@ def test_errors_name_missing_and_empty_folders(kth):
         path.unlink()
     with pytest.raises(DataError, match="person01_running_d1_uncomp holds no frame"):
         prepare("kth", "files", kth)
-    for path in (kth / "kth" / "running").iterdir():
-        path.rename(kth / path.name)
-    with pytest.raises(DataError, match="running holds no recording: expected folders personNN_running"):
-        find_recordings(kth / "kth")
-    (kth / "kth" / "running").rmdir()
+    (kth / "kth" / "running").rename(kth / "running")
     with pytest.raises(DataError, match="running is missing: python -m stlight fetch kth"):
         prepare("kth", "files", kth)
 
 
 def test_a_split_without_clips_is_an_error(tmp_path, rng):
     write_kth(tmp_path, rng, persons=(1, 17))
-    with pytest.raises(DataError, match="holds no validation clip: expected 30 frames in a row of persons 16"):
+    with pytest.raises(DataError, match="holds no validation clip: expected 30 frames in a row"):
         clip_starts(find_recordings(tmp_path / "kth"))
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stlight import metrics
 from stlight.config import DataConfig
 from stlight.data import KTHStandIn, MovingMNIST, TaxiBJStandIn, open_dataset
-from stlight.data.counter import random_bits, uniform, unit_circle
+from stlight.data.clips import random_bits, uniform, unit_circle
 from stlight.data.moving_mnist import positions, render
 from stlight.data.prepare import open_prepared
 from stlight.training.loop import evaluate, trivial_predictors

@@ -59,18 +59,18 @@ def with_member(path, arrays, name, array, **options):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda x: x[:, :3], r"X_train is \(30, 3, 2, 32, 32\), expected \(N, 4, 2, 32, 32\)"),
-        (lambda x: x[:29], r"Y_train is \(30, 4, 2, 32, 32\), expected|X_train is"),
-        (lambda x: x[:0], r"X_train is \(0, "),
-        (lambda x: x.astype(">f8"), "X_train is >f8, expected little-endian floating point"),
-        (lambda x: np.round(x).astype(np.int64), "X_train is <i8, expected little-endian floating point"),
+        (lambda x: x[:, :3], r"X_train is <f8 \(30, 3, 2, 32, 32\), expected .*\('N', 4, 2, 32, 32\)"),
+        (lambda x: x[:29], r"Y_train is <f8 \(30, 4, 2, 32, 32\), expected .* one N for X and Y"),
+        (lambda x: x[:0], r"X_train is <f8 \(0, "),
+        (lambda x: x.astype(">f8"), "X_train is >f8 .*, expected <f4 or <f8"),
+        (lambda x: np.round(x).astype(np.int64), "X_train is <i8 "),
         (
             lambda x: np.where(np.arange(30)[:, None, None, None, None] == 7, np.nan, x),
             "train clip 7 holds nan, expected",
         ),
         (lambda x: np.where(np.arange(30)[:, None, None, None, None] == 9, np.inf, x), "train clip 9 holds inf"),
         (lambda x: x * 255, r"train clip 0 holds .*, expected values in \[-1, 1\]"),
-        (np.asfortranarray, "X_train is stored in column-major order"),
+        (np.asfortranarray, "X_train is .* in column-major order, expected"),
     ],
 )
 def test_errors_name_the_wrong_array(path, rng, change, words):
@@ -82,13 +82,13 @@ def test_errors_name_the_wrong_array(path, rng, change, words):
 
 def test_pickled_objects_are_never_loaded(path, rng):
     with_member(path, taxibj_arrays(rng), "X_test", np.array([print], object), allow_pickle=True)
-    with pytest.raises(DataError, match="X_test holds pickled Python objects, which are never read"):
+    with pytest.raises(DataError, match=r"X_test is \|O "):
         count("taxibj", path.parents[1])
 
 
 def test_a_missing_key_is_named(path, rng):
     np.savez(path, **{name.replace("X", "x"): array for name, array in taxibj_arrays(rng).items()})
-    with pytest.raises(DataError, match="dataset.npz lacks X_test: it holds Y_test, Y_train, x_test, x_train"):
+    with pytest.raises(DataError, match="dataset.npz is not a complete .npz file of .*no item named 'X_train.npy'"):
         count("taxibj", path.parents[1])
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.transform import resize
 
-from stlight.data.windows import Frames, Windows
+from stlight.data.windows import Windows
 from stlight.registry.dataset_specs import ClipShape
 
 SHAPE = ClipShape(2, 1, 1, 4, 4)
@@ -18,7 +18,7 @@ def numbered(folder, clips, dtype=np.uint8):
     """Clips of three frames, each filled with the clip's number."""
     frames = np.broadcast_to(np.arange(clips, dtype=dtype)[:, None, None, None, None], (clips, 3, 1, 4, 4))
     np.save(folder / f"{clips}.npy", frames)
-    return Frames(folder / f"{clips}.npy", np.arange(clips) * 3)
+    return folder / f"{clips}.npy", np.arange(clips) * 3
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_batches_equal_the_clips_and_pass_errors_on(windows):
 def test_values_are_scaled_by_their_type(tmp_path, dtype, factor):
     frames = (np.linspace(0, 1, 3 * 16).reshape(3, 1, 4, 4) * factor).astype(dtype)
     np.save(tmp_path / "a.npy", frames)
-    dataset = Windows({"test": Frames(tmp_path / "a.npy", np.array([0]))}, SHAPE)
+    dataset = Windows({"test": (tmp_path / "a.npy", np.array([0]))}, SHAPE)
     clip = dataset.clips("test", torch.tensor([0]))
     assert clip.dtype == torch.float32
     np.testing.assert_allclose(clip[0].numpy(), frames.astype(np.float64) / factor, rtol=1e-6)
@@ -94,7 +94,7 @@ def test_frames_are_resized_without_antialiasing(tmp_path, rng, height, width):
     """Compare bilinear interpolation between pixel centres, the benchmark's way, with scikit-image."""
     frames = rng.integers(0, 256, (3, 1, height, width), dtype=np.uint8)
     np.save(tmp_path / "a.npy", frames)
-    dataset = Windows({"test": Frames(tmp_path / "a.npy", np.array([0]))}, ClipShape(2, 1, 1, 128, 128))
+    dataset = Windows({"test": (tmp_path / "a.npy", np.array([0]))}, ClipShape(2, 1, 1, 128, 128))
     clip = dataset.clips("test", torch.tensor([0]))
     assert clip.shape == (1, 3, 1, 128, 128)
     for frame, source in zip(clip[0, :, 0].numpy(), frames[:, 0] / 255, strict=True):
@@ -109,9 +109,9 @@ import resource, sys
 import numpy as np, torch
 from pathlib import Path
 from stlight.registry.dataset_specs import ClipShape
-from stlight.data.windows import Frames, Windows
+from stlight.data.windows import Windows
 
-windows = Windows({"train": Frames(Path(sys.argv[1]), np.arange(1500) * 4)}, ClipShape(2, 2, 1, 128, 128))
+windows = Windows({"train": (Path(sys.argv[1]), np.arange(1500) * 4)}, ClipShape(2, 2, 1, 128, 128))
 peak = []
 for index in torch.arange(1500).split(4):
     windows.clips("train", index)
@@ -128,7 +128,7 @@ print(peak[-1] - peak[0])
 def test_windows_can_overlap(tmp_path, rng):
     frames = rng.integers(0, 256, (10, 1, 4, 4), dtype=np.uint8)
     np.save(tmp_path / "a.npy", frames)
-    dataset = Windows({"test": Frames(tmp_path / "a.npy", np.array([0, 1, 7]))}, SHAPE)
+    dataset = Windows({"test": (tmp_path / "a.npy", np.array([0, 1, 7]))}, SHAPE)
     clips = {clip.numpy().tobytes() for clip in (dataset.clips("test", torch.arange(3)) * 255).round().to(torch.uint8)}
     assert clips == {frames[start : start + 3].tobytes() for start in (0, 1, 7)}
 
@@ -138,7 +138,7 @@ def test_a_gpu_gets_the_same_clips(tmp_path, rng):
     np.save(tmp_path / "a.npy", rng.integers(0, 256, (40, 1, 60, 80), dtype=np.uint8))
     shape = ClipShape(2, 1, 1, 64, 64)
     on_cpu, on_gpu = (
-        Windows({"train": Frames(tmp_path / "a.npy", np.arange(0, 36, 3))}, shape, device=device) for device in ("cpu", "cuda")
+        Windows({"train": (tmp_path / "a.npy", np.arange(0, 36, 3))}, shape, device=device) for device in ("cpu", "cuda")
     )
     for cpu, gpu in zip(*(d.batches("train", torch.arange(12).split(5), 2) for d in (on_cpu, on_gpu)), strict=True):
         torch.testing.assert_close(gpu.cpu(), cpu, rtol=0, atol=1e-5)

@@ -39,5 +39,5 @@ def test_existing_files_are_verified_counted_and_compared_with_the_scale(options
     np.savez(tmp_path / "data" / "taxibj" / "dataset.npz", X_train=np.zeros(3))
     assert main(["doctor", *options]) == 1
     text = capsys.readouterr().out
-    assert "mnist_test_seq.npy is wrong: SHA-256" in text
-    assert "dataset.npz is wrong: SHA-256" in text
+    assert "mnist_test_seq.npy is not the published one: SHA-256" in text
+    assert "dataset.npz is not the published one: SHA-256" in text

