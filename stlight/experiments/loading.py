@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from stlight.config import DEFAULTS, ConfigError, RunConfig
-from stlight.experiments.claim_types import cells_of
 from stlight.experiments.field_types import SCALE_FIELDS
+from stlight.experiments.grid_cells import cells_of
 from stlight.experiments.plan import Experiment, ExperimentFile, Plan, PublishedEntry, Variant
 from stlight.experiments.scaling import Scale, ScaleFile
 from stlight.experiments.yaml_files import ExperimentError, as_text, check_known, read_file, state

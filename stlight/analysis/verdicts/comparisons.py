@@ -13,7 +13,8 @@ from stlight.analysis.evidence import key
 from stlight.analysis.text import settings_text
 from stlight.analysis.verdicts.judging import Difference, Either, Test
 from stlight.experiments import Experiment, Variant
-from stlight.experiments.claim_types import Claim, GridCell
+from stlight.experiments.claim_types import ComparisonClaim
+from stlight.experiments.grid_cells import GridCell
 from stlight.registry.metric_specs import METRICS
 
 
@@ -22,7 +23,7 @@ class Comparer:
     """Compares two cells for a claim."""
 
     experiment: Experiment
-    claim: Claim
+    claim: ComparisonClaim
     losses: Callable[[Variant, str], np.ndarray] | None = None
     """The losses of a variant in a metric, one per seed; None to compare the paper's numbers, rounded to printed digits."""
     paired: Callable[[Variant, str], bool] = lambda variant, metric: False
@@ -65,7 +66,7 @@ def build_test(comparer: Comparer, cells: list[GridCell]) -> Test:
     return Test(tuple(KINDS[claim.kind](claim, *claim.sides(group), metric, comparer) for group, metric in places))
 
 
-def compared_cells(claim: Claim, cells: list[GridCell]) -> list[GridCell]:
+def compared_cells(claim: ComparisonClaim, cells: list[GridCell]) -> list[GridCell]:
     """Return all cells that a claim compares; a cell once for each of its groups."""
     return [cell for group in claim.groups(cells) for side in claim.sides(group) for cell in side]
 
@@ -73,30 +74,30 @@ def compared_cells(claim: Claim, cells: list[GridCell]) -> list[GridCell]:
 Cells = list[GridCell]
 
 
-def _better(claim: Claim, this: Cells, than: Cells, metric: str, compare: Comparer) -> Either:
+def _better(claim: Any, this: Cells, than: Cells, metric: str, compare: Comparer) -> Either:
     return (tuple(compare(a, b, metric) for a, b in itertools.product(this, than)),)
 
 
-def _optimum_in(claim: Claim, inside: Cells, outside: Cells, metric: str, compare: Comparer) -> Either:
+def _optimum_in(claim: Any, inside: Cells, outside: Cells, metric: str, compare: Comparer) -> Either:
     return tuple(tuple(compare(a, b, metric) for b in outside) for a in inside)
 
 
-def _as_good_as_best(claim: Claim, inside: Cells, outside: Cells, metric: str, compare: Comparer) -> Either:
+def _as_good_as_best(claim: Any, inside: Cells, outside: Cells, metric: str, compare: Comparer) -> Either:
     pairs = [(a, b) for a in inside for b in [*inside, *outside] if a is not b]
     return (tuple(compare(a, b, metric, -compare.scaled(claim.terms.margin, b, metric)) for a, b in pairs),)
 
 
-def _improves_along(claim: Claim, line: Cells, none: Cells, metric: str, compare: Comparer) -> Either:
+def _improves_along(claim: Any, line: Cells, none: Cells, metric: str, compare: Comparer) -> Either:
     line = sorted(line, key=lambda cell: cell.coordinates[claim.terms])
     return (tuple(compare(b, a, metric) for a, b in itertools.pairwise(line)),)
 
 
-def _gains(claim: Claim, this: Cells, over: Cells, metric: str, compare: Comparer) -> Either:
+def _gains(claim: Any, this: Cells, over: Cells, metric: str, compare: Comparer) -> Either:
     by, margin = (compare.scaled(amount, over[0], metric) for amount in (claim.terms.by, claim.terms.margin))
     return ((compare(this[0], over[0], metric, by - margin), compare(over[0], this[0], metric, -(by + margin))),)
 
 
-def _smaller_spread(claim: Claim, this: Cells, than: Cells, metric: str, compare: Comparer) -> Either:
+def _smaller_spread(claim: Any, this: Cells, than: Cells, metric: str, compare: Comparer) -> Either:
     """Compare spreads by the distances from the median (Brown and Forsythe)."""
     values = compare(this[0], than[0], metric)
     a, b = (_from_median(side) for side in (values.a, values.b))
@@ -109,7 +110,7 @@ def _from_median(values: np.ndarray) -> np.ndarray:
     return np.where(finite, np.abs(values - (np.median(values[finite]) if finite.any() else 0.0)), math.inf)
 
 
-KINDS: dict[str, Callable[[Claim, Cells, Cells, str, Comparer], Either]] = {
+KINDS: dict[str, Callable[[Any, Cells, Cells, str, Comparer], Either]] = {
     "better": _better,
     "optimum_in": _optimum_in,
     "as_good_as_best": _as_good_as_best,
@@ -124,7 +125,7 @@ Deviations = tuple[dict[str, float], str]
 """The deviation of each part by its label, and a sentence about the largest, `most`."""
 
 
-def _counts_equal(claim: Claim, experiment: Experiment, counts: dict[str, Any]) -> Deviations:
+def _counts_equal(claim: Any, experiment: Experiment, counts: dict[str, Any]) -> Deviations:
     terms, deviations = claim.terms, {}
     for variant in experiment.variants:
         count = counts[key(variant)]
@@ -133,7 +134,7 @@ def _counts_equal(claim: Claim, experiment: Experiment, counts: dict[str, Any]) 
     return deviations, f"counted parameters are at most {{most:.1%}} from the formula (allowed: {terms.within:.0%})"
 
 
-def _count_grows(claim: Claim, experiment: Experiment, counts: dict[str, Any]) -> Deviations:
+def _count_grows(claim: Any, experiment: Experiment, counts: dict[str, Any]) -> Deviations:
     terms, deviations = claim.terms, {}
     lines: dict[str, list[tuple[float, float]]] = {}
     for variant in experiment.variants:
@@ -147,7 +148,7 @@ def _count_grows(claim: Claim, experiment: Experiment, counts: dict[str, Any]) -
     return deviations, f"the exponent is at most {{most:.3f}} from {terms.exponent:g} (allowed: {terms.within:g})"
 
 
-COUNT_KINDS: dict[str, Callable[[Claim, Experiment, dict[str, Any]], Deviations]] = {
+COUNT_KINDS: dict[str, Callable[[Any, Experiment, dict[str, Any]], Deviations]] = {
     "counts_equal": _counts_equal,
     "count_grows": _count_grows,
 }

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 if TYPE_CHECKING:
-    from stlight.experiments.claim_types import GridCell
+    from stlight.experiments.grid_cells import GridCell
 
 Decision = Literal["reproduced", "contradicted", "undecided"]
 Verdict = Literal[Decision, "untested"]

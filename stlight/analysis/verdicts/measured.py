@@ -15,7 +15,8 @@ from stlight.analysis.verdicts.judging import Judgement, Test, judge, seeds_need
 from stlight.analysis.verdicts.published import by_arithmetic, on_published, printed_repeats
 from stlight.analysis.verdicts.ranking import seeds_move_together
 from stlight.experiments import Plan, Variant
-from stlight.experiments.claim_types import Claim, GridCell, cells_of
+from stlight.experiments.claim_types import ComparisonClaim, UntestedClaim
+from stlight.experiments.grid_cells import GridCell, cells_of
 from stlight.registry.metric_specs import METRICS
 
 
@@ -52,24 +53,28 @@ class Measured:
     def findings(self) -> dict[str, Finding]:
         """Return one finding per claim by its id. The item's sentences are corrected together (Holm)."""
         cells = cells_of(self.experiment)
+        compared = {c.id: compared_cells(c, cells) for c in self.experiment.claims if isinstance(c, ComparisonClaim)}
         found: dict[str, Finding] = {}
         tests: dict[str, Test] = {}
         for claim in self.experiment.claims:
             blank = found[claim.id] = Finding(claim, self.experiment.name, "measured")
-            comparer = Comparer(self.experiment, claim, self.values.losses, self._paired)
-            if why := claim.untested or self._cannot(claim, compared_cells(claim, cells)):
-                found[claim.id] = replace(blank, why=why)
-            elif not claim.compares:
+            if isinstance(claim, UntestedClaim):
+                found[claim.id] = replace(blank, why=claim.untested)
+            elif not isinstance(claim, ComparisonClaim):
                 found[claim.id] = _judge_counts(blank, self.evidence)
-            elif claim.statistical:
-                tests[claim.id] = build_test(comparer, cells)
+            elif why := self._cannot(claim, compared[claim.id]):
+                found[claim.id] = replace(blank, why=why)
             else:
-                found[claim.id] = by_arithmetic(blank, build_test(comparer, cells), {})
+                test = build_test(Comparer(self.experiment, claim, self.values.losses, self._paired), cells)
+                if claim.statistical:
+                    tests[claim.id] = test
+                else:
+                    found[claim.id] = by_arithmetic(blank, test, {})
         for name, judgement in judge(tests, self.family).items():
-            found[name] = self._judged(found[name], tests[name], compared_cells(found[name].claim, cells), judgement)
+            found[name] = self._judged(found[name], tests[name], compared[name], judgement)
         return found
 
-    def _cannot(self, claim: Claim, cells: list[GridCell]) -> str:
+    def _cannot(self, claim: ComparisonClaim, cells: list[GridCell]) -> str:
         """Return why the runs say nothing about a claim; empty if they do."""
         if not claim.statistical:
             return "" if self.evidence.counts else "waiting for the counts"
@@ -125,6 +130,8 @@ class Measured:
 
 def _judge_counts(blank: Finding, evidence: Evidence) -> Finding:
     """Return the verdict on a claim of Section B: the counts may deviate from it by as much as it allows."""
+    if not evidence.counts:
+        return replace(blank, why="waiting for the counts")
     deviations, words = COUNT_KINDS[blank.claim.kind](blank.claim, evidence.experiment, evidence.counts)
     most, within = max(deviations.values()), blank.claim.terms.within
     return replace(

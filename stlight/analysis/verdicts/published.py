@@ -8,7 +8,8 @@ from stlight.analysis.verdicts.comparisons import Comparer, build_test, compared
 from stlight.analysis.verdicts.findings import Finding, label
 from stlight.analysis.verdicts.judging import Test, arithmetic
 from stlight.experiments import Experiment, Plan
-from stlight.experiments.claim_types import Claim, GridCell, cells_of
+from stlight.experiments.claim_types import Claim, ComparisonClaim, SmallerSpreadClaim, UntestedClaim
+from stlight.experiments.grid_cells import GridCell, cells_of
 from stlight.registry.metric_specs import METRICS
 
 
@@ -23,7 +24,8 @@ def printed_repeats(plan: Plan) -> dict[str, float]:
 def on_published(experiment: Experiment, claim: Claim, repeats: Mapping[str, float]) -> Finding:
     """Return the verdict on the printed numbers. `repeats` is the result of `printed_repeats`."""
     blank, cells = Finding(claim, experiment.name, "published"), cells_of(experiment)
-    if why := _cannot(claim, cells):
+    why = _cannot(claim, cells)
+    if why or not isinstance(claim, ComparisonClaim):
         return replace(blank, why=why)
     return by_arithmetic(blank, build_test(Comparer(experiment, claim), cells), repeats)
 
@@ -49,11 +51,13 @@ def by_arithmetic(blank: Finding, test: Test, repeats: Mapping[str, float]) -> F
 
 def _cannot(claim: Claim, cells: list[GridCell]) -> str:
     """Return why printed numbers say nothing about a claim; empty if they do."""
-    if claim.untested or claim.not_on_published:
-        return claim.untested or claim.not_on_published
-    if not claim.compares:
+    if isinstance(claim, UntestedClaim):
+        return claim.untested
+    if claim.not_on_published:
+        return claim.not_on_published
+    if not isinstance(claim, ComparisonClaim):
         return "a formula, of which the supplement prints no value"
-    if claim.smaller_spread:
+    if isinstance(claim, SmallerSpreadClaim):
         return "the supplement prints no results of single seeds"
     compared = compared_cells(claim, cells)
     lacking = [metric for metric in claim.metrics if any(metric not in cell.printed for cell in compared)]

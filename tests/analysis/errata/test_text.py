@@ -8,7 +8,7 @@ import yaml
 from torch import nn
 
 from stlight.config import DEFAULTS
-from stlight.experiments.claim_types import cells_of
+from stlight.experiments.grid_cells import cells_of
 from stlight.registry.dataset_specs import DATASETS
 from tests.analysis.errata.support import TEXT, shows, with_text
 from tests.conftest import WORKFLOW

@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
+from pydantic import TypeAdapter
 from scipy import stats
 from tabulate import tabulate
 
@@ -17,8 +18,9 @@ from stlight.analysis.values import interval
 from stlight.analysis.verdicts.comparisons import Comparer, build_test
 from stlight.analysis.verdicts.judging import LEVEL, judge
 from stlight.analysis.verdicts.ranking import seeds_move_together
-from stlight.experiments.claim_types import Claim, GridCell
+from stlight.experiments.claim_types import Claim
 from stlight.experiments.field_types import PrintedNumber
+from stlight.experiments.grid_cells import GridCell
 
 EFFECTS = (0.0, 0.5, 1.0, 2.0, 4.0)
 SEEDS = (1, 3, 5, 10)
@@ -31,7 +33,7 @@ def draw(rng, noise, shape):
 
 
 def claim(kind, terms, number=0):
-    return Claim.model_validate({"id": f"claim{number}", "sentence": "It is so.", "metric": "mse", kind: terms})
+    return TypeAdapter(Claim).validate_python({"id": f"claim{number}", "sentence": "It is so.", "metric": "mse", kind: terms})
 
 
 def at(*places):
