@@ -23,7 +23,7 @@ INITIALIZATIONS: tuple[str, ...] = get_args(Initialization)
 
 CUSTOM_NAME = re.compile("^[a-z][a-z0-9_]*$")
 """Names that a custom data set may have."""
-BASELINE_FIELDS = ("baseline_width", "baseline_depth")
+BASELINE_FIELDS = ("baseline_width", "baseline_depth", "benchmark_version")
 """Fields of the model that apply to baselines only. All others but `model` apply to STLight only."""
 
 
@@ -82,7 +82,7 @@ class _Section(BaseModel):
 
 
 class ModelConfig(_Section):
-    """Architecture (Sections B, D, F and G). All fields but the first three apply to STLight only."""
+    """Architecture (Sections B, D, F and G). All fields but the first four apply to STLight only."""
 
     model: str = OURS
     """STLight-L, at the size that the other fields say, or a baseline by its name in Table 2."""
@@ -90,6 +90,8 @@ class ModelConfig(_Section):
     """Baselines: share of the published numbers of channels."""
     baseline_depth: float = Field(default=1.0, gt=0, le=1)
     """Baselines: share of the published numbers of layers."""
+    benchmark_version: Literal["v0.3.0", "corrected"] = "v0.3.0"
+    """ConvLSTM-S and PredRNN++: the benchmark's code up to v0.3.0, which made Table 2's rows, or as corrected after it."""
     hidden_dim: int = 1400
     """d: channels of the patches and of every mixer."""
     depth: int = 16
@@ -114,19 +116,17 @@ class ModelConfig(_Section):
     """direct: all horizon frames at once. rollout: as many as the context has, fed back until the horizon is full."""
 
     @model_validator(mode="after")
-    def _model_exists(self) -> Self:
+    def _can_be_built(self) -> Self:
         if self.model not in (OURS, *BASELINES):
             raise ConfigError(f"model must be one of {', '.join((OURS, *BASELINES))}, got {self.model!r}")
-        foreign = {*BASELINE_FIELDS} if self.model == OURS else ModelConfig.model_fields.keys() - {"model", *BASELINE_FIELDS}
-        for name in sorted(foreign):
+        stlight_only = ModelConfig.model_fields.keys() - {"model", *BASELINE_FIELDS}
+        owners = dict.fromkeys(*((BASELINE_FIELDS, "baselines") if self.model == OURS else (sorted(stlight_only), OURS)))
+        if self.model != OURS and not BASELINES[self.model].has_correction:
+            owners["benchmark_version"] = " and ".join(name for name, spec in BASELINES.items() if spec.has_correction)
+        for name, owner in owners.items():
             value, default = getattr(self, name), ModelConfig.model_fields[name].default
             if value != default:
-                owner = "baselines" if self.model == OURS else OURS
                 raise ConfigError(f"{name} applies to {owner} only and must be {default!r} for {self.model}, got {value!r}")
-        return self
-
-    @model_validator(mode="after")
-    def _can_be_built(self) -> Self:
         constrained = ("hidden_dim", "depth", "patch_size", "overlap", "dilation", "decoder", "initialization")
         check_architecture(kernel_sizes=(self.k1, self.k2), **{name: getattr(self, name) for name in constrained})
         return self

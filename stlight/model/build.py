@@ -1,32 +1,37 @@
 """Build the model that a configuration describes."""
 
+from importlib import import_module
+
 import torch
 
-from stlight.config import ModelConfig
-from stlight.model.baselines import build_baseline
-from stlight.model.forecaster import Forecaster
-from stlight.model.rollout import Rollout
+from stlight.config import BASELINE_FIELDS, ModelConfig, check_frame_size
+from stlight.model.baselines import Baseline
+from stlight.model.forecaster import Forecaster, Rollout
 from stlight.model.stlight import STLight
 from stlight.registry.dataset_specs import ClipShape
-from stlight.registry.model_specs import OURS
+from stlight.registry.model_specs import BASELINES, OURS
 
 
 def build_model(config: ModelConfig, shape: ClipShape, seed: int = 0) -> Forecaster:
-    """Build a model with weights that depend on `seed` only, and leave torch's global generator as it was."""
+    """Build a model with weights that depend on `seed` only, and leave torch's global generator as it was.
+
+    Raises `ConfigError` if the frame size is not divisible by a baseline's frame multiple.
+    """
     rolled_out = config.prediction == "rollout"
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if config.model != OURS:
-            return build_baseline(config, shape)
+            spec = BASELINES[config.model]
+            check_frame_size(shape.height, shape.width, spec.frame_multiple, f"the frame multiple of {config.model},")
+            baseline_class: type[Baseline] = getattr(import_module(f"stlight.model.baselines.{spec.module}"), spec.class_name)
+            version = {"corrected": config.benchmark_version == "corrected"} if spec.has_correction else {}
+            return baseline_class(shape, width=config.baseline_width, depth=config.baseline_depth, **version)
         model = STLight(
             context_frames=shape.context_frames,
             horizon_frames=shape.context_frames if rolled_out else shape.horizon_frames,
             channels=shape.channels,
             kernel_sizes=(config.k1, config.k2),
-            **config.model_dump(exclude=_NOT_ARGUMENTS),
+            # All other fields are arguments of `STLight`, so that a new hyper-parameter needs no line here.
+            **config.model_dump(exclude={"model", *BASELINE_FIELDS, "k1", "k2", "prediction"}),
         )
     return Rollout(model, shape.horizon_frames) if rolled_out else model
-
-
-# All other fields of `ModelConfig` are arguments of `STLight`, so that a new hyper-parameter needs no line here.
-_NOT_ARGUMENTS = {"model", "baseline_width", "baseline_depth", "k1", "k2", "prediction"}

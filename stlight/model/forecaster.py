@@ -1,6 +1,7 @@
-"""Interface between the training loop and every model: a forward pass and a training loss."""
+"""Interface between the training loop and every model, and predictions further than a model's horizon."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -33,9 +34,27 @@ class Forecaster(nn.Module):
     def training_loss(self, context: Tensor, target: Tensor, step: TrainingStep) -> Tensor:
         """Return the scalar that a training step minimizes: by default the mean squared error of the prediction.
 
-        Args:
-            context: Frames (B, T, C, H, W).
-            target: The frames that follow, (B, T', C, H, W).
-            step: Position in the training run; a model with scheduled sampling overrides this method and uses it.
+        `context` are frames (B, T, C, H, W), `target` those that follow (B, T', C, H, W).
         """
         return F.mse_loss(self(context).to(target.dtype), target)
+
+
+def roll_out(model: Callable[[Tensor], Tensor], clip_BTCHW: Tensor, horizon_frames: int) -> Tensor:
+    """Predict (B, horizon_frames, C, H, W) by feeding back the predictions of a model that predicts as many as it reads."""
+    predicted = [model(clip_BTCHW)]
+    while sum(frames.shape[1] for frames in predicted) < horizon_frames:
+        predicted.append(model(predicted[-1]))
+    return torch.cat(predicted, 1)[:, :horizon_frames]
+
+
+class Rollout(Forecaster):
+    """Apply `roll_out` to a model (KTH 10→20 in the benchmark); gradients flow through every pass."""
+
+    def __init__(self, model: nn.Module, horizon_frames: int) -> None:
+        super().__init__()
+        self.model = model
+        self.horizon_frames = horizon_frames
+
+    def forward(self, clip_BTCHW: Tensor) -> Tensor:
+        """Predict frames (B, horizon_frames, C, H, W) from context frames (B, T, C, H, W)."""
+        return roll_out(self.model, clip_BTCHW, self.horizon_frames)

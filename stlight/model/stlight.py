@@ -4,7 +4,6 @@ from torch import Tensor, nn
 
 from stlight.config import check_architecture, check_frame_size, check_integer
 from stlight.model.forecaster import Forecaster
-from stlight.model.initialization import initialize
 
 
 class Residual(nn.Module):
@@ -30,17 +29,8 @@ def depthwise_conv(dim: int, kernel_size: int, dilation: int = 1) -> nn.Conv2d:
 
 def stl_mixer(dim: int, k1: int, k2: int, dilation: int) -> nn.Sequential:
     """Return one STLMixer: two depthwise convolutions, the second dilated, with a residual; then a pointwise convolution."""
-    return nn.Sequential(
-        Residual(
-            nn.Sequential(
-                depthwise_conv(dim, k1),
-                depthwise_conv(dim, k2, dilation),
-                nn.GELU(),
-                nn.BatchNorm2d(dim),
-            )
-        ),
-        nn.Sequential(nn.Conv2d(dim, dim, 1), nn.GELU(), nn.BatchNorm2d(dim)),
-    )
+    spatial = nn.Sequential(depthwise_conv(dim, k1), depthwise_conv(dim, k2, dilation), nn.GELU(), nn.BatchNorm2d(dim))
+    return nn.Sequential(Residual(spatial), nn.Sequential(nn.Conv2d(dim, dim, 1), nn.GELU(), nn.BatchNorm2d(dim)))
 
 
 def patch_encoder(in_channels: int, dim: int, patch_size: int, overlap: int) -> nn.Sequential:
@@ -48,6 +38,27 @@ def patch_encoder(in_channels: int, dim: int, patch_size: int, overlap: int) -> 
     kernel_size = patch_size * max(1, overlap)
     padding = max(0, overlap - 1) * patch_size // 2
     return nn.Sequential(nn.Conv2d(in_channels, dim, kernel_size, patch_size, padding), nn.BatchNorm2d(dim), nn.GELU())
+
+
+def initialize(patch_encoder: nn.Module, mixers: nn.Module, patch_reassemble: nn.Module, scheme: str) -> None:
+    """Initialize the three parts of STLight in place. Draws from torch's global generator.
+
+    `kaiming_uniform` keeps PyTorch's default everywhere, `kaiming_normal` applies Listing 1 to every convolution, and `hybrid`
+    applies it to all but the patch reassemble layer.
+    """
+    if scheme == "kaiming_uniform":
+        return
+    patch_encoder.apply(_listing_1)
+    mixers.apply(_listing_1)
+    if scheme == "kaiming_normal":
+        patch_reassemble.apply(_listing_1)
+
+
+def _listing_1(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 class STLight(Forecaster):
@@ -104,7 +115,10 @@ class STLight(Forecaster):
 
     def forward(self, clip_BTCHW: Tensor) -> Tensor:
         """Predict frames (B, T', C, H, W) from context frames (B, T, C, H, W); `patch_size` must divide H and W."""
-        check_clip_shape(tuple(clip_BTCHW.shape), self.context_frames, self.channels, self.patch_size)
+        shape = tuple(clip_BTCHW.shape)
+        if len(shape) != 5 or shape[1:3] != (self.context_frames, self.channels):
+            raise ValueError(f"clip must be (B, {self.context_frames}, {self.channels}, H, W), got {shape}")
+        check_frame_size(*shape[-2:], self.patch_size)
         x = self.patch_encoder(clip_BTCHW.flatten(1, 2))
         for i, mixer in enumerate(self.mixers):
             if self.skip and i == len(self.mixers) // 3:
@@ -117,13 +131,6 @@ class STLight(Forecaster):
         else:
             x = self.patch_shuffle(self.patch_reassemble(x))
         return x.unflatten(1, (self.horizon_frames, self.channels))
-
-
-def check_clip_shape(shape: tuple[int, ...], context_frames: int, channels: int, patch_size: int) -> None:
-    """Raise `ValueError` unless the shape is (B, context_frames, channels, H, W) and `patch_size` divides H and W."""
-    if len(shape) != 5 or shape[1:3] != (context_frames, channels):
-        raise ValueError(f"clip must be (B, {context_frames}, {channels}, H, W), got {shape}")
-    check_frame_size(*shape[-2:], patch_size)
 
 
 def find_stlight(model: nn.Module) -> STLight | None:

@@ -1,8 +1,10 @@
 """Weights and clips made by a rule, to compare the baselines with stored outputs of the benchmark's own modules.
 
-`benchmark_outputs.npz` holds the prediction and the training loss of each OpenSTL module with these weights, for a step after
-scheduled sampling has ended. OpenSTL's newest version computed them; for PredNet version 0.3.0, the last one that has it. They
-were computed outside this repository, which contains none of OpenSTL's code.
+`benchmark_outputs.npz` holds, for each OpenSTL module with these weights: the prediction and the loss in evaluation mode, at a
+step after scheduled sampling has ended, and the loss and its gradients in training mode, in the midst of it. OpenSTL's version
+0.3.0 computed them, and for the corrected variants the cells of its newest version. They were computed outside this repository,
+which contains none of OpenSTL's code. The modules were given the random numbers that `TrainingStep` draws here, those of
+stochastic depth included: at `sampling_step`, TAU drops one MLP of one clip.
 """
 
 import math
@@ -11,19 +13,32 @@ import numpy as np
 import torch
 
 from stlight.config import ModelConfig
-from stlight.model.baselines import build_baseline
+from stlight.model import TrainingStep, build_model
 from stlight.registry.dataset_specs import ClipShape
+from stlight.registry.model_specs import BASELINES
 
 SHAPE = ClipShape(4, 3, 1, 16, 32)
 # Small enough for fast tests.
 WIDTH, DEPTH = 1 / 16, 3 / 4
 SAMPLING_STEPS = 10
-STEP = 10**6
+LATE = TrainingStep.at(10**6, SAMPLING_STEPS, seed=0)
+"""A step after scheduled sampling has ended."""
+VARIANTS = [
+    (name, version)
+    for name, spec in BASELINES.items()
+    for version in (("v0.3.0", "corrected") if spec.has_correction else ("v0.3.0",))
+]
 
 
-def frozen_model(name: str):
+def sampling_step() -> TrainingStep:
+    """Return a step in the midst of scheduled sampling, whose generator has drawn nothing yet."""
+    return TrainingStep.at(SAMPLING_STEPS // 2, SAMPLING_STEPS, seed=9)
+
+
+def frozen_model(name: str, version: str = "v0.3.0"):
     """Return a small model in evaluation mode, with weights and statistics set by the rule."""
-    model = build_baseline(ModelConfig(model=name, baseline_width=WIDTH, baseline_depth=DEPTH), SHAPE).eval()
+    config = ModelConfig(model=name, baseline_width=WIDTH, baseline_depth=DEPTH, benchmark_version=version)
+    model = build_model(config, SHAPE).eval()
     for number, (key, tensor) in enumerate(model.state_dict().items()):
         values = np.random.default_rng(number).standard_normal(tuple(tensor.shape))
         if key.endswith("running_var"):
@@ -42,3 +57,13 @@ def frozen_clip() -> torch.Tensor:
     """Return two clips (2, 7, 1, 16, 32)."""
     frames = (2, SHAPE.context_frames + SHAPE.horizon_frames, *SHAPE[2:])
     return torch.from_numpy(np.random.default_rng(99).random(frames)).float()
+
+
+def condense(gradients: list[torch.Tensor | None]) -> np.ndarray:
+    """Return, for each parameter's gradient, its length and its component along a fixed random direction (parameters, 2)."""
+    rows = []
+    for number, gradient in enumerate(gradients):
+        values = np.zeros(1) if gradient is None else gradient.double().numpy().ravel()
+        direction = np.random.default_rng(number).standard_normal(values.shape)
+        rows.append((np.linalg.norm(values), values @ direction / np.linalg.norm(direction)))
+    return np.array(rows)

@@ -55,6 +55,17 @@ def test_two_counters_agree_on_a_small_model_and_on_meta():
     [
         ({"model": "TUA"}, "model must be one of STLight-L, ConvLSTM-S, .*, got 'TUA'"),
         ({"model": "TAU", "hidden_dim": 64}, "hidden_dim applies to STLight-L only and must be 1400 for TAU, got 64"),
+        (
+            {"model": "TAU", "benchmark_version": "corrected"},
+            re.escape(
+                "benchmark_version applies to ConvLSTM-S and PredRNN++ only and must be 'v0.3.0' for TAU, got 'corrected'"
+            ),
+        ),
+        ({"benchmark_version": "corrected"}, "benchmark_version applies to baselines only and must be 'v0.3.0' for STLight-L"),
+        (
+            {"model": "PredRNN++", "benchmark_version": "v1"},
+            "benchmark_version: input should be 'v0.3.0' or 'corrected', got 'v1'",
+        ),
         ({"baseline_width": 0.5}, "baseline_width applies to baselines only and must be 1.0 for STLight-L, got 0.5"),
         ({"model": "TAU", "baseline_width": 0.0}, "baseline_width: .*greater than 0"),
         ({"model": "TAU", "baseline_depth": 1.5}, "baseline_depth: .*less than or equal to 1"),

@@ -8,10 +8,14 @@ from stlight.registry.dataset_specs import ClipShape
 
 
 class ConvLSTMCell(nn.Module):
-    """One layer. The benchmark's cell also holds two unused weights, which its parameter count includes."""
+    """One layer. The benchmark's cell also holds two unused weights, which its parameter count includes.
 
-    def __init__(self, in_channels: int, hidden_dim: int) -> None:
+    Up to version 0.3.0 the benchmark reads h from the candidate g, so that the memory c never reaches the output.
+    """
+
+    def __init__(self, in_channels: int, hidden_dim: int, *, corrected: bool) -> None:
         super().__init__()
+        self.corrected = corrected
         self.of_input = gate_conv(in_channels, 4 * hidden_dim)
         self.of_hidden = gate_conv(hidden_dim, 4 * hidden_dim)
         self.unused = nn.ModuleList([gate_conv(2 * hidden_dim, hidden_dim), gate_conv(2 * hidden_dim, hidden_dim, 1)])
@@ -19,16 +23,18 @@ class ConvLSTMCell(nn.Module):
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """Map the input and the states h, c, all (B, ·, H', W'), to the next h and c."""
         i, f, g, o = (self.of_input(x) + self.of_hidden(h)).chunk(4, 1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c
+        g = torch.tanh(g)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * g
+        return torch.sigmoid(o) * (torch.tanh(c) if self.corrected else g), c
 
 
 class ConvLSTM(Recurrent):
     """Four layers of 128 channels, 5 × 5 filters. The state holds h and c of each layer."""
 
-    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
+    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0, corrected: bool = False) -> None:
         super().__init__(shape, width=width, depth=depth)
-        self.cells = nn.ModuleList(ConvLSTMCell(channels, self.hidden_dim) for channels in self.layer_inputs(self.deep(4)))
+        inputs = self.layer_inputs(self.deep(4))
+        self.cells = nn.ModuleList(ConvLSTMCell(channels, self.hidden_dim, corrected=corrected) for channels in inputs)
         self.readout = gate_conv(self.hidden_dim, self.patch_channels, 1)
 
     def begin(self, frame: Tensor) -> list[tuple[Tensor, Tensor]]:

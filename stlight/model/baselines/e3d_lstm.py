@@ -1,7 +1,5 @@
 """E3D-LSTM (Wang et al., 2019): 3D convolutions over a window of frames; each cell attends to all its past states."""
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,7 +45,9 @@ class Eidetic3DLSTMCell(nn.Module):
         """Map the input and states (B, ·, 2, H', W'), and all past c concatenated (B, n·C, 2, H', W'), to the next h and c."""
         i_h, g_h, r_h, o_h = self.of_hidden(h).chunk(4, 1)
         i_x, g_x, r_x, o_x, i_x2, g_x2, f_x2 = self.of_input(x).chunk(7, 1)
-        recalled = self.recall(torch.sigmoid(r_x + r_h), past)
+        rows, keys = (part.reshape(len(x), -1, c.shape[1])[:, None] for part in (torch.sigmoid(r_x + r_h), past))
+        # The fused operator does not store an attention weight for each pair of positions.
+        recalled = F.scaled_dot_product_attention(rows, keys, keys, scale=1.0).reshape(c.shape)
         c = self.norm(c + recalled) + torch.sigmoid(i_x + i_h) * torch.tanh(g_x + g_h)
 
         i_m, f_m, g_m, m_m = self.of_memory(m).chunk(4, 1)
@@ -57,22 +57,9 @@ class Eidetic3DLSTMCell(nn.Module):
         output = torch.tanh(o_x + o_h + self.cell_to_output(c) + self.memory_to_output(m))
         return torch.tanh(self.merge(torch.cat((c, m), 1))) * torch.sigmoid(output), c
 
-    @staticmethod
-    def recall(query: Tensor, past: Tensor) -> Tensor:
-        """Attend with a gate (B, C, 2, H', W') to past states (B, n·C, 2, H', W')."""
-        channels = query.shape[1]
-        rows, keys = query.reshape(len(query), -1, channels), past.reshape(len(past), -1, channels)
-        # The fused operator does not store an attention weight for each pair of positions.
-        recalled = F.scaled_dot_product_attention(rows[:, None], keys[:, None], keys[:, None], scale=1.0)
-        return recalled.reshape(query.shape)
 
-
-class E3DLSTMState(NamedTuple):
-    """The previous frame; h, c and all past c of each layer; and the memory m that all layers share."""
-
-    frame: Tensor
-    layers: list[tuple[Tensor, Tensor, list[Tensor]]]
-    m: Tensor
+E3DLSTMState = tuple[Tensor, list[tuple[Tensor, Tensor, list[Tensor]]], Tensor]
+"""The previous frame; h, c and all past c of each layer; and the memory m that all layers share."""
 
 
 class E3DLSTM(Recurrent):
@@ -87,16 +74,17 @@ class E3DLSTM(Recurrent):
     def begin(self, frame: Tensor) -> E3DLSTMState:
         """Return zeros."""
         zero = frame.new_zeros((len(frame), self.hidden_dim, FRAMES, *frame.shape[2:]))
-        return E3DLSTMState(torch.zeros_like(frame), [(zero, zero, []) for _ in self.cells], zero)
+        return torch.zeros_like(frame), [(zero, zero, []) for _ in self.cells], zero
 
     def step(self, frame: Tensor, state: E3DLSTMState) -> tuple[Tensor, E3DLSTMState]:
         """Pass the previous and the current frame upward through all layers."""
-        x, layers = torch.stack((state.frame, frame), 2), []
-        for cell, (h, c, past) in zip(self.cells, state.layers, strict=True):
+        previous, before, m = state
+        x, layers = torch.stack((previous, frame), 2), []
+        for cell, (h, c, past) in zip(self.cells, before, strict=True):
             past = [*past, c]
-            x, c = cell(x, h, c, state.m, torch.cat(past, 1))
+            x, c = cell(x, h, c, m, torch.cat(past, 1))
             layers.append((x, c, past))
-        return self.readout(x).squeeze(2), E3DLSTMState(frame, layers, state.m)
+        return self.readout(x).squeeze(2), (frame, layers, m)
 
     def error(self, predicted: Tensor, target: Tensor, states: list[E3DLSTMState]) -> Tensor:
         """Return the mean squared error plus the mean absolute error."""

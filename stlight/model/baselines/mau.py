@@ -1,7 +1,7 @@
 """MAU (Chang et al., 2021): a motion-aware unit attends to its last states by the similarity of their inputs."""
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,12 +42,8 @@ class MAUCell(nn.Module):
         return gate_t * t_t + (1 - gate_t) * t_s, gate_s * s_s + (1 - gate_s) * s_t
 
 
-class MAUState(NamedTuple):
-    """Temporal state of one layer, then its last temporal states and its last inputs, newest last."""
-
-    temporal: Tensor
-    past_t: list[Tensor]
-    past_s: list[Tensor]
+MAUState = tuple[Tensor, list[Tensor], list[Tensor]]
+"""Temporal state of one layer, then its last temporal states and its last inputs, newest last."""
 
 
 class MAU(Recurrent):
@@ -61,13 +57,10 @@ class MAU(Recurrent):
         d, channels = self.hidden_dim, shape.channels
         size = shape.height // 2**HALVINGS, shape.width // 2**HALVINGS
         self.cells = nn.ModuleList(MAUCell(d, size) for _ in range(self.deep(4)))
-        halve, double = nn.Sequential(), nn.Sequential()
-        for _ in range(HALVINGS):
-            halve += nn.Sequential(nn.Conv2d(d, d, 3, 2, 1), nn.LeakyReLU(0.2))
-        self.encoder = nn.Sequential(nn.Conv2d(channels, d, 1), nn.LeakyReLU(0.2)) + halve
-        for _ in range(HALVINGS):
-            double += nn.Sequential(nn.ConvTranspose2d(d, d, 3, 2, 1, output_padding=1), nn.LeakyReLU(0.2))
-        self.decoder = double[:-1]
+        halve = [layer for _ in range(HALVINGS) for layer in (nn.Conv2d(d, d, 3, 2, 1), nn.LeakyReLU(0.2))]
+        self.encoder = nn.Sequential(nn.Conv2d(channels, d, 1), nn.LeakyReLU(0.2), *halve)
+        doubling = [nn.ConvTranspose2d(d, d, 3, 2, 1, output_padding=1) for _ in range(HALVINGS)]
+        self.decoder = nn.Sequential(*(layer for conv in doubling for layer in (conv, nn.LeakyReLU(0.2))))[:-1]
         self.readout = nn.Conv2d(d, channels, 1)
         # Unused, but the benchmark's parameter count includes them.
         self.unused = nn.ModuleList([nn.Conv2d(2 * d, d, 1), nn.Conv2d(2 * channels, channels, 1)])
@@ -75,13 +68,13 @@ class MAU(Recurrent):
     def begin(self, frame: Tensor) -> list[MAUState]:
         """Return zeros."""
         zero = self.zeros(frame[..., :: 2**HALVINGS, :: 2**HALVINGS])
-        return [MAUState(zero, [zero] * REMEMBERED, [zero] * REMEMBERED) for _ in self.cells]
+        return [(zero, [zero] * REMEMBERED, [zero] * REMEMBERED) for _ in self.cells]
 
     def step(self, frame: Tensor, state: list[MAUState]) -> tuple[Tensor, list[MAUState]]:
         """Encode the frame, pass it upward through all layers, decode."""
-        x, after = self.encoder(frame), []
+        x, after = self.encoder(frame), list[MAUState]()
         for cell, (temporal, past_t, past_s) in zip(self.cells, state, strict=True):
             next_past_s = [*past_s[1:], x]
             temporal, x = cell(temporal, x, torch.stack(past_t), torch.stack(past_s))
-            after.append(MAUState(temporal, [*past_t[1:], temporal], next_past_s))
+            after.append((temporal, [*past_t[1:], temporal], next_past_s))
         return self.readout(self.decoder(x)), after

@@ -1,7 +1,5 @@
 """MIM, Memory In Memory (Wang et al., 2019): cells that model changes of the hidden state instead of a forget gate."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
@@ -47,26 +45,22 @@ class MIMCell(nn.Module):
         i_h, g_h, o_h = self.of_hidden(h).chunk(3, 1)
         i_m, g_m, f_m, o_m = self.of_memory(m).chunk(4, 1)
         m = torch.sigmoid(f_x + f_m + 1) * m + torch.sigmoid(i_x + i_m) * torch.tanh(g_x + g_m)
-        remembered, s = self.stationary(change, c, s)
+        remembered, s = self.stationary(change, c, s.detach())
         c = remembered + torch.sigmoid(i_x + i_h) * torch.tanh(g_x + g_h)
         output = torch.sigmoid(o_x + o_h + o_m)
         return output * torch.tanh(self.merge(torch.cat((c, m), 1))), c, m, s
 
 
-class MIMState(NamedTuple):
-    """h and c of the ST-LSTM; h, c and S's memory s of each MIM layer; shared memory m; h and c of each module N."""
-
-    first: tuple[Tensor, Tensor]
-    layers: list[tuple[Tensor, Tensor, Tensor]]
-    m: Tensor
-    changes: list[tuple[Tensor, Tensor]]
+Pair = tuple[Tensor, Tensor]
+MIMState = tuple[Pair, list[tuple[Tensor, Tensor, Tensor]], Tensor, list[Pair]]
+"""h and c of the ST-LSTM; h, c and S's memory s of each MIM layer; shared memory m; h and c of each module N."""
 
 
 class MIM(Recurrent):
     """One ST-LSTM and three MIM layers of 128 channels, 5 × 5 filters.
 
-    Every state starts at zero in every clip, and gradients flow through all states. The benchmark's code instead carries the
-    memory of module S from one batch into the next, detached from the graph.
+    Every state starts at zero in every clip; the benchmark carries the memory of module S from one batch into the next. No
+    gradient flows through that memory, as in the benchmark.
     """
 
     def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
@@ -82,25 +76,20 @@ class MIM(Recurrent):
     def begin(self, frame: Tensor) -> MIMState:
         """Return zeros."""
         zero = self.zeros(frame)
-        return MIMState((zero, zero), [(zero, zero, zero) for _ in self.cells], zero, [])
+        return (zero, zero), [(zero, zero, zero) for _ in self.cells], zero, []
 
     def step(self, frame: Tensor, state: MIMState) -> tuple[Tensor, MIMState]:
         """Pass the frame upward through all layers, and the change of the first layer's h through the modules N."""
-        h, c = state.first
-        x, c, m, *_ = self.first(frame, h, c, state.m)
-        first, layers = (x, c), []
-        changes = self.changes(x - h, state.changes)
-        for cell, (change, _), (h, c, s) in zip(self.cells, changes, state.layers, strict=True):
+        (h, c), before, m, changes_before = state
+        x, c, m, *_ = self.first(frame, h, c, m)
+        first, layers, changes = (x, c), [], list[Pair]()
+        change = x - h
+        for non_stationary, pair in zip(self.non_stationary, changes_before, strict=False):
+            change, cell_of_change = non_stationary(change, *pair)
+            changes.append((change, cell_of_change))
+        # There is no change at the first frame.
+        changes = changes or [(torch.zeros_like(x),) * 2] * len(self.cells)
+        for cell, (change, _), (h, c, s) in zip(self.cells, changes, before, strict=True):
             x, c, m, s = cell(x, change, h, c, m, s)
             layers.append((x, c, s))
-        return self.readout(x), MIMState(first, layers, m, changes)
-
-    def changes(self, change: Tensor, before: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-        """Model the change of each layer's h by its module N. At the first frame, `before` is empty and changes are zero."""
-        if not before:
-            return [(torch.zeros_like(change),) * 2] * len(self.cells)
-        after = []
-        for non_stationary, states in zip(self.non_stationary, before, strict=True):
-            change, cell = non_stationary(change, *states)
-            after.append((change, cell))
-        return after
+        return self.readout(x), (first, layers, m, changes)

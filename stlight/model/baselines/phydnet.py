@@ -2,12 +2,11 @@
 
 import math
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from stlight.model.baselines.baseline import Baseline
+from stlight.model.baselines import Baseline
 from stlight.model.forecaster import TrainingStep
 from stlight.registry.dataset_specs import ClipShape
 
@@ -15,19 +14,14 @@ ORDER = 7
 """Side of the filters; filter (i, j) should compute the derivative of order i and j, both below this."""
 
 
-def block(conv: nn.Module, channels: int) -> nn.Sequential:
-    """Append GroupNorm of up to 16 groups and a leaky ReLU to a convolution."""
-    return nn.Sequential(conv, nn.GroupNorm(math.gcd(16, channels), channels), nn.LeakyReLU(0.2))
-
-
-def down(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """Build an encoder block: (H, W) → (H / stride, W / stride)."""
-    return block(nn.Conv2d(in_channels, out_channels, 3, stride, 1), out_channels)
-
-
-def up(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """Build a decoder block: (H, W) → (H · stride, W · stride)."""
-    return block(nn.ConvTranspose2d(in_channels, out_channels, 3, stride, 1, output_padding=stride - 1), out_channels)
+def block(in_channels: int, out_channels: int, stride: int, *, up: bool = False) -> nn.Sequential:
+    """Build a convolution that divides the sides by `stride`, or multiplies them if `up`; GroupNorm; a leaky ReLU."""
+    conv = (
+        nn.ConvTranspose2d(in_channels, out_channels, 3, stride, 1, output_padding=stride - 1)
+        if up
+        else nn.Conv2d(in_channels, out_channels, 3, stride, 1)
+    )
+    return nn.Sequential(conv, nn.GroupNorm(math.gcd(16, out_channels), out_channels), nn.LeakyReLU(0.2))
 
 
 class PhyCell(nn.Module):
@@ -61,11 +55,8 @@ class ResidualLSTMCell(nn.Module):
         return torch.sigmoid(o) * torch.tanh(c), c
 
 
-class PhyDNetState(NamedTuple):
-    """State of the physical cell, and h and c of each ConvLSTM."""
-
-    physical: Tensor
-    residual: list[tuple[Tensor, Tensor]]
+PhyDNetState = tuple[Tensor, list[tuple[Tensor, Tensor]]]
+"""State of the physical cell, and h and c of each ConvLSTM."""
 
 
 class PhyDNet(Baseline):
@@ -78,25 +69,27 @@ class PhyDNet(Baseline):
         self.physical = PhyCell(d)
         self.residual_dims = dims = [2 * d] * (layers - 1) + [d]
         self.residual = nn.ModuleList(ResidualLSTMCell(*pair) for pair in pairwise([d, *dims]))
-        self.encoder = nn.Sequential(down(shape.channels, half, 2), down(half, half, 1), down(half, d, 2))
-        self.encoder_physical, self.encoder_residual = (nn.Sequential(down(d, d, 1), down(d, d, 1)) for _ in range(2))
-        self.decoder_physical, self.decoder_residual = (nn.Sequential(up(d, d, 1), up(d, d, 1)) for _ in range(2))
+        self.encoder = nn.Sequential(block(shape.channels, half, 2), block(half, half, 1), block(half, d, 2))
+        self.encoder_physical, self.encoder_residual = (nn.Sequential(block(d, d, 1), block(d, d, 1)) for _ in range(2))
+        self.decoder_physical, self.decoder_residual = (
+            nn.Sequential(*(block(d, d, 1, up=True) for _ in range(2))) for _ in range(2)
+        )
         readout = nn.ConvTranspose2d(half, shape.channels, 3, 2, 1, output_padding=1)
-        self.decoder = nn.Sequential(up(d, half, 2), up(half, half, 1), readout)
+        self.decoder = nn.Sequential(block(d, half, 2, up=True), block(half, half, 1, up=True), readout)
 
     def step(self, frame: Tensor, state: PhyDNetState | None) -> tuple[Tensor, PhyDNetState]:
         """Map a frame (B, C, H, W) and the state (None at first) to the predicted next frame and the next state."""
         code = self.encoder(frame)
         if state is None:
             states = [code.new_zeros((len(code), dim, *code.shape[2:])) for dim in self.residual_dims]
-            state = PhyDNetState(torch.zeros_like(code), [(zero, zero) for zero in states])
-        physical = self.physical(self.encoder_physical(code), state.physical)
+            state = torch.zeros_like(code), [(zero, zero) for zero in states]
+        physical = self.physical(self.encoder_physical(code), state[0])
         x, residual = self.encoder_residual(code), []
-        for cell, (h, c) in zip(self.residual, state.residual, strict=True):
+        for cell, (h, c) in zip(self.residual, state[1], strict=True):
             x, c = cell(x, h, c)
             residual.append((x, c))
         both = self.decoder_physical(physical) + self.decoder_residual(x)
-        return torch.sigmoid(self.decoder(both)), PhyDNetState(physical, residual)
+        return torch.sigmoid(self.decoder(both)), (physical, residual)
 
     def unroll(self, clip: Tensor, given: int) -> Tensor:
         """Predict every next frame: the first `given` from frames of the clip (B, T, C, H, W), the others from predictions."""

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stlight.model.baselines.baseline import Baseline
+from stlight.model.baselines import Baseline
 from stlight.model.forecaster import TrainingStep
 from stlight.registry.dataset_specs import ClipShape
 
@@ -56,35 +56,29 @@ class PredNet(Baseline):
         """Layers, lowest first, with their type."""
         return [layer for layer in self.layers if isinstance(layer, PredNetLayer)]
 
-    def begin(self, frame: Tensor) -> list[LayerState]:
-        """Return zeros for frames (B, C, H, W)."""
-        height, width = frame.shape[2:]
-        sizes = [(layer.dim, height // 2**i, width // 2**i) for i, layer in enumerate(self.stack)]
-        zeros = [frame.new_zeros((len(frame), *size)) for size in sizes]
-        return [(zero, zero, torch.cat((zero, zero), 1)) for zero in zeros]
-
-    def represent(self, state: list[LayerState]) -> list[tuple[Tensor, Tensor]]:
-        """Return the next R and cell of every layer, computed from the top down."""
-        updated: list[tuple[Tensor, Tensor]] = []
-        above: list[Tensor] = []
-        for layer, (r, c, error) in zip(reversed(self.stack), reversed(state), strict=True):
-            r, c = layer.represent(torch.cat((r, error, *above), 1), c)
-            above = [F.interpolate(r, scale_factor=2)]
-            updated.insert(0, (r, c))
-        return updated
-
     def unroll(self, clip: Tensor, steps: int) -> tuple[list[Tensor], list[list[LayerState]]]:
         """Return the predictions of `steps` frames from the first on, and the layers' states after each step.
 
         After the end of the clip (B, T, C, H, W), the last prediction replaces the true frame.
         """
-        state, states = self.begin(clip[:, 0]), []
+        state: list[LayerState] = []
+        for i, layer in enumerate(self.stack):
+            zero = clip.new_zeros((len(clip), layer.dim, clip.shape[3] // 2**i, clip.shape[4] // 2**i))
+            state.append((zero, zero, torch.cat((zero, zero), 1)))
         frames: list[Tensor] = []
+        states: list[list[LayerState]] = []
         for t in range(steps):
-            updated = self.represent(state)
+            # From the top down, every layer's next R and cell.
+            updated: list[tuple[Tensor, Tensor]] = []
+            above: list[Tensor] = []
+            for layer, (r, c, error) in zip(reversed(self.stack), reversed(state), strict=True):
+                r, c = layer.represent(torch.cat((r, error, *above), 1), c)
+                above = [F.interpolate(r, scale_factor=2)]
+                updated.insert(0, (r, c))
             predicted = F.relu(self.stack[0].prediction(updated[0][0])).clamp(max=1)
             seen = clip[:, t] if t < clip.shape[1] else frames[-1]
             frames.append(predicted)
+            # From the bottom up, every layer's error.
             state = []
             for layer, (r, c) in zip(self.stack, updated, strict=True):
                 predicted = F.relu(layer.prediction(r)) if state else predicted

@@ -1,11 +1,17 @@
-"""PredRNN (Wang et al., 2017): layers of ST-LSTM cells, with a shared memory that zigzags through all layers."""
+"""PredRNN (Wang et al., 2017): layers of ST-LSTM cells, with a shared memory that zigzags through all layers.
 
+PredRNN.V2 (Wang et al., 2021) adds a decoupling loss and reverse scheduled sampling.
+"""
+
+import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stlight.model.baselines.recurrent import Recurrent, gate_conv
+from stlight.model.forecaster import TrainingStep
 from stlight.registry.dataset_specs import ClipShape
 
 
@@ -66,3 +72,33 @@ class PredRNN(Recurrent):
             layers.append((x, c))
             added.append((added_c, added_m))
         return self.readout(x), PredRNNState(layers, m, added)
+
+
+class PredRNNV2(PredRNN):
+    """PredRNN whose two memories are pushed apart, trained from its own predictions early on."""
+
+    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
+        super().__init__(shape, width=width, depth=depth)
+        self.adapter = gate_conv(self.hidden_dim, self.hidden_dim, 1)
+
+    def truth_probabilities(self, step: TrainingStep) -> tuple[float, float]:
+        """Return the probabilities of reverse scheduled sampling: within the context they rise, after it they fall."""
+        half, decay = step.sampling_steps / 2, step.sampling_steps / 10
+        past = step.index - half
+        if past < 0:
+            return 0.5, 0.5
+        if past >= half:
+            return 1.0, 0.0
+        return 1 - 0.5 * math.exp(-past / decay), 0.5 * (1 - past / half)
+
+    def error(self, predicted: Tensor, target: Tensor, states: list[PredRNNState]) -> Tensor:
+        """Return the mean squared error plus a tenth of the similarity (cosine per channel) of the terms added to c and m."""
+        pairs = [[self.adapter(added).flatten(2) for added in both] for state in states for both in state.added]
+        cosines = [torch.cosine_similarity(c, m, dim=2).abs().mean() for c, m in pairs]
+        return F.mse_loss(predicted, target) + 0.1 * torch.stack(cosines).mean()
+
+    def counted_by_benchmark(self, context: Tensor) -> object:
+        """Run the prediction and the decoupling loss's adapter, which a prediction does not need."""
+        clip = torch.cat((context, context.new_zeros((len(context), self.shape.horizon_frames, *context.shape[2:]))), 1)
+        predicted, states = self.unroll(clip, torch.ones((clip.shape[1] - 1, len(clip)), dtype=torch.bool))
+        return predicted, [[self.adapter(added) for both in state.added for added in both] for state in states]

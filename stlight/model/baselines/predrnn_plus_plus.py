@@ -1,7 +1,5 @@
 """PredRNN++ (Wang et al., 2018): causal LSTM cells, which update two memories in turn, and a gradient highway."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
@@ -10,10 +8,14 @@ from stlight.registry.dataset_specs import ClipShape
 
 
 class CausalLSTMCell(nn.Module):
-    """One layer: its memory c feeds the gates of the memory m that all layers share."""
+    """One layer: its memory c feeds the gates of the memory m that all layers share.
 
-    def __init__(self, in_channels: int, hidden_dim: int) -> None:
+    Up to version 0.3.0 the benchmark's gates of c read m where they should read c.
+    """
+
+    def __init__(self, in_channels: int, hidden_dim: int, *, corrected: bool) -> None:
         super().__init__()
+        self.corrected = corrected
         self.of_input = gate_conv(in_channels, 7 * hidden_dim)
         self.of_hidden = gate_conv(hidden_dim, 4 * hidden_dim)
         self.of_cell = gate_conv(hidden_dim, 3 * hidden_dim)
@@ -28,7 +30,7 @@ class CausalLSTMCell(nn.Module):
         """Map the input and states (B, ·, H', W') to the next h, c and m."""
         i_x, f_x, g_x, i_x2, f_x2, g_x2, o_x = self.of_input(x).chunk(7, 1)
         i_h, f_h, g_h, o_h = self.of_hidden(h).chunk(4, 1)
-        i_c, f_c, g_c = self.of_cell(c).chunk(3, 1)
+        i_c, f_c, g_c = self.of_cell(c if self.corrected else m).chunk(3, 1)
         i_m, f_m, g_m = self.of_memory(m).chunk(3, 1)
         forget = torch.sigmoid(f_x + f_h + f_c + 1)
         c = forget * c + torch.sigmoid(i_x + i_h + i_c) * torch.tanh(g_x + g_h + g_c)
@@ -58,37 +60,33 @@ class GradientHighway(nn.Module):
         return gate * torch.tanh(p) + (1 - gate) * z
 
 
-class PredRNNPlusPlusState(NamedTuple):
-    """h and c of each layer, the shared memory m, and the highway's state z."""
-
-    layers: list[tuple[Tensor, Tensor]]
-    m: Tensor
-    z: Tensor
+PredRNNPlusPlusState = tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]
+"""h and c of each layer, the shared memory m, and the highway's state z."""
 
 
 class PredRNNPlusPlus(Recurrent):
     """Four layers of 128 channels, 5 × 5 filters."""
 
-    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
+    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0, corrected: bool = False) -> None:
         super().__init__(shape, width=width, depth=depth)
         self.highway = GradientHighway(self.hidden_dim)
         inputs = self.layer_inputs(self.deep(4, least=2))
-        self.cells = nn.ModuleList(CausalLSTMCell(channels, self.hidden_dim) for channels in inputs)
+        self.cells = nn.ModuleList(CausalLSTMCell(channels, self.hidden_dim, corrected=corrected) for channels in inputs)
         self.readout = gate_conv(self.hidden_dim, self.patch_channels, 1)
 
     def begin(self, frame: Tensor) -> PredRNNPlusPlusState:
         """Return zeros."""
         zero = self.zeros(frame)
-        return PredRNNPlusPlusState([(zero, zero) for _ in self.cells], zero, zero)
+        return [(zero, zero) for _ in self.cells], zero, zero
 
     def step(self, frame: Tensor, state: PredRNNPlusPlusState) -> tuple[Tensor, PredRNNPlusPlusState]:
         """Pass the frame upward through all layers, over the highway from the first to the second."""
-        x, m, z = frame, state.m, state.z
-        layers: list[tuple[Tensor, Tensor]] = []
-        for cell, (h, c) in zip(self.cells, state.layers, strict=True):
+        before, m, z = state
+        x, layers = frame, list[tuple[Tensor, Tensor]]()
+        for cell, (h, c) in zip(self.cells, before, strict=True):
             h, c, m = cell(x, h, c, m)
             x = h
             if not layers:
                 x = z = self.highway(h, z)
             layers.append((h, c))
-        return self.readout(x), PredRNNPlusPlusState(layers, m, z)
+        return self.readout(x), (layers, m, z)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stlight.model.baselines.baseline import Baseline
+from stlight.model.baselines import Baseline
 from stlight.model.forecaster import TrainingStep
 from stlight.registry.dataset_specs import ClipShape
 
@@ -50,14 +50,9 @@ class Recurrent(Baseline):
         raise NotImplementedError
 
     def unroll(self, clip: Tensor, given: Tensor) -> tuple[Tensor, list[Any]]:
-        """Predict frame after frame.
+        """Return the predictions (B, steps, C, H, W) for a clip (B, T, C, H, W), and the state after each step.
 
-        Args:
-            clip: Frames (B, T, C, H, W).
-            given: Booleans (steps, B) on the CPU. True if the step reads the clip's frame, False if its own last prediction.
-
-        Returns:
-            Predictions (B, steps, C, H, W) and the state after each step.
+        `given` (steps, B), on the CPU, is True where a step reads the clip's frame, False where its own last prediction.
         """
         frames = F.pixel_unshuffle(clip, self.patch_size)
         state, states = self.begin(frames[:, 0]), []

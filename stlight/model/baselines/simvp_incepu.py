@@ -1,10 +1,12 @@
 """SimVP (Gao et al., 2022) with IncepU: encode each frame, translate all frames together, decode each frame."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
-from stlight.model.baselines.baseline import Baseline
-from stlight.model.rollout import roll_out
+from stlight.model.baselines import Baseline
+from stlight.model.forecaster import roll_out
 from stlight.registry.dataset_specs import ClipShape
 
 
@@ -24,14 +26,11 @@ class InceptionBlock(nn.Module):
     def __init__(self, in_channels: int, hidden_dim: int, out_channels: int) -> None:
         super().__init__()
         self.pointwise = nn.Conv2d(in_channels, hidden_dim, 1)
-        self.branches = nn.ModuleList(self.branch(hidden_dim, out_channels, size) for size in (3, 5, 7, 11))
-
-    @staticmethod
-    def branch(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
-        """Build one convolution, in 8 groups if 8 divides the numbers of channels."""
-        groups = 8 if in_channels % 8 == 0 and out_channels % 8 == 0 else 1
-        conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups)
-        return nn.Sequential(conv, nn.GroupNorm(groups, out_channels), nn.LeakyReLU(0.2))
+        self.branches = nn.ModuleList()
+        groups = 8 if hidden_dim % 8 == 0 and out_channels % 8 == 0 else 1
+        for size in (3, 5, 7, 11):
+            conv = nn.Conv2d(hidden_dim, out_channels, size, padding=size // 2, groups=groups)
+            self.branches.append(nn.Sequential(conv, nn.GroupNorm(groups, out_channels), nn.LeakyReLU(0.2)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H', W') → (B, C', H', W')."""
@@ -68,6 +67,9 @@ class SimVP(Baseline):
     One pass predicts as many frames as it reads. Longer horizons feed predictions back.
     """
 
+    translator_class: ClassVar[type[nn.Module]] = IncepU
+    """Maps codes of all frames (B, T · C, H', W') to such codes."""
+
     def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
         super().__init__(shape, width=width, depth=depth)
         hidden_dim = self.wide(512, multiple=16)
@@ -75,23 +77,19 @@ class SimVP(Baseline):
         self.encoder = nn.ModuleList(ConvBlock(shape.channels if i == 0 else code, code, halve=i % 2 == 1) for i in range(4))
         self.decoder = nn.ModuleList(ConvBlock(code, code, double=i % 2 == 0) for i in range(4))
         self.readout = nn.Conv2d(code, shape.channels, 1)
-        self.translator = self.build_translator(shape.context_frames * code, hidden_dim, self.deep(8))
-
-    def build_translator(self, channels: int, hidden_dim: int, depth: int) -> nn.Module:
-        """Build the translator: (B, T · C, H', W') → (B, T · C, H', W')."""
-        return IncepU(channels, hidden_dim, depth)
+        self.translator = self.translator_class(shape.context_frames * code, hidden_dim, self.deep(8))
 
     def predict(self, context: Tensor) -> Tensor:
         """(B, T, C, H, W) → (B, T', C, H, W)."""
         return roll_out(self.predict_as_many, context, self.shape.horizon_frames)
 
-    def predict_as_many(self, clip: Tensor) -> Tensor:
-        """(B, T, C, H, W) → the next T frames."""
+    def predict_as_many(self, clip: Tensor, *draws: Tensor) -> Tensor:
+        """(B, T, C, H, W) → the next T frames. `draws` are a translator's random numbers in training."""
         x = first = self.encoder[0](clip.flatten(0, 1))
         for block in self.encoder[1:]:
             x = block(x)
         frames = clip.shape[:2]
-        x = self.translator(x.unflatten(0, frames).flatten(1, 2)).unflatten(1, (frames[1], -1)).flatten(0, 1)
+        x = self.translator(x.unflatten(0, frames).flatten(1, 2), *draws).unflatten(1, (frames[1], -1)).flatten(0, 1)
         for block in self.decoder[:-1]:
             x = block(x)
         return self.readout(self.decoder[-1](x + first)).unflatten(0, frames)

@@ -8,12 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stlight.model.baselines.simvp_incepu import SimVP
-from stlight.model.forecaster import TrainingStep
-
-
-def depthwise(dim: int, kernel_size: int, dilation: int = 1) -> nn.Conv2d:
-    """Build a same-padded depthwise convolution."""
-    return nn.Conv2d(dim, dim, kernel_size, padding=dilation * (kernel_size - 1) // 2, dilation=dilation, groups=dim)
+from stlight.model.forecaster import TrainingStep, roll_out
+from stlight.model.stlight import depthwise_conv
 
 
 class TemporalAttention(nn.Module):
@@ -23,7 +19,7 @@ class TemporalAttention(nn.Module):
         super().__init__()
         self.before = nn.Conv2d(dim, dim, 1)
         # A small and a dilated kernel stand for one of 21 × 21.
-        self.static = nn.Sequential(depthwise(dim, 5), depthwise(dim, 7, dilation=3), nn.Conv2d(dim, dim, 1))
+        self.static = nn.Sequential(depthwise_conv(dim, 5), depthwise_conv(dim, 7, 3), nn.Conv2d(dim, dim, 1))
         squeezed = max(1, dim // max(dim // 16, 4))
         self.dynamic = nn.Sequential(
             nn.Linear(dim, squeezed, bias=False), nn.ReLU(), nn.Linear(squeezed, dim, bias=False), nn.Sigmoid()
@@ -38,45 +34,68 @@ class TemporalAttention(nn.Module):
 
 
 class TAUBlock(nn.Module):
-    """Attention and an MLP, each scaled and added to its input."""
+    """Attention and an MLP, each scaled and added to its input; then a pointwise convolution if the channels change."""
 
-    def __init__(self, dim: int, expansion: int = 8) -> None:
+    def __init__(self, dim: int, out_dim: int, expansion: int = 8) -> None:
         super().__init__()
         self.scale_attention, self.scale_mlp = (nn.Parameter(torch.full((dim, 1, 1), 0.01)) for _ in range(2))
         wide = expansion * dim
         self.attention = nn.Sequential(nn.BatchNorm2d(dim), TemporalAttention(dim))
-        mlp = nn.Sequential(nn.Conv2d(dim, wide, 1), depthwise(wide, 3), nn.GELU(), nn.Conv2d(wide, dim, 1))
+        mlp = nn.Sequential(nn.Conv2d(dim, wide, 1), depthwise_conv(wide, 3), nn.GELU(), nn.Conv2d(wide, dim, 1))
         for layer in mlp:
             if isinstance(layer, nn.Conv2d):
                 fan_out = layer.weight[0, 0].numel() * layer.out_channels // layer.groups
                 nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_out))
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         self.mlp = nn.Sequential(nn.BatchNorm2d(dim), mlp)
+        self.resize = nn.Conv2d(dim, out_dim, 1) if dim != out_dim else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H', W') → (B, C, H', W')."""
-        x = x + self.scale_attention * self.attention(x)
-        return x + self.scale_mlp * self.mlp(x)
+    def forward(self, x: Tensor, kept: Tensor) -> Tensor:
+        """(B, C, H', W') → (B, C', H', W'). `kept` (2, B, 1, 1, 1) multiplies the attention and the MLP of each clip."""
+        x = x + self.scale_attention * kept[0] * self.attention(x)
+        return self.resize(x + self.scale_mlp * kept[1] * self.mlp(x))
 
 
-DIVERGENCE = 0.1
-"""Weight of the difference divergence (alpha)."""
+class TAUTranslator(nn.Module):
+    """The attention blocks, trained with stochastic depth (Huang et al., 2016).
+
+    The benchmark's configuration asks for none (`drop_path = 0`), but its code lets the probability of a drop fall linearly
+    from 0.01 at the first block to 0 at the last.
+    """
+
+    def __init__(self, channels: int, hidden_dim: int, depth: int) -> None:
+        super().__init__()
+        dims = [channels] + [hidden_dim] * (depth - 1) + [channels]
+        self.blocks = nn.ModuleList(TAUBlock(*pair) for pair in pairwise(dims))
+
+    def draw(self, clips: int, generator: torch.Generator) -> Tensor:
+        """Draw which parts of which block (blocks, 2, clips, 1, 1, 1) are dropped: 0 if so, else 1 / probability to keep."""
+        keep = 1 - torch.linspace(0.01, 0, len(self.blocks))[:, None, None]
+        drawn = torch.rand((len(self.blocks), 2, clips), generator=generator)
+        return ((drawn < keep) / keep)[..., None, None, None]
+
+    def forward(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
+        """(B, T · C, H', W') → (B, T · C, H', W')."""
+        kept = x.new_ones((len(self.blocks), 2, 1, 1, 1, 1)) if kept is None else kept.to(x.device)
+        for block, factors in zip(self.blocks, kept, strict=True):
+            x = block(x, factors)
+        return x
 
 
 class TAU(SimVP):
     """SimVP's encoder and decoder around 8 attention blocks of 512 channels."""
 
-    def build_translator(self, channels: int, hidden_dim: int, depth: int) -> nn.Module:
-        """Build the blocks, with a pointwise convolution wherever the number of channels changes."""
-        layers: list[nn.Module] = []
-        for before, after in pairwise([channels] + [hidden_dim] * (depth - 1) + [channels]):
-            layers += [TAUBlock(before), *([nn.Conv2d(before, after, 1)] if before != after else [])]
-        return nn.Sequential(*layers)
+    translator_class = TAUTranslator
+    translator: TAUTranslator
 
     def training_loss(self, context: Tensor, target: Tensor, step: TrainingStep) -> Tensor:
-        """Return the mean squared error plus the weighted difference divergence."""
-        predicted = self(context).to(target.dtype)
-        return F.mse_loss(predicted, target) + DIVERGENCE * difference_divergence(predicted, target)
+        """Return the mean squared error plus a tenth of the difference divergence."""
+
+        def predict(clip: Tensor) -> Tensor:
+            return self.predict_as_many(clip, *([self.translator.draw(len(clip), step.generator)] if self.training else []))
+
+        predicted = roll_out(predict, context, self.shape.horizon_frames).to(target.dtype)
+        return F.mse_loss(predicted, target) + 0.1 * difference_divergence(predicted, target)
 
 
 def difference_divergence(predicted: Tensor, target: Tensor, temperature: float = 0.1, eps: float = 1e-12) -> Tensor:

@@ -65,7 +65,7 @@ def test_some_parameters_of_table_2_are_used_by_nothing_and_three_are_not_rounde
     for name in BASELINES:
         # Which weights get a gradient, a few frames show.
         shape = ClipShape(2, 2, 1, 16, 16)
-        small = build_model(ModelConfig(model=name, baseline_width=1 / 16), shape)
+        small = build_model(ModelConfig(model=name, baseline_width=1 / 16), shape).eval()
         clip = torch.rand(1, 4, 1, 16, 16)
         small.training_loss(clip[:, :2], clip[:, 2:], TrainingStep.at(9, 1, seed=0)).backward()
         idle = {key for key, parameter in small.named_parameters() if parameter.grad is None or not parameter.grad.any()}
@@ -83,6 +83,28 @@ def test_some_parameters_of_table_2_are_used_by_nothing_and_three_are_not_rounde
     printed = {row[0]: row[1] for row in quoted_tables()["Table 2"][1:] if row[0] in counted}
     differing = {name: rounded[name] for name in counted if rounded[name] != printed[name]}
     assert differing == {"ConvLSTM-S": "15.1M", "E3D-LSTM": "51.3M", "SimVP+IncepU": "57.9M"}
+
+
+@shows("rows_of_uncorrected_code")
+def test_two_rows_of_table_2_are_of_code_that_the_benchmark_corrected(found):
+    shape, clip = ClipShape(2, 2, 1, 16, 16), torch.rand(1, 4, 1, 16, 16)
+    trained = {}
+    for version in ("v0.3.0", "corrected"):
+        model = build_model(ModelConfig(model="ConvLSTM-S", benchmark_version=version), shape)
+        model.training_loss(clip[:, :2], clip[:, 2:], TrainingStep.at(9, 1, seed=0)).backward()
+        trained[version] = sum(int((p.grad != 0).sum()) for p in model.parameters() if p.grad is not None)
+        # The gates that should read the cell c read the shared memory m, which is still zero at the first layer.
+        cell = build_model(ModelConfig(model="PredRNN++", baseline_width=1 / 16, benchmark_version=version), shape).cells[0]
+        cell(torch.rand(1, 16, 4, 4), *torch.rand(2, 1, 8, 4, 4), torch.zeros(1, 8, 4, 4))[1].sum().backward()
+        assert bool(cell.of_cell.weight.grad.any()) == (version == "corrected")
+    assert {version: f"{number / 1e6:.2f}M" for version, number in trained.items()} == {
+        "v0.3.0": "5.84M",
+        "corrected": "11.68M",
+    }
+    assert "5.84M" in found["rows_of_uncorrected_code"].should
+    rows = {row[0]: row for row in quoted_tables()["Table 2"]}
+    assert "22.41" in rows["ConvLSTM-S"]
+    assert "14.07" in rows["PredRNN++"]
 
 
 QUOTED = {

@@ -61,7 +61,7 @@ def test_every_number_leads_to_its_runs(reported, demo):
 def test_what_waits_is_said_and_never_blank(reported):
     text = (reported / "report.html").read_text()
     assert f"{LEFT_OUT}: waiting" in text
-    assert "82 of 83 runs are there" in text
+    assert "84 of 85 runs are there" in text
     assert "– (waiting)" in text
 
 
@@ -77,7 +77,7 @@ def test_the_files_beside_it(reported, demo):
 
 def test_nothing_there_yet_is_a_page_too(paper, tmp_path):
     text = write(paper, tmp_path)
-    assert "0 of 82 runs are there" in text
+    assert "0 of 84 runs are there" in text
     assert "The figure waits" in text
 
 
@@ -89,7 +89,7 @@ def test_a_damaged_file_costs_its_own_place_only(demo, tmp_path):
     (tmp_path / "complexity" / "section_b_complexity.json").write_text("[]")
     text = write(demo, tmp_path)
     assert re.search(r"mmnist/k1=5/seed0: damaged: .*history.csv cannot be read", text)
-    assert "82 of 83 runs are there" in text
+    assert "84 of 85 runs are there" in text
     assert "aiting for the counts" in text
 
 
@@ -112,7 +112,7 @@ def test_mixed_and_uncommitted_versions_are_flagged(demo, reported, tmp_path):
     write_record(path, record.model_copy(update={"provenance": {"source": "other", "code": "abc+changes"}}))
     text = write(demo, tmp_path)
     assert "come from 2 versions of the code" in text
-    assert "1 of 83 records were made by code with uncommitted changes" in text
+    assert "1 of 85 records were made by code with uncommitted changes" in text
 
 
 def test_words_from_files_are_text(workflow, tmp_path):
