@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import platform
+import re
 import subprocess
 from functools import cache
 from importlib.metadata import version
@@ -12,7 +13,9 @@ from typing import Any
 # Files and rooms of the package that compute a run's numbers. Records and checkpoints of two versions of these do not mix.
 COMPUTE = ("config.py", "metrics.py", "registry", "data", "model", "kernels", "training")
 # Parts of these rooms that fetch, store or show, and cannot change a number.
-DO_NOT_COMPUTE = ("data/fetching", "registry/metric_specs.py", "training/checkpoint.py")
+DO_NOT_COMPUTE = ("data/fetching", "registry/metric_specs.py", "training/checkpoint.py", "training/progress.py")
+
+_C_COMMENT = re.compile(r'("(?:\\.|[^"\\\n])*")|/\*.*?\*/|//[^\n]*', re.DOTALL)
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -29,12 +32,12 @@ def source_version(package: Path = _PACKAGE) -> str:
     """Return 16 hex digits that change if code that computes numbers changes.
 
     It is the start of a SHA-256 over the syntax of the Python files, without comments, docstrings, layout and the arguments of
-    raised errors, and over the C files as they are.
+    raised errors, and over the C files without comments and layout.
     """
     digest = hashlib.sha256()
     for path in computing_files(package):
         text = path.read_text()
-        content = _syntax(ast.parse(text)) if path.suffix == ".py" else text
+        content = _syntax(ast.parse(text)) if path.suffix == ".py" else _c_lines(text)
         digest.update(f"{path.relative_to(package).as_posix()}\0{content}\0".encode())
     return digest.hexdigest()[:16]
 
@@ -76,3 +79,9 @@ def _syntax(node: Any) -> str:
 
 def _is_docstring(node: Any) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _c_lines(text: str) -> str:
+    without_comments = _C_COMMENT.sub(lambda match: match[1] or " ", text)
+    lines = (" ".join(line.split()) for line in without_comments.splitlines())
+    return "\n".join(filter(None, lines))

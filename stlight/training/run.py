@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from stlight.config import RunConfig
 from stlight.data import Clips, open_dataset
@@ -30,6 +29,7 @@ from stlight.training.checkpoint import Checkpoints, State, remove_checkpoints
 from stlight.training.devices import accelerate_for_run, choose_device, configure, describe_device, out_of_memory
 from stlight.training.loop import Row, Training, train
 from stlight.training.outputs import summarize, write_outputs
+from stlight.training.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -199,17 +199,11 @@ class Session:
             self.interruption.check()
 
         label = f"{self.name} (stand-in data)" if self.config.data.source == "stand_in" else self.name
-        num_epochs = self.config.training.num_epochs
-        # In a terminal a live bar, elsewhere at most twenty plain lines.
-        with tqdm(total=num_epochs, initial=len(training.history), desc=label, unit="epoch", disable=None) as bar:
+        with progress(label, self.config.training.num_epochs, len(training.history)) as show:
 
             def on_epoch(row: Row) -> None:
-                epoch, losses = row["epoch"], f"loss {row['train_loss']:.4g}, test MSE {row['test_mse']:.4g}"
-                bar.set_postfix_str(losses)
-                bar.update()
-                if bar.disable and (epoch % -(-num_epochs // 20) == 0 or epoch == num_epochs):
-                    logger.info("%s: epoch %d/%d, %s", label, epoch, num_epochs, losses)
-                self.heartbeat.beat(epoch=epoch, seconds=self.seconds())
+                show(row)
+                self.heartbeat.beat(epoch=row["epoch"], seconds=self.seconds())
 
             self.interruption.hold_back()
             return train(training, self.dataset, on_epoch=on_epoch, at_safe_point=at_safe_point)

@@ -57,6 +57,11 @@ def loss(x, scale=2):
         raise ValueError(f"{x} is above {LIMIT}")
     return scale * (x + 1)
 '''
+C = """/* a comment */
+#define SCALE 2 // another
+float loss(float x) { return SCALE * x + 1; }
+char *text = "/* no comment */";
+"""
 
 
 @pytest.mark.parametrize(
@@ -97,7 +102,18 @@ def test_a_constant_operator_default_or_error_type_changes_the_version(package, 
     assert version(package) != before
 
 
-def test_downloader_checkpoint_and_commands_do_not_change_the_version(package):
+def test_in_c_only_comments_and_blank_space_do_not_count(package):
+    path = package / "kernels" / "added.c"
+    path.write_text(C)
+    before = version(package)
+    path.write_text(C.replace("/* a comment */", "").replace("// another", "").replace("float x)", "float  x)\t"))
+    assert version(package) == before
+    for old, new in (("SCALE 2", "SCALE 3"), ("x + 1", "x - 1"), ("/* no comment */", "")):
+        path.write_text(C.replace(old, new))
+        assert version(package) != before
+
+
+def test_progress_bar_downloader_checkpoint_and_commands_do_not_change_the_version(package):
     before = version(package)
     files = [
         path
