@@ -7,6 +7,8 @@ from typing import Any
 from stlight.analysis.audit import noise_floor
 from stlight.analysis.evidence import Evidence
 from stlight.analysis.values import Values
+from stlight.analysis.verdicts.repeats import PaperNoise, factor_effect
+from stlight.experiments import Experiment
 from stlight.registry.metric_specs import COUNTED_METRICS, METRICS
 from stlight.registry.model_specs import OURS
 from stlight.runs.record import RunRecord
@@ -41,6 +43,8 @@ def _about_training(values: Values) -> Iterator[str]:
         f"Scale {scale.name}: {scale.summary[0].lower()}{scale.summary[1:]}. Data: {', '.join(sources)}. Selection:"
         f" {experiment.selection} epoch. Seeds: {experiment.seeds}{interval}"
     )
+    yield from (f"Published numbers: {data.source}" for data in experiment.drawn)
+    yield from _about_repeats(experiment)
     for floor in noise_floor(values):
         yield f"{_floor_text(floor)} Cells that cannot be told from the best are marked ≈."
     if experiment.share_of_epochs < 1:
@@ -70,6 +74,17 @@ def _about_training(values: Values) -> Iterator[str]:
         split = [r for r in records if r.device.get("accumulation_steps", 1) != r.config.training.accumulation_steps]
         if names := ", ".join(f"{r.run} in {r.device['accumulation_steps']}" for r in split):
             yield f"Batches in parts, because memory ran out, with BatchNorm's statistics of each part: {names}."
+
+
+def _about_repeats(experiment: Experiment) -> Iterator[str]:
+    if repeats := PaperNoise([experiment]).repeats:
+        effect = factor_effect(repeats[0].factors)
+        columns = (f"{r.sd:.2f} at {r.max_lr:g}{' (monotone in the factor)' if r.monotone else ''}" for r in repeats)
+        yield (
+            f"The printed final division factors change the learning rate by at most {effect:.1g} of its peak, so the printed"
+            f" numbers of one learning rate are repeats of one training. Their standard deviations: {', '.join(columns)}. Three"
+            " repeats are monotone by chance in one case of three."
+        )
 
 
 def _about_timings(evidence: Evidence) -> Iterator[str]:
