@@ -74,6 +74,7 @@ class ResultsFolder:
         """Return the counts of an experiment, or what to do if they are missing or damaged."""
         named = {metric for metrics in experiment.metrics.values() for metric in metrics}
         wanted = {"parameters", "benchmark_flops"} | named & COUNTED_METRICS - {"num_params"}
+        wanted |= set() if experiment.train else {"weights", "closed_forms"}
         return self._read_json("complexity", experiment, "count", lambda counts, variant: wanted <= counts[key(variant)].keys())
 
     def timings(self, experiment: Experiment) -> dict[str, Any] | str:

@@ -202,7 +202,7 @@ class CountClaim(BaseClaim):
 
 
 class CountsEqualClaim(CountClaim):
-    """A component has as many parameters as its closed form says."""
+    """A component's convolutions have as many weights as its closed form says."""
 
     kind = "counts_equal"
     counts_equal: EqualCount

@@ -37,6 +37,12 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count} | {"total": sum(counts.values())}
 
 
+def count_weights(model: nn.Module) -> dict[str, int]:
+    """Count the weights of each component's convolutions, without biases and BatchNorm, as Section B's formulas do."""
+    inner = model.model if isinstance(model, Rollout) else model
+    return {name: sum(p.numel() for p in part.parameters() if p.ndim == 4) for name, part in inner.named_children()}
+
+
 @torch.no_grad()
 def count_flops(model: nn.Module, shape: ClipShape) -> int:
     """Count the multiply-adds of convolutions and matrix products that predict one clip, with torch's counter.
@@ -103,4 +109,7 @@ def complexity(config: ModelConfig, shape: ClipShape) -> dict[str, Any]:
         raise RuntimeError(f"torch counts {flops} multiply-adds in convolutions, fvcore {by_operator['conv']}")
     all_flops = sum(by_operator.values())
     counts = {"parameters": parameters, "benchmark_flops": all_flops if is_baseline else flops, "prediction_flops": flops}
-    return counts if is_baseline else counts | {"closed_forms": closed_forms(config, shape), "flops_fvcore": all_flops}
+    if is_baseline:
+        return counts
+    forms = {"weights": count_weights(model), "closed_forms": closed_forms(config, shape)}
+    return counts | forms | {"flops_fvcore": all_flops}

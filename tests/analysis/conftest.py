@@ -31,7 +31,12 @@ def values_of(demo, tmp_path):
 def write_counts(experiment, folder, **changed):
     """Write counts of an experiment: the same for each variant, but for what is changed."""
     parts = {"patch_encoder": 10, "mixers": 100, "patch_reassemble": 1}
-    count = {"parameters": parts | {"total": 33_047_710}, "closed_forms": parts, "benchmark_flops": 33_686_732_800}
+    count = {
+        "parameters": parts | {"total": 33_047_710},
+        "closed_forms": parts,
+        "weights": parts | {"patch_shuffle": 0},
+        "benchmark_flops": 33_686_732_800,
+    }
     count |= {"flops_fvcore": 10**9} | changed
     return _write(experiment, folder, "complexity", {key(v): count for v in experiment.variants})
 

@@ -4,7 +4,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stlight.config import ModelConfig
 from stlight.model import build_model
-from stlight.model.complexity import closed_forms, complexity, count_flops, count_parameters
+from stlight.model.complexity import closed_forms, complexity, count_flops, count_parameters, count_weights
 from stlight.registry.dataset_specs import DATASETS
 
 
@@ -70,3 +70,4 @@ def test_closed_forms_leave_out_only_biases_and_batch_norm(decoder):
     assert counted["mixers"] - formula["mixers"] == 3 * (3 * 20 + 2 * 2 * 20)
     assert counted["patch_reassemble"] - formula["patch_reassemble"] == outputs
     assert counted["total"] == sum(counted[name] for name in formula)
+    assert count_weights(build_model(config, shape)) == formula | {"patch_shuffle": 0}

@@ -101,10 +101,13 @@ def draw_scatter(options: ScatterFigure, values: Values) -> Figure:
             for size, seeds in zip(line.index, line["values"], strict=True):
                 if source == "measured" and len(seeds) > 1:
                     ax.scatter([places[size]] * len(seeds), seeds, s=14, alpha=0.4, **style)
-        highest = known.groupby("size", sort=False)[source].max()
-        for size, x, y in zip(places.index, places, highest, strict=True):
+        # Sizes that a scale makes equal have one place and one label, that of the first.
+        labels = (
+            known.assign(x=places.loc[known["size"]].to_numpy()).groupby("x", sort=False).agg({"size": "first", source: "max"})
+        )
+        for x, size, y in labels.itertuples():
             ax.annotate(size, (x, y), xytext=(0, 6), textcoords="offset points", fontsize="x-small", rotation=60)
-        ax.set(xscale="log", ylim=(0, None))
+        ax.set(xscale="log", ylim=(0, 1.35 * known[source].max()))
         write_out_numbers(ax.xaxis, METRICS["num_params"].format)
         ax.legend(title=f"{field_label(options.hue)}; numbers: {' × '.join(map(field_label, others))}", frameon=False)
         sns.despine(ax=ax)

@@ -166,12 +166,12 @@ def _counts_equal(claim: Any, experiment: Experiment, counts: dict[str, Any]) ->
     terms, deviations = claim.terms, {}
     for variant in experiment.variants:
         count = counts[key(variant)]
-        # A component without parameters, or without any by Section B, is left out of the counts.
-        counted, formula = (count[kind].get(terms.component, 0) for kind in ("parameters", "closed_forms"))
+        # A component that has no parameters by Section B has no closed form.
+        counted, formula = count["weights"][terms.component], count["closed_forms"].get(terms.component, 0)
         deviations[f"{settings_text(variant.axes, variant.axes)}: {counted:,} against {formula:,}"] = abs(
             counted - formula
         ) / max(formula, 1)
-    return deviations, f"counted parameters are at most {{most:.1%}} from the formula (allowed: {terms.within:.0%})"
+    return deviations, f"counted weights are at most {{most:.1%}} from the formula (allowed: {terms.within:.0%})"
 
 
 def _count_grows(claim: Any, experiment: Experiment, counts: dict[str, Any]) -> Deviations:

@@ -195,11 +195,13 @@ def test_counts_are_exact(paper, tmp_path):
         forms = {"patch_encoder": 160 * d, "mixers": depth * (d * d + 58 * d), "patch_reassemble": 10 * d // 4}
         parameters = {name: n + d for name, n in forms.items()} | {"mixers": 2 * forms["mixers"]}
         total = {"total": sum(parameters.values())}
-        counts[f"mmnist/{variant.name}"] = {"parameters": parameters | total, "closed_forms": forms, "benchmark_flops": 1}
+        count = {"parameters": parameters | total, "closed_forms": forms, "benchmark_flops": 1}
+        counts[f"mmnist/{variant.name}"] = count | {"weights": parameters | {"patch_shuffle": 0}}
     (tmp_path / "complexity").mkdir()
     (tmp_path / "complexity" / "section_b_complexity.json").write_text(json.dumps(counts))
     found = measured(paper, tmp_path, "section_b_complexity")
     assert (found["encoder_count"].verdict, found["encoder_count"].effect) == ("reproduced", pytest.approx(1 / 160))
+    assert (found["patch_shuffle_count"].verdict, found["patch_shuffle_count"].effect) == ("reproduced", 0)
     # Twice the formula is not the formula, and yet grows as it does.
     assert (found["mixers_count"].verdict, found["mixers_count"].effect) == ("contradicted", pytest.approx(1))
     assert found["mixers_linear_in_depth"].effect == pytest.approx(0, abs=1e-9)
