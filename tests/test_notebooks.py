@@ -57,7 +57,7 @@ def test_a_notebook_is_kept_without_outputs(path):
 
 @pytest.mark.system
 def test_the_results_can_be_explored(demo, execute, rng, tmp_path, monkeypatch):
-    left_out, diverged = "mmnist/k1=11+k2=11/seed0", "mmnist/init=kaiming_normal/seed4"
+    left_out, diverged = "mmnist/k1=11+k2=11+lr=0.001/seed0", "mmnist/init=kaiming_normal+lr=0.001/seed4"
     for name, config in demo.runs.items():
         errors = {metric: value + rng.normal() for metric, value in {"mse": 140, "mae": 330}.items()}
         losses = 4 * np.exp(-np.arange(4.0)) + rng.uniform(0, 0.1, 4)
