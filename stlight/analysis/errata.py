@@ -126,10 +126,11 @@ def _flops_are_parameters(plan: Plan) -> Iterable[Erratum]:
                     id=f"flops_are_parameters_{experiment.name}",
                     weight="numbers",
                     place=f"{experiment.item}, {entry.model or OURS}",
+                    kinder="A slip in copying: the main paper prints 32.3G for this model.",
                     says=f"FLOPs {flops}, the same as its number of parameters.",
                     should="33.5G multiply-adds in the convolutions for one clip, by two counters: each weight is used at"
                     " 32 × 32 places or more, so FLOPs cannot be as few as parameters.",
-                    here="No claim about FLOPs is tested on the printed number; FLOPs are counted.",
+                    here="Claims about FLOPs are tested on the main paper's number and on counted FLOPs.",
                 )
 
 
@@ -173,12 +174,12 @@ def _misquoted(
     orders = [_order(*key, ours[key[1]], *both) for key, both in differing.items() if source.cited and key[1] in ours]
     return Erratum(
         id=f"quoted_{experiment.name}_{'_'.join(models)}",
-        weight="numbers",
+        weight="results" if any("as printed, and" in order for order in orders) else "numbers",
         place=f"{experiment.item}, {' and '.join(models)}",
         kinder="" if source.cited else "The cited publication was not at hand, and may print what is quoted.",
         says=f"{listed(0)}.",
         should=f"{words}{listed(1)}, in {source.where}.{''.join(orders)}",
-        here="Published numbers stay as printed, and claims are tested on them.",
+        here="Tables show what is printed. Claims are tested with the cited source's number, otherwise with the printed one.",
     )
 
 

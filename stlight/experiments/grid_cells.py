@@ -21,7 +21,7 @@ class GridCell:
     variant: "Variant | None" = None
     """None for a quoted model, which has no runs."""
     printed: dict[str, PrintedNumber] = field(default_factory=dict, compare=False)
-    """The paper's numbers by metric."""
+    """The paper's numbers by metric, without known misprints."""
     band: PublishedBand | None = field(default=None, compare=False)
     """The paper's learning curve."""
 
@@ -34,7 +34,9 @@ class GridCell:
 def cells_of(experiment: "Experiment") -> list[GridCell]:
     """Return a cell for each variant and each quoted row, with the paper's numbers."""
     ours = [
-        GridCell(f"{v.dataset}/{v.name}", {"model": OURS} | v.axes, v, experiment.all_printed(v), experiment.band(v))
+        GridCell(
+            f"{v.dataset}/{v.name}", {"model": OURS} | v.axes, v, experiment.all_printed(v, corrected=True), experiment.band(v)
+        )
         for v in experiment.variants
     ]
     return ours + [GridCell(str(entry.model), entry.coordinates, None, entry.numbers) for entry in experiment.quoted]

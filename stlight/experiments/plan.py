@@ -171,11 +171,12 @@ class Experiment:
         names = [v.run_name(seed) for v in self.variants for seed in range(self.seeds)] if self.train else []
         return list(dict.fromkeys(names))
 
-    def all_printed(self, variant: Variant) -> dict[str, PrintedNumber]:
-        """Return the paper's numbers for a variant, by metric."""
+    def all_printed(self, variant: Variant, corrected: bool = False) -> dict[str, PrintedNumber]:
+        """Return the paper's numbers for a variant, by metric; `corrected` without known misprints."""
         coordinates = {"model": OURS} | variant.axes
         fitting = [entry for entry in self.published if entry.coordinates.items() <= coordinates.items()]
-        return {metric: number for entry in fitting for metric, number in entry.numbers.items()}
+        found = [entry.numbers | (entry.corrected if corrected else {}) for entry in fitting]
+        return {metric: number for numbers in found for metric, number in numbers.items()}
 
     def band(self, variant: Variant) -> PublishedBand | None:
         """Return the paper's learning curve for a variant, or None."""

@@ -25,6 +25,8 @@ class PublishedEntry(FileModel):
     """Axis values, with `model` if it is given."""
     numbers: dict[str, PrintedNumber]
     """By metric."""
+    corrected: dict[str, PrintedNumber] = Field(default_factory=dict)
+    """Numbers that claims are tested with instead, because another place of the paper shows a misprint."""
 
     @model_validator(mode="before")
     @classmethod
@@ -32,8 +34,8 @@ class PublishedEntry(FileModel):
         """Sort the keys of the file, which are axes, metrics, `model` and `source`."""
         if not isinstance(stated, dict) or "numbers" in stated:
             return stated
-        return {key: stated[key] for key in ("model", "source") if key in stated} | {
-            "coordinates": {key: value for key, value in stated.items() if key not in METRICS and key != "source"},
+        return {key: stated[key] for key in ("model", "source", "corrected") if key in stated} | {
+            "coordinates": {key: value for key, value in stated.items() if key not in (*METRICS, "source", "corrected")},
             "numbers": {key: value for key, value in stated.items() if key in METRICS},
         }
 
@@ -42,7 +44,7 @@ class PublishedEntry(FileModel):
         return {
             "type": "object",
             "description": cls.__doc__,
-            "properties": {name: {"type": "string"} for name in ("model", "source")},
+            "properties": {name: {"type": "string"} for name in ("model", "source")} | {"corrected": {"type": "object"}},
             "additionalProperties": {"type": ["number", "string", "boolean"]},
         }
 

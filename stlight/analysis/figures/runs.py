@@ -50,7 +50,7 @@ def draw_curves(options: CurvesFigure, values: Values) -> Figure:
     for ax in axes[0]:
         ax.set(xlabel="epoch", ylabel=f"test {spec.arrow_label}")
         ax.set_yscale("log", base=2)
-        write_out_numbers(ax.yaxis)
+        write_out_numbers(ax.yaxis, base=2)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend(title=f"{field_label(options.hue)}; band: minimum to maximum", frameon=False)
         sns.despine(ax=ax)
@@ -86,7 +86,7 @@ def draw_scatter(options: ScatterFigure, values: Values) -> Figure:
     figure, axes = plt.subplots(1, len(sources), figsize=(2 + 5 * len(sources), 4.8), constrained_layout=True, squeeze=False)
     for ax, source in zip(axes[0], sources, strict=True):
         ax.set(title=source, ylabel=METRICS[options.y].arrow_label)
-        ax.set_xlabel("parameters" if source == "published" else "parameters at this scale")
+        ax.set_xlabel("mean parameters" if source == "published" else "mean parameters at this scale")
         known = cells.dropna(subset=[source, f"{source}_x"])
         if known.empty:
             ax.text(0.5, 0.5, "no finite value (dispersion needs three epochs or more)", ha="center", transform=ax.transAxes)

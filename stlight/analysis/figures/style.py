@@ -11,10 +11,13 @@ MARKERS = ["o", "s", "^", "D"]
 LINES = ["-", "--", ":", "-."]
 
 
-def write_out_numbers(axis: Axis, text: Callable[[float], str] = "{:,.6g}".format) -> None:
-    """Write a few numbers along a logarithmic axis, instead of powers of ten."""
+def write_out_numbers(axis: Axis, text: Callable[[float], str] = "{:,.6g}".format, base: int = 10) -> None:
+    """Write a few numbers along a logarithmic axis, instead of powers of its base."""
     low, high = axis.get_view_interval()
-    steps = (1,) if high > 60 * low else (1, 2, 5) if high > 6 * low else (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 8)
-    axis.set_major_locator(LogLocator(base=10, subs=steps, numticks=12))
+    if base == 2:
+        steps: tuple[float, ...] = (1,) if high > 4 * low else (1, 1.125, 1.25, 1.375, 1.5, 1.625, 1.75)
+    else:
+        steps = (1,) if high > 60 * low else (1, 2, 5) if high > 6 * low else (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 8)
+    axis.set_major_locator(LogLocator(base=base, subs=steps, numticks=12))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(lambda value, _: text(value))

@@ -44,13 +44,11 @@ class Comparer:
             return difference
         if len(a) > 1:
             # Edges of bands: one band must lie below the other as a whole.
-            resolution = against = float(np.ptp(a) + np.ptp(b)) / 2
+            resolution = float(np.ptp(a) + np.ptp(b)) / 2
         else:
-            resolution = max(cell.printed[metric].half_unit for cell in cells)
-            against = max(resolution, self.noise.resolution(*cells, metric) if self.noise else 0.0)
-        # A printed amount that agrees with the sentence agrees; one that does not may still be chance.
-        stated = resolution if threshold else against
-        return replace(difference, published=True, resolution=stated, resolution_against=against)
+            rounding = max(cell.printed[metric].half_unit for cell in cells)
+            resolution = max(rounding, self.noise.resolution(*cells, metric) if self.noise else 0.0)
+        return replace(difference, published=True, resolution=resolution)
 
     def scaled(self, amount: float, cell: GridCell, metric: str) -> float:
         """Return an amount in the paper's units as the same share of the cell's value at this scale."""
@@ -136,7 +134,7 @@ def _smaller_spread(claim: Any, this: Cells, than: Cells, metric: str, compare: 
     values = compare(this[0], than[0], metric)
     a, b = (_from_median(side) for side in (values.a, values.b))
     # The paper's bands are known to the digits of their edges.
-    values = replace(values, resolution=min(values.resolution, 0.01), resolution_against=min(values.resolution_against, 0.01))
+    values = replace(values, resolution=min(values.resolution, 0.01))
     return (((replace(values, a=a, b=b, paired=False, seeds=(values.a, values.b)),),),)
 
 

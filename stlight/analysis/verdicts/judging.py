@@ -50,9 +50,7 @@ class Difference:
     published: bool = False
     """True if the paper's numbers are compared."""
     resolution: float = 0.0
-    """A difference of the paper's numbers closer to the threshold than this is not shown."""
-    resolution_against: float = 0.0
-    """The same for the opposite."""
+    """Distance from the threshold within which a difference of the paper's numbers decides nothing."""
     metric: str = ""
     cells: "tuple[GridCell, ...]" = ()
     names: tuple[str, ...] = ()
@@ -80,8 +78,7 @@ class Difference:
     def reversed(self) -> Self:
         """Return the opposite difference, which claims that `a` is worse than `b` by more than minus the threshold."""
         cells, names, seeds = self.cells[::-1], self.names[::-1], self.seeds[::-1]
-        changed = replace(self, a=self.b, b=self.a, threshold=-self.threshold, cells=cells, names=names, seeds=seeds)
-        return replace(changed, resolution=self.resolution_against, resolution_against=self.resolution)
+        return replace(self, a=self.b, b=self.a, threshold=-self.threshold, cells=cells, names=names, seeds=seeds)
 
     @property
     def by_ranks(self) -> bool:

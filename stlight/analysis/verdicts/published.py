@@ -1,4 +1,4 @@
-"""Verdicts on the numbers that the paper prints: plain arithmetic, because a single number has no known spread."""
+"""Verdicts on the numbers that the paper publishes: arithmetic, against rounding and the noise of the paper's own repeats."""
 
 from dataclasses import replace
 
@@ -46,8 +46,8 @@ def _within(difference: Difference) -> str:
     """Return why a difference of published numbers is too small to say anything."""
     if len(difference.a) > 1:
         return "the published bands overlap"
-    if difference.resolution_against > max(cell.printed[difference.metric].half_unit for cell in difference.cells):
-        least = METRICS[difference.metric].format(difference.resolution_against)
+    if difference.resolution > max(cell.printed[difference.metric].half_unit for cell in difference.cells):
+        least = METRICS[difference.metric].format(difference.resolution)
         return f"within the noise of the paper's own repeats, which reaches {least}"
     return "no more apart than the printed digits are rounded"
 

@@ -95,7 +95,6 @@ def test_the_full_listing_lacks_a_method_and_corrected_is_our_model():
     torch.testing.assert_close(ours(clip), theirs(clip), rtol=1e-4, atol=1e-5)
 
 
-@shows("listing_1_is_not_the_whole_scheme")
 def test_what_figure_3_initializes_is_the_hybrid_scheme():
     def model(scheme):
         torch.manual_seed(0)

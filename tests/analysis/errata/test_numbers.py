@@ -130,6 +130,8 @@ def test_exactly_these_quoted_numbers_are_not_their_sources(paper, found):
         assert ("The cited publication was not at hand" in found[name].kinder) == (table == "Table 1")
     assert [name for name in QUOTED if "are exchanged" in found[name].should] == ["quoted_table1_literature_VPTR-NAR_VPTR-FAR"]
     assert "is behind TAU as printed, and ahead of it by the source" in found["quoted_table2_openstl_TAU"].should
+    # It turns a comparison that the supplement draws.
+    assert [found[name].weight for name in QUOTED] == ["results", "numbers", "numbers"]
     right = printing(paper, "table2_openstl", with_value("TAU", "ssim", "0.9661"))
     assert not ids_of(right, "quoted_table2")
 
@@ -217,7 +219,7 @@ def test_the_main_paper_prints_other_numbers_for_the_same_configurations(paper, 
 
 
 @shows("figure_1_above_the_tables")
-def test_figure_1_s_hybrid_runs_end_above_every_printed_result():
+def test_figure_1_s_hybrid_runs_end_above_the_results_printed_at_the_same_learning_rates():
     curves = pd.read_csv(WORKFLOW / "published" / "figure1_curves.csv")
     last = curves[(curves["epoch"] == 199) & (curves["initialization"] == "hybrid")].set_index("bound")["mse"]
     assert (last["min"], last["max"]) == (23.81, 24.53)
