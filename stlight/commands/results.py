@@ -10,6 +10,7 @@ from stlight.commands.common import argument, load, scale_folder, tell
 if TYPE_CHECKING:
     from stlight.analysis.evidence import Evidence
     from stlight.analysis.values import Values
+    from stlight.experiments import Plan
 
 UNFINISHED = "unfinished"
 """Folder for tables and figures of incomplete experiments, because the workflow takes an output that exists for complete."""
@@ -33,13 +34,15 @@ def analyse(options: argparse.Namespace) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """Write the verdicts, the errata and the page, from the runs there are."""
-    _write_report(options)
+    plan = load(options)
+    _write_report(plan, _load_values(plan, options), options)
 
 
 def waiting(options: argparse.Namespace) -> None:
     """Say which cells wait and why; write the tables of the others. The workflow calls this after a job has failed."""
-    folder = scale_folder(options)
-    for name, values in _write_report(options).items():
+    plan, folder = load(options), scale_folder(options)
+    loaded = _load_values(plan, options)
+    for name, values in loaded.items():
         evidence = values.evidence
         _print_missing(evidence)
         if (evidence.missing or evidence.unmeasured) and evidence.records:
@@ -48,6 +51,8 @@ def waiting(options: argparse.Namespace) -> None:
                 print(f"  its other cells: {folder / UNFINISHED / 'tables' / name}.md")
             except (ValueError, OSError) as error:
                 tell(f"stlight: {error}")
+    # Last, because it shows the unfinished figures.
+    _write_report(plan, loaded, options)
     print(f"all that is there: {folder / 'report.html'}")
 
 
@@ -61,18 +66,20 @@ def _write_item(values: "Values", into: Path, mixed_versions: bool) -> None:
     write_figures(values, into)
 
 
-def _write_report(options: argparse.Namespace) -> "dict[str, Values]":
-    """Write claims.csv, errata.md, noise_floor.csv, selection_audit.csv and report.html. Returns all experiments' values."""
+def _load_values(plan: "Plan", options: argparse.Namespace) -> "dict[str, Values]":
     from stlight.analysis.evidence import load_evidence
-    from stlight.analysis.report import write_report
     from stlight.analysis.values import Values
 
-    plan, folder = load(options), scale_folder(options)
-    values = {name: Values(evidence) for name, evidence in load_evidence(plan, folder).items()}
+    return {name: Values(evidence) for name, evidence in load_evidence(plan, scale_folder(options)).items()}
+
+
+def _write_report(plan: "Plan", values: "dict[str, Values]", options: argparse.Namespace) -> None:
+    """Write claims.csv, errata.md, noise_floor.csv, selection_audit.csv and report.html."""
+    from stlight.analysis.report import write_report
+
     folders = (("--results", options.results, "results"), ("--data-root", options.data_root, "data"))
     needed = [text for name, value, default in folders if value != Path(default) for text in (name, str(value))]
-    write_report(plan, values, options.workflow, folder, needed)
-    return values
+    write_report(plan, values, options.workflow, scale_folder(options), needed)
 
 
 def _print_missing(evidence: "Evidence") -> None:

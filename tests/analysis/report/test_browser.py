@@ -84,5 +84,5 @@ def test_a_verdict_says_why(browser, reported):
     claim = browser.find_element(By.ID, "claim-kernel_optimum")
     assert "22.33" not in claim.text
     claim.find_element(By.TAG_NAME, "summary").click()
-    assert "Printed alike: MSE 22.33" in claim.text
+    assert "Published alike: MSE 22.33" in claim.text
     assert "waiting: 1 of its 25 runs" in claim.text.lower()
