@@ -13,7 +13,7 @@ from stlight.data.fetching.store import DatasetStore
 from stlight.experiments.yaml_files import ExperimentError
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runtime.atomic_files import has_changed
-from tests.data.real_files import write_taxibj, zip_of
+from tests.data.real_files import COUNTS, write_taxibj, zip_of
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def tree(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", COUNTS)
 def test_a_data_set_is_fetched_unpacked_and_recorded(store, there, dataset, site, tmp_path):
     said = []
     marker = store.fetch(dataset, say=said.append)
@@ -225,7 +225,7 @@ def test_the_other_data_sets_are_fetched_if_one_fails(published, site, tmp_path,
     site.status["/taxibj/taxibj_dataset.zip"] = 403
     options = ["--workflow", str(published), "--data-root", str(tmp_path / "data")]
     assert main(["fetch", "all", *options]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "skipped" not in line)
     assert line.startswith("stlight: taxibj: ")
     assert "403" in line
     assert sorted(path.stem for path in (tmp_path / "data" / "fetched").glob("*.json")) == ["kth", "mfmnist", "mmnist"]
@@ -267,5 +267,5 @@ def test_a_data_set_without_sources_is_verified_by_its_content(without_sources, 
 def test_fetch_all_skips_a_data_set_without_sources(without_sources, tmp_path, capsys):
     data = tmp_path / "data"
     assert main(["fetch", "all", "--workflow", str(without_sources), "--data-root", str(data)]) == 0
-    assert capsys.readouterr().err.splitlines() == ["taxibj: skipped because data_sources.yaml has no address for it"]
+    assert "taxibj: skipped because data_sources.yaml has no address for it" in capsys.readouterr().err.splitlines()
     assert sorted(path.stem for path in (data / "fetched").glob("*.json")) == ["kth", "mfmnist", "mmnist"]
