@@ -135,6 +135,8 @@ class DatasetStore:
                 raise DataError(f"{error}: {'deleted' if downloaded else 'move it away to fetch it again'}") from error
             if problem and not accept:
                 raise DataError(problem)
+            if not self.sources(dataset):
+                say(f"{dataset}: {counts[0]} for training, {counts[1]} test clips, no checksum is known")
             if to_record:
                 self._lock |= to_record
                 write_atomically(self._lock_path, json.dumps(self._lock, indent=1, sort_keys=True) + "\n")

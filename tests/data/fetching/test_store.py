@@ -252,6 +252,7 @@ def test_a_data_set_without_sources_is_verified_by_its_content(without_sources, 
     assert re.search(r"taxibj +taxibj/dataset.npz +missing", capsys.readouterr().out)
     write_taxibj(data, rng)
     assert main(["fetch", "taxibj", *options]) == 0
+    assert capsys.readouterr().out == "taxibj: 30 for training, 6 test clips, no checksum is known\n"
     assert json.loads((data / "fetched" / "taxibj.json").read_text())["counts"] == [30, 6]
     assert main(["prepare", "taxibj", "files", *options]) == 0
     capsys.readouterr()
