@@ -1,7 +1,4 @@
-"""The configuration of a run: three frozen, validated sections, by default STLight-L on Moving MNIST. Imports no torch.
-
-An experiment states only what differs from its data set's base, which `stlight.registry.dataset_specs` has.
-"""
+"""The configuration of a run: three frozen, validated sections, by default STLight-L on Moving MNIST. Imports no torch."""
 
 import hashlib
 import json
@@ -17,11 +14,8 @@ from stlight.registry.model_specs import BASELINES, OURS
 Decoder = Literal["shuffle_reassemble", "reassemble_shuffle"]
 Initialization = Literal["kaiming_uniform", "kaiming_normal", "hybrid"]
 Kernels = Literal["auto", "plain", "channels_last", "space_to_batch", "fused", "compiled"]
-DECODERS: tuple[str, ...] = get_args(Decoder)
-INITIALIZATIONS: tuple[str, ...] = get_args(Initialization)
 
 CUSTOM_NAME = re.compile("^[a-z][a-z0-9_]*$")
-"""Names that a custom data set may have."""
 BASELINE_FIELDS = ("baseline_width", "baseline_depth", "benchmark_version")
 """Fields of the model that apply to baselines only. All others but `model` apply to STLight only."""
 
@@ -51,15 +45,13 @@ def check_architecture(
         check_integer(f"kernel_sizes ({name})", kernel_size, minimum=1)
         if kernel_size % 2 == 0:
             raise ConfigError(f"kernel_sizes ({name}) must be odd, got {kernel_size}: an even kernel would shift the frame")
-    for name, choice, known in (("decoder", decoder, DECODERS), ("initialization", initialization, INITIALIZATIONS)):
-        if choice not in known:
+    for name, choice, type_ in (("decoder", decoder, Decoder), ("initialization", initialization, Initialization)):
+        if choice not in (known := get_args(type_)):
             raise ConfigError(f"{name} must be one of {', '.join(known)}, got {choice!r}")
     if decoder == "shuffle_reassemble" and hidden_dim % (area := patch_size**2):
         lower = hidden_dim - hidden_dim % area
-        raise ConfigError(
-            f"hidden_dim must be divisible by patch_size² = {area} for decoder {decoder}, got {hidden_dim}"
-            f" (try {lower or area} or {lower + area})"
-        )
+        got = f"got {hidden_dim} (try {lower or area} or {lower + area})"
+        raise ConfigError(f"hidden_dim must be divisible by patch_size² = {area} for decoder {decoder}, {got}")
     if max(0, overlap - 1) * patch_size % 2:
         raise ConfigError(f"overlap must be odd or below 2 for odd patch_size {patch_size}, got {overlap}")
 
@@ -125,8 +117,7 @@ class ModelConfig(_Section):
         if self.model != OURS and not BASELINES[self.model].has_correction:
             owners["benchmark_version"] = " and ".join(name for name, spec in BASELINES.items() if spec.has_correction)
         for name, owner in owners.items():
-            value, default = getattr(self, name), ModelConfig.model_fields[name].default
-            if value != default:
+            if (value := getattr(self, name)) != (default := ModelConfig.model_fields[name].default):
                 raise ConfigError(f"{name} applies to {owner} only and must be {default!r} for {self.model}, got {value!r}")
         constrained = ("hidden_dim", "depth", "patch_size", "overlap", "dilation", "decoder", "initialization")
         check_architecture(kernel_sizes=(self.k1, self.k2), **{name: getattr(self, name) for name in constrained})
@@ -151,16 +142,14 @@ class DataConfig(_Section):
 
     @model_validator(mode="after")
     def _dataset_exists(self) -> Self:
-        custom = self.custom_shape is not None
-        if not custom and self.dataset not in DATASETS:
+        spec, shape = DATASETS.get(self.dataset), self.custom_shape
+        if not shape and not spec:
             raise ConfigError(f"dataset must be one of {', '.join(DATASETS)}, or one under data_sets, got {self.dataset!r}")
-        if custom and (self.dataset in DATASETS or not CUSTOM_NAME.fullmatch(self.dataset)):
+        if shape and (spec or not CUSTOM_NAME.fullmatch(self.dataset)):
             raise ConfigError(f"dataset: a custom one needs a new name of small letters, digits and _, got {self.dataset!r}")
-        for name, value in self.custom_shape._asdict().items() if self.custom_shape else ():
-            # SSIM's window is 7×7.
-            check_integer(name, value, minimum=7 if name in ("height", "width") else 1)
-        fallback = DATASETS[self.dataset].fallback if self.dataset in DATASETS else None
-        sources = (*([fallback] if fallback else []), "files")
+        for name, value in shape._asdict().items() if shape else ():
+            check_integer(name, value, minimum=7 if name in ("height", "width") else 1)  # SSIM's window is 7×7.
+        sources = (spec.fallback, "files") if spec and spec.fallback else ("files",)
         if self.source not in sources:
             raise ConfigError(f"source must be one of {', '.join(sources)} for dataset {self.dataset}, got {self.source!r}")
         return self
@@ -278,11 +267,7 @@ class RunConfig(_Section):
             raise ConfigError(describe(error)) from error
 
 
-SECTION_OF_FIELD: dict[str, str] = {
-    name: section
-    for section, model in (("model", ModelConfig), ("data", DataConfig), ("training", TrainingConfig))
-    for name in model.model_fields
-}
+SECTION_OF_FIELD = {name: section for section, values in RunConfig().model_dump(exclude={"seed"}).items() for name in values}
 DEFAULTS = RunConfig().fields
 
 

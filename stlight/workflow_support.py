@@ -162,6 +162,6 @@ def any_of(names: Iterable[str]) -> str:
 
 
 def note_forced(settings: Any) -> None:
-    """Export the time before which jobs take records as outdated: now if Snakemake's DAG settings force jobs, else 0."""
+    """Export the time before which jobs do not restore deleted outputs: now if Snakemake's DAG settings force jobs, else 0."""
     forced = settings.forceall or settings.forcetargets or settings.forcerun
     os.environ["STLIGHT_NEWER_THAN"] = str(time.time() if forced else 0)

@@ -8,6 +8,7 @@ import pytest
 
 from stlight import cli
 from stlight.commands import computing
+from stlight.registry.dataset_specs import DATASETS
 from stlight.runtime.run_lock import LockLost
 
 
@@ -39,7 +40,7 @@ def test_every_verb_says_what_it_does_and_takes_the_common_options(verb, capsys)
         ("plan --budget 0", "--budget must be at least 1e-06, got 0"),
         ("identify --params 32.9X", "--params must be a number, which may end in K, M or G, got '32.9X'"),
         ("identify --params 32.9M --flops=-32.3G", "--flops must be above 0, got -32.3G"),
-        ("identify --params 32.9M --dataset mnist", "--dataset must be one of mmnist, mfmnist, taxibj, kth, got 'mnist'"),
+        ("identify --params 32.9M --dataset mnist", f"--dataset must be one of {', '.join(DATASETS)}, got 'mnist'"),
         ("identify --params 32.9M --patch-size 3", "patch_size must be one of 1, 2, 4, got 3"),
         ("identify --params 32.9M --depth 40", "depth must be one of 1, 2, …, 32, got 40"),
         ("identify --params 32.9", "no layout has 32.9 parameters on mmnist, in either counting"),

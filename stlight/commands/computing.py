@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from stlight.commands.common import argument, check_range, load, scale_folder, tell
+from stlight.registry.dataset_specs import DATASETS
 
 if TYPE_CHECKING:
     from stlight.config import RunConfig
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @argument("name", metavar="run", help="<dataset>/<variant>/seed<k>, as `stlight status` lists them")
 @argument("--gpus", type=int, choices=(0, 1), default=1, help="GPUs to lease if the machine has any (default: 1)")
 @argument("--checkpoint-every", type=float, default=300.0, metavar="SECONDS", help="within long epochs (default: 300)")
-@argument("--newer-than", type=float, default=0.0, metavar="TIME", help="train again if the record is older (default: 0)")
+@argument("--newer-than", type=float, default=0.0, metavar="TIME", help="restore deleted outputs only if newer (default: 0)")
 @argument("--config-hash", help="refuse to train if the configuration has another hash")
 def train(options: argparse.Namespace) -> int:
     """Train one run and record it. Return 75 if a signal interrupted it after it saved its state."""
@@ -172,7 +173,7 @@ def _duration(hours: float) -> str:
 
 @argument("--params", required=True, help="parameters as printed: 32.9M")
 @argument("--flops", help="FLOPs of one clip as printed: 32.3G (default: list all that fit the parameters)")
-@argument("--dataset", default="mmnist", help="mmnist, mfmnist, taxibj or kth (default: mmnist)")
+@argument("--dataset", default="mmnist", help=f"{', '.join(DATASETS)} (default: mmnist)")
 @argument("--kernels", type=int, nargs=2, metavar="K", help="search only these two kernel sizes, in either order")
 @argument("--hidden-dim", type=int, help="search only this hidden-dim")
 @argument("--depth", type=int, help="search only this depth")
@@ -184,7 +185,6 @@ def identify(options: argparse.Namespace) -> None:
 
     from stlight.costs.identify import identify as search
     from stlight.experiments.field_types import PrintedNumber
-    from stlight.registry.dataset_specs import DATASETS
 
     def printed(option: str, text: str) -> PrintedNumber:
         try:

@@ -5,19 +5,22 @@ import json
 from typing import Any
 
 from stlight.commands.common import argument, tell
+from stlight.registry.dataset_specs import DATASETS
 
 
-@argument("dataset", help="mmnist, mfmnist, taxibj, kth or all")
+@argument("dataset", help=f"{', '.join(DATASETS)} or all")
 @argument("--accept", action="store_true", help="accept existing files as they are and record their checksums")
 def fetch(options: argparse.Namespace) -> int:
     """Download a data set, or verify the files that are there. If one of all fails, go on with the others and return 1."""
     from stlight.data.clips import DataError
     from stlight.data.fetching.store import DatasetStore
-    from stlight.registry.dataset_specs import DATASETS
 
     store = DatasetStore(options.workflow, options.data_root)
     status = 0
     for dataset in DATASETS if options.dataset == "all" else [options.dataset]:
+        if options.dataset == "all" and not store.sources(dataset):
+            tell(f"{dataset}: skipped because data_sources.yaml has no address for it")
+            continue
         try:
             store.fetch(dataset, accept=options.accept)
         except DataError as error:
@@ -26,7 +29,7 @@ def fetch(options: argparse.Namespace) -> int:
     return status
 
 
-@argument("dataset", help="mmnist, mfmnist, taxibj, kth or the folder of a custom data set")
+@argument("dataset", help=f"{', '.join(DATASETS)} or the folder of a custom data set")
 @argument("source", help="files, or embedded for the digits of mmnist that come with a package")
 def prepare(options: argparse.Namespace) -> None:
     """Read, check and split a data set once, before training."""

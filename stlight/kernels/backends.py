@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stlight.model.stlight import STLight
+from stlight.model.stlight import STLight, stl_mixer
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -19,7 +19,7 @@ class Backend:
 
     def fits(self, model: STLight) -> bool:
         """Return True if the backend computes what these modules would, given their types, settings, dtype and device."""
-        return True
+        return self.name == "plain" or _unchanged(model)
 
     def serves(self, clip: Tensor, training: bool) -> bool:
         """Return True if the backend can compute this step; otherwise the modules do."""
@@ -81,6 +81,22 @@ class CompiledBackend(Backend):
     def mixer(self, mixer: nn.Module) -> Layer:
         """Return the compiled mixer."""
         return partial(_call_compiled, mixer)
+
+
+def _unchanged(model: STLight) -> bool:
+    """Return True if the modules have the types and settings that `STLight` gives them, at some kernel sizes and dilation."""
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    if not len(model.mixers) or len(convolutions) != 3 * len(model.mixers) + 2:
+        return False
+    first, conv1, conv2, *_, last = convolutions
+    dim, k1, k2 = conv1.out_channels, conv1.kernel_size[0], conv2.kernel_size[0]
+    with torch.device("meta"):
+        mixers = [stl_mixer(dim, k1, k2, conv2.dilation[0]) for _ in model.mixers]
+        decoder = [nn.PixelShuffle(model.patch_size), nn.Conv2d(last.in_channels, last.out_channels, 1)]
+        usual = nn.ModuleList([nn.Sequential(first, nn.BatchNorm2d(dim), nn.GELU()), *mixers, *decoder])
+    found = nn.ModuleList([model.patch_encoder, *model.mixers, model.patch_shuffle, model.patch_reassemble])
+    # A representation lacks the module of a type, so that two types may look alike.
+    return repr(found) == repr(usual) and [*map(type, found.modules())] == [*map(type, usual.modules())]
 
 
 def _mix_on_grids(mixer: nn.Module, x: Tensor) -> Tensor:

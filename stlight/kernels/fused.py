@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from stlight.kernels.backends import Backend, Layer
 from stlight.kernels.compile import library
-from stlight.model.stlight import STLight, stl_mixer
+from stlight.model.stlight import STLight
 
 LARGEST_KERNEL = 11
 
@@ -32,21 +32,12 @@ class FusedBackend(Backend):
 
     def fits(self, model: STLight) -> bool:
         """Return True for an STLight with unchanged modules, in float32 on a CPU, if there is a compiler."""
-        convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-        if len(convolutions) != 3 * len(model.mixers) + 2:
-            return False
-        first, conv1, conv2, *_, last = convolutions
-        dim, k1, k2 = conv1.out_channels, conv1.kernel_size[0], conv2.kernel_size[0]
-        with torch.device("meta"):
-            mixers = [stl_mixer(dim, k1, k2, conv2.dilation[0]) for _ in model.mixers]
-            decoder = [nn.PixelShuffle(model.patch_size), nn.Conv2d(last.in_channels, last.out_channels, 1)]
-            usual = [first, nn.BatchNorm2d(dim), nn.GELU(), *mixers, *decoder]
         layers = [*model.patch_encoder.children(), *model.mixers, model.patch_shuffle, model.patch_reassemble]
         # PyTorch computes the first and the last convolution.
         read = [tensor for layer in layers[1:-1] for tensor in layer.state_dict().values()]
         return (
-            repr(layers) == repr(usual)
-            and max(k1, k2) <= LARGEST_KERNEL
+            super().fits(model)
+            and all(max(conv.kernel_size) <= LARGEST_KERNEL for conv in model.mixers.modules() if isinstance(conv, nn.Conv2d))
             and all(map(_addressable, read))
             and library("mixer.c") is not None
         )

@@ -31,8 +31,8 @@ def provenance(data: dict[str, Any]) -> dict[str, Any]:
 def source_version(package: Path = _PACKAGE) -> str:
     """Return 16 hex digits that change if code that computes numbers changes.
 
-    It is the start of a SHA-256 over the syntax of the Python files, without comments, docstrings, layout and the arguments of
-    raised errors, and over the C files without comments and layout.
+    It is the start of a SHA-256 over the syntax of the Python files, without comments, docstrings, layout, the arguments of
+    raised errors, calls of `logger` and keyword arguments of `tqdm`, and over the C files without comments and layout.
     """
     digest = hashlib.sha256()
     for path in computing_files(package):
@@ -62,23 +62,30 @@ def code_version() -> str:
 
 
 def _syntax(node: Any) -> str:
-    """Return a text of a syntax tree, without docstrings (strings that stand alone) and the arguments of raised errors.
+    """Return a text of a syntax tree without docstrings (strings that stand alone) and what only tells or shows something.
 
     `ast.dump` will not do because its text depends on the version of Python.
     """
     if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
         node.exc = node.exc.func
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tqdm":
+        node.keywords = []
     if isinstance(node, ast.AST):
         fields = ((name, getattr(node, name, None)) for name in node._fields)
         content = ",".join([f"{name}={_syntax(value)}" for name, value in fields if value is not None and value != []])
         return f"{type(node).__name__}({content})"
     if isinstance(node, list):
-        return f"[{','.join([_syntax(each) for each in node if not _is_docstring(each)])}]"
+        return f"[{','.join([_syntax(each) for each in node if not (_is_docstring(each) or _only_logs(each))])}]"
     return repr(node)
 
 
 def _is_docstring(node: Any) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _only_logs(node: Any) -> bool:
+    function = node.value.func if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
+    return isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "logger"
 
 
 def _c_lines(text: str) -> str:

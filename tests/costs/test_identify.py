@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass
+from typing import get_args
 
 import pandas as pd
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stlight import cli
-from stlight.config import DECODERS, ModelConfig
+from stlight.config import Decoder, ModelConfig
 from stlight.costs.identify import SEARCHED, Layout, count_layout, identify
 from stlight.experiments.field_types import PrintedNumber
 from stlight.model.complexity import complexity, count_flops_by_fvcore
@@ -72,7 +73,7 @@ def layouts(found):
         overlap=st.integers(0, 2),
     ).filter(lambda layout: layout.overlap <= layout.patch_size),
     st.sampled_from(["mmnist", "taxibj", "kth"]),
-    st.sampled_from(DECODERS),
+    st.sampled_from(get_args(Decoder)),
 )
 def test_closed_forms_equal_the_counts_of_the_model(layout, dataset, decoder):
     shape = DATASETS[dataset].shape
@@ -129,7 +130,7 @@ def test_figure_6_of_the_main_paper_has_one_family_of_39_models():
 def test_figure_2_shows_eleven_sizes_at_the_mean_of_both_decoders():
     sizes = {800: (18, 20, 22, 26), 1000: (18, 20, 22, 24, 26), 1200: (20,), 1400: (18,)}
     layouts = [Layout(d, depth, 5, 7, 2, 2) for d, depths in sizes.items() for depth in depths]
-    means = [sum(count_layout(layout, MMNIST, decoder).parameters for decoder in DECODERS) / 2e6 for layout in layouts]
+    means = [sum(count_layout(layout, MMNIST, decoder).parameters for decoder in get_args(Decoder)) / 2e6 for layout in layouts]
     points = pd.read_csv(WORKFLOW / "published" / "figure2_dispersion.csv")
     assert sorted({*points["parameters_millions"]}) == pytest.approx(means, rel=0, abs=0.001)
 

@@ -13,6 +13,9 @@ from PIL import Image
 
 from stlight.registry.dataset_specs import DATASETS, KTH_ACTIONS
 
+# The data sets written here, and their numbers of training images or clips and of test clips.
+COUNTS = {"mmnist": [5010, 6], "mfmnist": [5010, 6], "taxibj": [30, 6], "kth": [18, 6]}
+
 
 def idx(images, magic=0x803, count=None, size=(28, 28)):
     """Return the bytes of an IDX file."""
@@ -83,8 +86,9 @@ def make_downloads(there, workflow, rng):
     write_taxibj(there, rng)
     write_kth(there, rng)
     downloads = {}
-    for dataset, sources in yaml.safe_load((workflow / "data_sources.yaml").read_text()).items():
-        for entry in sources["files"]:
+    sources = yaml.safe_load((workflow / "data_sources.yaml").read_text())
+    for dataset in COUNTS:
+        for entry in sources[dataset]["files"]:
             place = there / entry["path"]
             name = entry.get("archive", place.name)
             if name.endswith(".zip"):
@@ -99,8 +103,8 @@ def serve_downloads(site, downloads, workflow):
     """Put downloads on a web site, and change a workflow so that it fetches them from there."""
     site.files |= downloads
     path = workflow / "data_sources.yaml"
-    sources = yaml.safe_load(path.read_text())
-    for dataset, counts in (("mmnist", [5010, 6]), ("mfmnist", [5010, 6]), ("taxibj", [30, 6]), ("kth", [18, 6])):
+    sources = {dataset: entry for dataset, entry in yaml.safe_load(path.read_text()).items() if dataset in COUNTS}
+    for dataset, counts in COUNTS.items():
         sources[dataset]["counts"] = counts
         for entry in sources[dataset]["files"]:
             place = f"/{dataset}/{entry.get('archive', Path(entry['path']).name)}"

@@ -10,7 +10,7 @@ from stlight.config import ConfigError, DataConfig, RunConfig
 from stlight.data import DataError, open_dataset
 from stlight.data.clips import open_array
 from stlight.data.prepare import prepare
-from stlight.registry.dataset_specs import ClipShape
+from stlight.registry.dataset_specs import DATASETS, ClipShape
 
 SHAPE = ClipShape(3, 2, 1, 8, 8)
 
@@ -135,7 +135,7 @@ def test_a_missing_file_or_folder_is_named(folder):
 
 def test_names_and_shapes_are_checked_with_the_configuration():
     for fields, words in [
-        ({"dataset": "mine"}, "dataset must be one of mmnist, mfmnist, taxibj, kth, or one under data_sets"),
+        ({"dataset": "mine"}, f"dataset must be one of {', '.join(DATASETS)}, or one under data_sets"),
         ({"dataset": "kth", "custom_shape": SHAPE}, "needs a new name of small letters"),
         ({"dataset": "My-Set", "custom_shape": SHAPE}, "new name of small letters, digits and _"),
         ({"dataset": "mine", "custom_shape": SHAPE, "source": "stand_in"}, "source must be one of files"),

@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 import warnings
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -207,18 +208,75 @@ def large_kernel(model):
     model.mixers[0][0].block[0] = torch.nn.Conv2d(8, 8, 13, padding=6, groups=8)
 
 
+def dilated_otherwise(model):
+    model.mixers[1][0].block[1] = torch.nn.Conv2d(8, 8, 7, padding=(9, 12), dilation=(3, 4), groups=8)
+
+
+def no_residual(model):
+    model.mixers[0][0] = torch.nn.Sequential(OrderedDict(block=model.mixers[0][0].block))
+
+
+def other_residual(model):
+    class Residual(torch.nn.Module):
+        def __init__(self, block):
+            super().__init__()
+            self.block = block
+
+        def forward(self, x):
+            return self.block(x) - x
+
+    model.mixers[0][0] = Residual(model.mixers[0][0].block)
+
+
+def no_mixer(model):
+    model.mixers[1] = torch.nn.Identity()
+
+
+def fifth_layer(model):
+    model.mixers[0][0].block.append(torch.nn.Hardtanh())
+
+
 CHANGES = [no_momentum, other_activation, approximate_activation, no_norm, around_the_edge, parametrised, large_kernel]
+CHANGES += [dilated_otherwise, no_residual, other_residual, no_mixer, fifth_layer]
 
 
-@pytest.mark.parametrize("change", [*CHANGES, strided_bias])
-def test_a_changed_model_is_computed_as_it_is(change, clip):
+@pytest.mark.parametrize(
+    ("change", "kernels"), [*((change, name) for change in CHANGES for name in NAMES), (strided_bias, "fused")]
+)
+def test_a_changed_model_is_computed_as_it_is(change, kernels, clip):
     model = small()
     change(model)
     expected = model(clip)
-    assert backend_of(accelerate(model)) == "plain"
+    assert backend_of(accelerate(model, kernels)) == "plain"
     assert torch.equal(model(clip), expected)
     F.mse_loss(model(clip), clip).backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("kernels", NAMES)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"kernel_sizes": (1, 1), "dilation": 1, "decoder": "reassemble_shuffle"},
+        {"kernel_sizes": (11, 3), "dilation": 7, "overlap": 2, "skip": False},
+        {"depth": 5, "patch_size": 1, "overlap": 1, "hidden_dim": 3},
+    ],
+)
+def test_an_unchanged_model_is_served(arguments, kernels):
+    assert backend_of(accelerate(small(**arguments), kernels)) == kernels
+    assert backend_of(accelerate(Rollout(small(**arguments), horizon_frames=20), kernels)) == kernels
+
+
+@pytest.mark.parametrize("kernels", [name for name in NAMES if name != "fused"])
+def test_pytorch_s_operators_have_no_limit_of_kernel_size_or_precision(kernels):
+    assert backend_of(accelerate(small(kernel_sizes=(13, 15)).double(), kernels)) == kernels
+
+
+def test_choosing_a_backend_draws_no_random_numbers():
+    model, before = small(), torch.get_rng_state()
+    accelerate(model, "channels_last")
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_layouts_that_leave_the_numbers_in_order_are_served(clip):

@@ -102,6 +102,41 @@ def test_a_constant_operator_default_or_error_type_changes_the_version(package, 
     assert version(package) != before
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("training/run.py", '"%s: resumes from epoch', '"%s: goes on from epoch'),
+        ("training/run.py", 'logger.warning("%s: resumes', 'logger.info("%s: resumes'),
+        ("kernels/race.py", "dropped out while being timed: %s%s", "failed: %s%s"),
+        ("kernels/compile.py", "        logger.warning(", "        logger.info("),
+        ("data/prepare.py", 'desc=f"reading', 'desc=f"converting'),
+        ("data/prepare.py", 'unit=" frames"', 'unit=" pictures"'),
+    ],
+)
+def test_a_log_message_or_progress_bar_does_not_change_the_version(package, file, old, new):
+    before = version(package)
+    replace(package / file, old, new)
+    assert version(package) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("logger.info(x)", "x = logger.info(x)"),
+        ("logger.info(x)", "other.info(x)"),
+        ("logger.info(x)", "x += 1"),
+        ("tqdm(x, ", "tqdm(x + 1, "),
+        ("tqdm(x, desc=", "sum(x, start="),
+    ],
+)
+def test_other_calls_and_what_a_progress_bar_iterates_over_change_the_version(package, old, new):
+    path = package / "model" / "added.py"
+    path.write_text("def f(x):\n    logger.info(x)\n    return [*tqdm(x, desc='f')]\n")
+    before = version(package)
+    replace(path, old, new)
+    assert version(package) != before
+
+
 def test_in_c_only_comments_and_blank_space_do_not_count(package):
     path = package / "kernels" / "added.c"
     path.write_text(C)

@@ -37,7 +37,8 @@ ALL_CORES = workflow.resource_settings.cores or 1
 IN_CONDA = "conda" in map(str, workflow.deployment_settings.deployment_method)
 CONDA_PYTHON = ["env", f"PYTHONPATH={workflow.basedir}", "python"]
 
-# Records older than this are trained again. Set at the start of a forced workflow; jobs inherit it.
+# Outputs of a finished run that Snakemake deleted are restored only if they are newer than this. An existing record is kept
+# whatever its age. Set at the start of a forced workflow; jobs inherit it.
 os.environ.setdefault("STLIGHT_NEWER_THAN", "0")
 
 

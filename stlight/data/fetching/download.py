@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 import sys
 import tarfile
 import time
@@ -103,6 +104,8 @@ def _request(url: str, part: Path) -> None:
             raise _Interrupted(f"{status} {answer.reason}")
         else:
             raise requests.exceptions.HTTPError(f"{status} {answer.reason}")
+        if received.get("Content-Type", "").lower().startswith("text/html"):
+            raise requests.exceptions.InvalidHeader("a web page instead of the file (a sign-in page?)")
         length = int(received["Content-Length"]) if received.get("Content-Length", "").isdigit() else None
         needed, free = length or 0, shutil.disk_usage(part.parent).free
         if needed > free:
@@ -150,8 +153,8 @@ def unpack(archive: Path, target: Path, members: Sequence[str], max_bytes: int, 
     Nothing is written outside the target, and it appears complete or not at all.
     The members may lie in any folder of the archive. An interrupted call leaves a hidden folder, which the next call removes.
     `check` raises `DataError` for wrong content, before the target appears.
-    Raises `DataError` naming an archive that is damaged, lacks a member, or holds more than `max_bytes`, and `StorageError` if
-    the disk is full or fails.
+    Raises `DataError` naming an archive that is damaged, lacks a member, or holds links, devices or more than `max_bytes`, and
+    `StorageError` if the disk is full or fails.
     """
     staging = target.with_name(f".{archive.name}.unpacking")
     shutil.rmtree(staging, ignore_errors=True)
@@ -176,13 +179,21 @@ def unpack(archive: Path, target: Path, members: Sequence[str], max_bytes: int, 
 
 
 def _extract(archive: Path, folder: Path, max_bytes: int) -> None:
-    """Extract all entries. The standard library keeps every path and link within the folder."""
+    """Extract all entries if they are files or folders. The standard library keeps every path within the folder.
+
+    A link within the folder could lead outside after the rename to the target.
+    """
     with zipfile.ZipFile(archive) if zipfile.is_zipfile(archive) else tarfile.open(archive) as opened:
         extract: Callable[[Path], None]
         if isinstance(opened, zipfile.ZipFile):
             extract, sizes = opened.extractall, [entry.file_size for entry in opened.infolist()]
+            kinds = {entry.filename: stat.S_IFMT(entry.external_attr >> 16) for entry in opened.infolist()}
+            special = [name for name, kind in kinds.items() if kind not in (0, stat.S_IFREG, stat.S_IFDIR)]
         else:
             extract, sizes = partial(opened.extractall, filter="data"), [entry.size for entry in opened]
+            special = [entry.name for entry in opened if entry.issparse() or not (entry.isreg() or entry.isdir())]
+        if special:
+            raise DataError(f"{archive} holds {special[0]!r}, a link, device or sparse file: nothing was unpacked")
         if sum(sizes) > max_bytes:
             raise DataError(
                 f"{archive} holds {sum(sizes) / 1e6:.0f} MB, expected at most {max_bytes / 1e6:.0f}: nothing was unpacked"

@@ -27,7 +27,10 @@ def print_inventory(workflow: Path, data_root: Path, scale: str) -> int:
     to_fetch = to_prepare = 0
     for dataset in dict.fromkeys([*DATASETS, *waiting]):
         spec = DATASETS.get(dataset)
-        for source in store.sources(dataset) if spec else ():
+        sources = store.sources(dataset) if spec else []
+        for name in spec.files if spec and not sources else ():
+            rows.append([dataset, name, "no checksum is known" if (data_root / name).exists() else "missing"])
+        for source in sources:
             present = source.exists(data_root)
             to_fetch += 0 if present else source.megabytes
             try:

@@ -72,10 +72,10 @@ class DatasetStore:
         self._lock = self._read_lock()
 
     def sources(self, dataset: str) -> list[Source]:
-        """Return the sources of a data set. Raises `DataError` for an unknown one."""
-        if dataset not in self._stated:
-            raise DataError(f"no data set {dataset!r} to fetch; there are {', '.join(self._stated)}")
-        return self._stated[dataset].files
+        """Return the sources of a data set, [] if none is stated. Raises `DataError` for an unknown data set."""
+        if dataset not in DATASETS:
+            raise DataError(f"no data set {dataset!r} to fetch; there are {', '.join(DATASETS)}")
+        return self._stated[dataset].files if dataset in self._stated else []
 
     def verify(self, source: Source, accept: bool = False, found_at: Path | None = None) -> str:
         """Compare a file or folder with the lock file, or else with the published MD5.
@@ -100,7 +100,8 @@ class DatasetStore:
     def fetch(self, dataset: str, *, accept: bool = False, say: Callable[[str], None] = print) -> Path:
         """Download what is missing of a data set and verify the rest. Returns a file that records what was found.
 
-        With `accept`, existing files are taken as right and recorded in the lock file. Files of the user are never changed.
+        With `accept`, existing files are taken as right and recorded in the lock file. Files of the user are never changed. A
+        data set without sources is verified by its content only.
         Raises `DataError`, in one line, if a file cannot be fetched or is wrong.
         """
         marker = self.data_root / "fetched" / f"{dataset}.json"
@@ -127,11 +128,15 @@ class DatasetStore:
             try:
                 counts, problem = self.check_counts(dataset)
             except DataError as error:
+                if not self.sources(dataset):
+                    raise
                 for path in downloaded:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                 raise DataError(f"{error}: {'deleted' if downloaded else 'move it away to fetch it again'}") from error
             if problem and not accept:
                 raise DataError(problem)
+            if not self.sources(dataset):
+                say(f"{dataset}: {counts[0]} for training, {counts[1]} test clips, no checksum is known")
             if to_record:
                 self._lock |= to_record
                 write_atomically(self._lock_path, json.dumps(self._lock, indent=1, sort_keys=True) + "\n")
@@ -142,13 +147,18 @@ class DatasetStore:
     def check_counts(self, dataset: str) -> tuple[tuple[int, int], str]:
         """Return the numbers of training images or clips and test clips, and what is wrong with them, "" if nothing.
 
-        Files in the lock file have the right numbers. Raises `DataError` for files that cannot be read.
+        Files in the lock file have the right numbers, and so has a data set without sources. Raises `DataError` for files that
+        cannot be read.
         """
-        found, published = module_of(dataset).count(dataset, self.data_root), self._stated[dataset].counts
-        if list(found) == published or all(source.path in self._lock for source in self.sources(dataset)):
+        sources = self.sources(dataset)
+        paths = [self.data_root / name for name in DATASETS[dataset].files]
+        if not sources and (missing := [path for path in paths if not path.exists()]):
+            raise DataError(f"{missing[0]} is missing and data_sources.yaml has no address for it: put it there by hand")
+        found = module_of(dataset).count(dataset, self.data_root)
+        if all(source.path in self._lock for source in sources) or list(found) == (published := self._stated[dataset].counts):
             return found, ""
         return found, (
-            f"{self.data_root / DATASETS[dataset].files[0]}: {dataset} has {found[0]} for training and {found[1]} test clips,"
+            f"{paths[0]}: {dataset} has {found[0]} for training and {found[1]} test clips,"
             f" expected {published[0]} and {published[1]}: fetch it again, or accept it: stlight fetch {dataset} --accept"
         )
 

@@ -160,7 +160,7 @@ def test_a_content_encoding_is_not_decoded(site, tmp_path):
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
-def test_an_unreachable_host_is_asked_once_and_the_next_one_tried(site, tmp_path):
+def test_the_next_address_is_tried_when_a_host_is_unreachable(site, tmp_path):
     site.files["/a"] = CONTENT
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -168,6 +168,15 @@ def test_an_unreachable_host_is_asked_once_and_the_next_one_tried(site, tmp_path
         with pytest.raises(DataError, match="127.*: cannot be reached .*; no-such-host.invalid: cannot be reached"):
             bring(site, tmp_path / "file", f"{nobody}/a", "http://no-such-host.invalid/a")
         assert bring(site, tmp_path / "file", f"{nobody}/a", "/a") == f"{site.url}/a"
+
+
+def test_a_web_page_is_refused_and_the_next_address_tried(site, tmp_path):
+    site.files |= {"/sign-in": CONTENT, "/a": CONTENT}
+    site.content_types["/sign-in"] = "Text/HTML; charset=utf-8"
+    with pytest.raises(DataError, match="a web page instead of the file"):
+        bring(site, tmp_path / "file", "/sign-in")
+    assert left(tmp_path) == []
+    assert bring(site, tmp_path / "file", "/sign-in", "/a") == f"{site.url}/a"
 
 
 def test_a_full_disk_is_reported_before_the_transfer(site, tmp_path, monkeypatch):

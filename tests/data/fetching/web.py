@@ -23,7 +23,8 @@ class Site:
         self.encoding = ""
         self.ranges = True
         self.etag = '"1"'
-        self.content_type = "application/octet-stream"
+        self.content_types = {}
+        """By path, if it is not a binary file's."""
         self.url = ""
 
     def answer(self, handler):
@@ -66,7 +67,7 @@ class Site:
         else:
             handler.send_response(200)
         body = content[first:]
-        handler.send_header("Content-Type", self.content_type)
+        handler.send_header("Content-Type", self.content_types.get(path, "application/octet-stream"))
         handler.send_header("Content-Length", str(len(body)))
         if self.encoding:
             handler.send_header("Content-Encoding", self.encoding)
