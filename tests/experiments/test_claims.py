@@ -32,7 +32,11 @@ def claim(**content):
         (claim(metric="mse", better=TWO, each=["k1"]), "each: unknown axis 'k1'"),
         (claim(metric="mse", better=TWO, among={"dpeth": 8}), "among: unknown axis 'dpeth'; did you mean 'depth'"),
         (claim(metric="mse", improves_along="depth", among={"depth": 4}), "among: no cell has depth = 4"),
-        (claim(metric=["mse", "benchmark_flops"], better=TWO), "cannot be in one claim"),
+        (
+            claim(metric=["mse", "benchmark_flops"], better=TWO),
+            "metric: benchmark_flops is counted, mse is trained for: they cannot be in one claim",
+        ),
+        ("hello", r"mine\.yaml: claims\[0\]: must be a mapping, got 'hello'"),
         (claim(untested=""), r"claims\[0\] \(mine\)\.untested: .*at least 1 character"),
         (claim(metric="mse", better=TWO, each=["depth"]), "nothing to compare at each depth"),
         (claim(metric="mse", improves_along="k1"), "improves_along: unknown axis 'k1'; known are depth"),

@@ -69,6 +69,7 @@ def test_mistakes_in_custom_data_sets_are_named(scales, content, words):
     ("content", "words"),
     [
         ({"figure": {"kind": "pie"}}, r"figure\.kind: must be one of 'heatmap', .*, got 'pie'"),
+        ({"figure": "pie"}, r"figure: .*'pie'"),
         ({"figure": {}}, r"figure\.kind: is missing"),
         ({"figure": {"kind": "lines", "x": "depth"}}, r"figure: unknown key 'x'"),
         ({"figure": {"kind": "heatmap"}}, r"figure\.x: is missing"),
