@@ -52,7 +52,7 @@ class Difference:
     resolution: float = 0.0
     """A difference of the paper's numbers closer to the threshold than this is not shown."""
     resolution_against: float = 0.0
-    """The same for the opposite."""
+    """`resolution` of the opposite claim."""
     metric: str = ""
     cells: "tuple[GridCell, ...]" = ()
     names: tuple[str, ...] = ()
