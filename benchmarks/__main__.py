@@ -19,7 +19,7 @@ def main() -> None:
     import torch
 
     from benchmarks import frames, steps, workflow
-    from benchmarks.harness import Options, Row, render
+    from benchmarks.harness import BenchmarkOptions, Timing, render
     from stlight.training.devices import describe_device
 
     functions = (steps.steps, frames.moving_mnist, frames.reading, frames.ssim, workflow.start, workflow.graph)
@@ -27,9 +27,9 @@ def main() -> None:
     if unknown := set(options.cases) - set(cases):
         parser.error(f"no such case: {', '.join(unknown)}")
     gc.freeze()
-    rows: list[Row] = []
+    rows: list[Timing] = []
     for name in options.cases or cases:
-        for row in cases[name](Options(options.threads, options.device, options.quick)):
+        for row in cases[name](BenchmarkOptions(options.threads, options.device, options.quick)):
             rows.append(row)
             print(row.case, file=sys.stderr, flush=True)
     print(f"\n{describe_device(torch.device(options.device))}, torch {torch.__version__}\n\n{render(rows)}")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from skimage.metrics import structural_similarity
 
-from benchmarks.harness import REPOSITORY, Options, Row, in_turn, seconds
+from benchmarks.harness import REPOSITORY, BenchmarkOptions, Timing, in_turn, seconds
 from stlight import metrics
 from stlight.config import DataConfig
 from stlight.costs.estimate import time_steps
@@ -29,7 +29,7 @@ def embedded_clips() -> Clips:
         return open_dataset(DataConfig(), Path(folder))[0]
 
 
-def moving_mnist(options: Options) -> Iterator[Row]:
+def moving_mnist(options: BenchmarkOptions) -> Iterator[Timing]:
     """Compare clips whose frames are drawn one at a time in Python with ours."""
     torch.set_num_threads(options.threads)
     dataset, index = embedded_clips(), torch.arange(4 if options.quick else 64)
@@ -49,13 +49,13 @@ def moving_mnist(options: Options) -> Iterator[Row]:
 
     assert torch.equal(by_frame(), ours())
     if options.quick:
-        yield Row("Moving MNIST clips", note="equal")
+        yield Timing("Moving MNIST clips", note="equal")
         return
     loop, mine = (t / len(index) for t in in_turn(by_frame, ours, budget=5))
-    yield Row("Moving MNIST, a clip", loop, mine, loop / mine, target="6× (15×)", note=f"{1 / mine:.0f} clips a second")
+    yield Timing("Moving MNIST, a clip", loop, mine, loop / mine, target="6× (15×)", note=f"{1 / mine:.0f} clips a second")
 
 
-def reading(options: Options) -> Iterator[Row]:
+def reading(options: BenchmarkOptions) -> Iterator[Timing]:
     """Compare a training step of the scale `demo` with reading its batch from files in the formats of the real ones."""
     torch.set_num_threads(options.threads)
     plan, rng = load_plan(REPOSITORY / "workflow", "demo", Path("nowhere")), np.random.default_rng(0)
@@ -68,7 +68,7 @@ def reading(options: Options) -> Iterator[Row]:
             clips, batch = open_dataset(from_files, Path(folder))[0], torch.arange(config.training.batch_size)
             times = [seconds(lambda source=clips, index=batch: source.clips("train", index)) for _ in range(50)]
         step, mine = time_steps(config, torch.device("cpu"), len(batch)).step_seconds, median(times)
-        yield Row(f"{dataset}, reading a batch beside a step", step, mine, step / mine)
+        yield Timing(f"{dataset}, reading a batch beside a step", step, mine, step / mine)
 
 
 def clip_by_frame(images: np.ndarray, starts: np.ndarray, moves: np.ndarray) -> np.ndarray:
@@ -87,7 +87,7 @@ def clip_by_frame(images: np.ndarray, starts: np.ndarray, moves: np.ndarray) -> 
     return np.divide(frames, np.float32(255), dtype=np.float32)
 
 
-def ssim(options: Options) -> Iterator[Row]:
+def ssim(options: BenchmarkOptions) -> Iterator[Timing]:
     """Compare the structural similarity of 1,000 frames by scikit-image, one at a time, with ours."""
     torch.set_num_threads(options.threads)
     target = embedded_clips().clips("test", torch.arange(2 if options.quick else 100))[:, 10:]
@@ -100,9 +100,9 @@ def ssim(options: Options) -> Iterator[Row]:
     difference = abs(loop() - metrics.ssim(prediction, target))
     assert difference < 1e-6, f"similarities differ by {difference:.1e}"
     if options.quick:
-        yield Row("SSIM", note="equal")
+        yield Timing("SSIM", note="equal")
         return
     times = in_turn(loop, lambda: metrics.ssim(prediction, target), budget=5)
-    yield Row(
+    yield Timing(
         f"SSIM of {len(pairs)} frames", *times, times[0] / times[1], target="5× (15×)", note=f"difference {difference:.0e}"
     )

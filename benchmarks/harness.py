@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @dataclass
-class Options:
+class BenchmarkOptions:
     """Options of the command line."""
 
     threads: int
@@ -22,7 +22,7 @@ class Options:
 
 
 @dataclass
-class Row:
+class Timing:
     """One line of the table. Times are in seconds; `target` is a ratio to reach, or a time not to exceed."""
 
     case: str
@@ -59,7 +59,7 @@ def in_turn(
     return median(references), median(times)
 
 
-def render(rows: list[Row]) -> str:
+def render(rows: list[Timing]) -> str:
     """Return the rows as a Markdown table."""
 
     def milliseconds(seconds: float | None) -> str:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.frames import embedded_clips
-from benchmarks.harness import REPOSITORY, Options, Row, in_turn
+from benchmarks.harness import REPOSITORY, BenchmarkOptions, Timing, in_turn
 from stlight.config import RunConfig
 from stlight.experiments import load_plan
 from stlight.kernels import backend_of
@@ -37,7 +37,7 @@ def step_cases() -> Iterator[tuple[str, RunConfig, int | None, str]]:
     yield "step STLight-L: d 1400, de 16, 1 clip", RunConfig.from_fields({"batch_size": 1}), None, "2.2× (2.8×)"
 
 
-def steps(options: Options) -> Iterator[Row]:
+def steps(options: BenchmarkOptions) -> Iterator[Timing]:
     """Compare a training step of the listing, in plain eager PyTorch with plain Adam, with the step of a run."""
     for name, config, threads, target in step_cases():
         if options.quick:
@@ -51,14 +51,14 @@ def steps(options: Options) -> Iterator[Row]:
         accelerate_for_run(ours, config, torch.device(options.device))
         kernels = backend_of(ours)
         clip = embedded_clips().clips("train", torch.arange(config.training.batch_size)).to(options.device)
-        reference = partial(take_step, listing, torch.optim.Adam(listing.parameters()), clip)
-        run_step = partial(take_step, ours, torch.optim.Adam([flatten_weights(ours)], fused=True), clip)
+        reference = partial(take_adam_step, listing, torch.optim.Adam(listing.parameters()), clip)
+        run_step = partial(take_adam_step, ours, torch.optim.Adam([flatten_weights(ours)], fused=True), clip)
         check_agreement(ours, listing, clip)
         if options.quick:
-            yield Row(name, note=f"equal ({kernels})")
+            yield Timing(name, note=f"equal ({kernels})")
             continue
         times = in_turn(reference, run_step, budget=15, device=options.device)
-        yield Row(f"{name}, {threads} thread{'s' * (threads > 1)}", *times, times[0] / times[1], target, kernels)
+        yield Timing(f"{name}, {threads} thread{'s' * (threads > 1)}", *times, times[0] / times[1], target, kernels)
 
 
 def loss_of(model: torch.nn.Module, clip: torch.Tensor) -> torch.Tensor:
@@ -68,7 +68,7 @@ def loss_of(model: torch.nn.Module, clip: torch.Tensor) -> torch.Tensor:
     return loss.detach()
 
 
-def take_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, clip: torch.Tensor) -> None:
+def take_adam_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, clip: torch.Tensor) -> None:
     """Take a training step. Fused Adam sees gradients that are views of one tensor, so they are kept and set to zero."""
     optimizer.zero_grad(set_to_none=not optimizer.defaults["fused"])
     loss_of(model, clip)

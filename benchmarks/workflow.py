@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.harness import REPOSITORY, Options, Row
+from benchmarks.harness import REPOSITORY, BenchmarkOptions, Timing
 from stlight.data.prepare import prepare
 
 # Train until the first optimizer step, then print the time and exit.
@@ -21,7 +21,7 @@ cli.main(["train", "mmnist/stlight_l/seed0", "--results", sys.argv[1], "--data-r
 """
 
 
-def start(options: Options) -> Iterator[Row]:
+def start(options: BenchmarkOptions) -> Iterator[Timing]:
     """Time a run from the start of its process to its first optimizer step, with warm caches: the median of seven."""
     if options.quick:
         return
@@ -31,10 +31,10 @@ def start(options: Options) -> Iterator[Row]:
         for _ in range(8):
             started = time.time()
             times.append(float(_output([sys.executable, "-c", _TRAIN_TO_FIRST_STEP, folder], folder).split()[-1]) - started)
-    yield Row("start of a run to its first step", ours=sorted(times[1:])[3], target="≤ 3 s (1.5 s)")
+    yield Timing("start of a run to its first step", ours=sorted(times[1:])[3], target="≤ 3 s (1.5 s)")
 
 
-def graph(options: Options) -> Iterator[Row]:
+def graph(options: BenchmarkOptions) -> Iterator[Timing]:
     """Time a dry run of the workflow with 5,000 runs."""
     if options.quick:
         return
@@ -57,7 +57,7 @@ def graph(options: Options) -> Iterator[Row]:
         (experiments / "many.yaml").write_text(json.dumps(experiment))
         started = time.perf_counter()
         _output([sys.executable, "-m", "snakemake", "--cores", "all", "-n", "-q"], folder)
-        yield Row("graph of 5,000 runs, -n -q", ours=time.perf_counter() - started, target="≤ 60 s (20 s)")
+        yield Timing("graph of 5,000 runs, -n -q", ours=time.perf_counter() - started, target="≤ 60 s (20 s)")
 
 
 def _output(command: list[str], folder: str) -> str:

@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     common.add_argument("--threads", type=int, default=1, help="threads for torch (default: 1)")
     common.add_argument("--slots-per-gpu", type=int, default=1, help="runs that may share a GPU (default: 1)")
-    common.add_argument("--mixed-versions", action="store_true", help="allow tables from records of several code versions")
+    common.add_argument("--mixed-versions", action="store_true", help="allow tables from results of several code versions")
     common.add_argument("--workflow", type=Path, default=_WORKFLOW, help="folder of experiments, scales and schemas")
     verbs = parser.add_subparsers(required=True, metavar="VERB", dest="verb")
     for name, verb in VERBS.items():

@@ -1,5 +1,6 @@
 """The command line: which options a verb takes, and how it reports a mistake."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from stlight import cli
 from stlight.commands import computing
 from stlight.registry.dataset_specs import DATASETS
+from stlight.runs.provenance import source_version
 from stlight.runtime.run_lock import LockLost
 
 
@@ -91,3 +93,10 @@ def test_help_loads_neither_torch_nor_pandas():
     code = "import sys, stlight.cli\ntry: stlight.cli.main(['--help'])\nexcept SystemExit: pass\n"
     code += "sys.exit(bool({'torch', 'pandas', 'pydantic'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_counts_say_which_code_made_them(tmp_path):
+    assert cli.main(["count", "table2_openstl", "--scale", "smoke", "--results", str(tmp_path)]) == 0
+    counts = json.loads((tmp_path / "smoke" / "complexity" / "table2_openstl.json").read_text())
+    assert counts.pop("provenance")["source"] == source_version()
+    assert {name.partition("/")[0] for name in counts} == {"mmnist"}

@@ -21,7 +21,7 @@ class Erratum(FileModel):
 
     id: str
     weight: Weight
-    """What it bears on: a result or conclusion, a printed or quoted number, or nothing that misleads for long."""
+    """Weight, by what it bears on: a result or conclusion, a printed or quoted number, or nothing that misleads for long."""
     place: str
     quote: Text = ""
     """Words of the supplement that a reader can search for."""

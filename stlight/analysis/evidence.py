@@ -1,9 +1,11 @@
 """Load the results of a scale for each experiment. Every file is read here, once, and checked here only."""
 
+import hashlib
+import io
 import json
 import math
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from stlight.runs.record import RecordError, RunRecord, read_history, read_recor
 
 
 class MixedVersionsError(ValueError):
-    """Different versions of the code made the records of an experiment. The message says which runs to train again."""
+    """Different versions of the code made the results of an experiment. The message says which."""
 
 
 class IncompleteError(ValueError):
@@ -34,23 +36,35 @@ class Recorded:
     """One row per epoch; NaN for what could not be measured."""
 
 
+@dataclass(frozen=True)
+class Missing:
+    """State of a run that has no valid record, and the reason if there is one."""
+
+    state: str
+    """As `read_state` names it, or damaged."""
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.why}" if self.why else self.state
+
+
 class ResultsFolder:
     """The results of one scale. Caches each run, because experiments share runs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._runs: dict[str, Recorded | str] = {}
+        self._runs: dict[str, Recorded | Missing] = {}
 
-    def run(self, name: str, config_hash: str) -> Recorded | str:
+    def run(self, name: str, config_hash: str) -> Recorded | Missing:
         """Return a run's record and history if they are valid and of this configuration, and otherwise its state and why."""
         if name not in self._runs:
             try:
                 self._runs[name] = self._read_run(name, config_hash)
             except RecordError as error:
-                self._runs[name] = f"damaged: {error}"
+                self._runs[name] = Missing("damaged", str(error))
         return self._runs[name]
 
-    def _read_run(self, name: str, config_hash: str) -> Recorded | str:
+    def _read_run(self, name: str, config_hash: str) -> Recorded | Missing:
         folder, otherwise = self.path / "runs" / name, ""
         with suppress(FileNotFoundError):
             record = read_record(folder / "record.json")
@@ -60,7 +74,7 @@ class ResultsFolder:
             otherwise = "its record is of another configuration"
         state = unfinished_state(folder, config_hash)
         why = state.get("error") or state.get("why") or otherwise or self._last_log_line(name)
-        return f"{state['status']}: {why}" if why else str(state["status"])
+        return Missing(state["status"], why)
 
     def _last_log_line(self, name: str) -> str:
         """Return the last line that a run without a state logged; empty if it has not been started."""
@@ -109,10 +123,11 @@ class Evidence:
     """The scale's folder of results."""
     runs: dict[str, Recorded]
     """The runs that have a valid record, by name."""
-    missing: dict[str, str]
-    """Why each other run has none, by name; "waiting" for one that has not been started."""
+    missing: dict[str, Missing]
+    """State of each other run, by name."""
     counts: dict[str, Any]
-    """Parameters and FLOPs at the paper's size by `<dataset>/<variant>`; empty if nothing is counted, or not yet."""
+    """Parameters and FLOPs at the paper's size by `<dataset>/<variant>`, and their `provenance`; empty if nothing is counted,
+    or not yet."""
     timings: dict[str, Any]
     """Device, threads, rounds, and `variants` by `<dataset>/<variant>`; empty if nothing is timed, or not yet."""
     unmeasured: list[str]
@@ -123,16 +138,29 @@ class Evidence:
         """The valid records by run name."""
         return {name: run.record for name, run in self.runs.items()}
 
+    @property
+    def provenance(self) -> dict[str, dict[str, Any]]:
+        """Where the numbers come from: provenance of the records by run name, of counts and timings by file."""
+        files = {"complexity": self.counts, "speed": self.timings}
+        made = {f"{kind}/{self.experiment.name}.json": found.get("provenance", {}) for kind, found in files.items() if found}
+        return {name: record.provenance for name, record in self.records.items()} | made
+
     def recorded(self, variant: Variant) -> dict[int, Recorded]:
         """Return the runs of a variant that have a valid record, by seed."""
         names = {seed: variant.run_name(seed) for seed in range(self.experiment.seeds)}
         return {seed: self.runs[name] for seed, name in names.items() if name in self.runs}
 
     def examples(self, name: str) -> tuple[np.ndarray, ...]:
-        """Return context, truth and prediction of a run's example clips, uint8 (clip, time, channel, height, width)."""
+        """Return context, truth and prediction of a run's example clips, uint8 (clip, time, channel, height, width).
+
+        Raises `RecordError` if the file is damaged or does not have the checksum that the run's record states.
+        """
         path = self.folder / "runs" / name / "examples.npz"
         try:
-            with np.load(path) as stored:
+            content, run = path.read_bytes(), self.runs.get(name)
+            if run and run.record.files.get(path.name) not in (None, hashlib.sha256(content).hexdigest()):
+                raise ValueError("it does not have the checksum that the record beside it states")
+            with np.load(io.BytesIO(content)) as stored:
                 return stored["context"], stored["truth"], stored["prediction"]
         except (ValueError, KeyError, zipfile.BadZipFile) as error:
             raise RecordError(f"{path} is damaged: {error}") from error
@@ -147,13 +175,13 @@ class Evidence:
             raise IncompleteError(self.unmeasured[0])
 
     def check_versions(self) -> None:
-        """Raise `MixedVersionsError` unless one version of the code and of torch made all records."""
-        found = code_versions(self.records.values())
+        """Raise `MixedVersionsError` unless one version of the code and of torch made all records, counts and timings."""
+        found = code_versions(self.provenance)
         if len(found) > 1:
             words = [f"{len(names)} of {label}, {names[0]} the first" for label, names in found.items()]
             raise MixedVersionsError(
-                f"{self.experiment.name}: its records come from {len(found)} versions of the code: {'; '.join(words)}. Delete"
-                " the records of all but one and start again, or ask for them together with --config mixed_versions=yes"
+                f"{self.experiment.name}: its results come from {len(found)} versions of the code: {'; '.join(words)}. Delete"
+                " those of all but one and start again, or ask for them together with --config mixed_versions=yes"
             )
 
 
@@ -180,8 +208,8 @@ def load_one(experiment: Experiment, scale: Scale, results: ResultsFolder) -> Ev
             if isinstance(run, Recorded):
                 runs[name] = run
             else:
-                # A state without a reason.
-                missing[name] = f"{run}: {variant.dataset} waits for {waits_for}" if waits_for and ": " not in run else run
+                waits = waits_for and run == Missing("waiting")
+                missing[name] = Missing("waiting", f"{variant.dataset} waits for {waits_for}") if waits else run
     counts = results.counts(experiment) if experiment.counts else {}
     timings = results.timings(experiment) if experiment.timed else {}
     unmeasured = [remedy for remedy in (counts, timings) if isinstance(remedy, str)]
@@ -194,15 +222,14 @@ def all_records(evidence: Iterable[Evidence]) -> dict[str, RunRecord]:
     return {name: record for one in evidence for name, record in one.records.items()}
 
 
-def code_versions(records: Iterable[RunRecord]) -> dict[str, list[str]]:
-    """Return the runs that each version of the code and of torch made, by a label for readers."""
+def code_versions(provenance: Mapping[str, dict[str, Any]]) -> dict[str, list[str]]:
+    """Return the results that each version of the code and of torch made, by a label for readers."""
     labels: dict[tuple[str, str], str] = {}
     found: dict[str, list[str]] = {}
-    for record in records:
-        facts = record.provenance
+    for name, facts in provenance.items():
         torch = str(facts.get("libraries", {}).get("torch", "?")).partition("+")[0]
         source = str(facts.get("source", "?"))
         # Commits with the same sources make the same numbers and count as one version, named by the first commit.
         label = labels.setdefault((source, torch), f"{source} (commit {facts.get('code', '?')}, torch {torch})")
-        found.setdefault(label, []).append(record.run)
+        found.setdefault(label, []).append(name)
     return found

@@ -19,7 +19,7 @@ from stlight.registry.model_specs import OURS
 from stlight.runs.record import SELECTIONS
 
 SOURCES = {"embedded": "embedded digits", "files": "benchmark files", "stand_in": "stand-in"}
-"""What a reader calls the source of a run's clips."""
+"""Readers' names for the sources of clips."""
 
 TIDY = ("metric", "printed", "published", "measured", "low", "high", "n", "selection", "status", "runs", "values")
 """Columns of the tidy table after the coordinates and the source of the data, before standing and p_best."""

@@ -81,6 +81,7 @@ def _train(options: argparse.Namespace, config: "RunConfig", interruption: "Inte
 def count(options: argparse.Namespace) -> None:
     """Count the parameters and FLOPs of an experiment's variants, at the paper's size."""
     from stlight.model.complexity import complexity
+    from stlight.runs.provenance import provenance
     from stlight.runtime.atomic_files import write_atomically
 
     experiment = load(options).experiment(options.experiment)
@@ -88,6 +89,7 @@ def count(options: argparse.Namespace) -> None:
         f"{variant.dataset}/{variant.name}": complexity(variant.paper.model, variant.paper.clip_shape)
         for variant in experiment.variants
     }
+    counts["provenance"] = provenance({})
     path = scale_folder(options) / "complexity" / f"{experiment.name}.json"
     write_atomically(path, json.dumps(counts, indent=1) + "\n")
 

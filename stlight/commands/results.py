@@ -86,12 +86,13 @@ def _print_missing(evidence: "Evidence") -> None:
     name, missing = evidence.experiment.name, evidence.missing
     for why in evidence.unmeasured:
         print(f"{name}: {why}")
-    begun = {run: why for run, why in missing.items() if why != "waiting"}
+    states = Counter(found.state for found in missing.values())
     if missing:
-        runs = len(evidence.experiment.run_names)
-        print(f"{name}: {len(missing)} of its {runs} runs are not there ({len(missing) - len(begun)} not begun)")
-    for run, why in begun.items():
-        print(f"  {run}: {why}")
+        runs, words = len(evidence.experiment.run_names), ", ".join(f"{n} {state}" for state, n in states.items())
+        print(f"{name}: {len(missing)} of its {runs} runs are not there ({words})")
+    for run, found in missing.items():
+        if found.why or found.state != "waiting":
+            print(f"  {run}: {found}")
 
 
 def status(options: argparse.Namespace) -> None:

@@ -57,7 +57,7 @@ def measure(experiment: Experiment, *, device: str = "auto", threads: int = 1) -
         "device": describe_device(chosen),
         "threads": torch.get_num_threads(),
         "rounds": rounds,
-        "provenance": {name: value for name, value in provenance({}).items() if name != "data"},
+        "provenance": provenance({}),
         "variants": {
             name: {
                 "config_hash": workload.config.hash,

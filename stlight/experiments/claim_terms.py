@@ -1,4 +1,4 @@
-"""What a claim's test compares or expects: the content of the field that is the claim's kind."""
+"""Terms of a claim's test, the cells it compares and the amounts it expects: the content of the field named like its kind."""
 
 from typing import Literal
 

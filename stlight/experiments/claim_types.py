@@ -98,14 +98,16 @@ class ComparisonClaim(BaseClaim):
 
     def check(self, cells: list[GridCell], axes: list[str], trained: bool) -> None:
         """Raise `ValueError` if the claim speaks of something that the grid does not have."""
-        counted = set(self.metrics) & COUNTED_METRICS
+        counted, others = set(self.metrics) & COUNTED_METRICS, set(self.metrics) - COUNTED_METRICS
         if not self.metrics:
             raise ValueError("metric: is missing: the metrics that it must hold for")
         if timed := set(self.metrics) & metrics_from("timed", "recorded"):
             raise ValueError(f"metric: no claim can be about {', '.join(sorted(timed))}, which depend on the machine")
-        if (counted or not trained) and counted != set(self.metrics):
-            all_counted = ", ".join(sorted(COUNTED_METRICS))
-            raise ValueError(f"metric: train: false can only have {all_counted}, which cannot be in one claim with others")
+        if others and not trained:
+            raise ValueError(f"metric: train: false can only have {', '.join(sorted(COUNTED_METRICS))}, got {min(others)}")
+        if others and counted:
+            words = f"{', '.join(sorted(counted))} is counted, {', '.join(sorted(others))} is trained for"
+            raise ValueError(f"metric: {words}: they cannot be in one claim")
         _check_axes("each", self.each, axes)
         _check_axes("among", self.among, axes)
         if self.among and not select(cells, [self.among]):

@@ -13,7 +13,7 @@ AxisOption = Annotated[str, "axis"]
 MetricOption = Annotated[str, "metric"]
 
 
-class Options(FileModel):
+class DisplayOptions(FileModel):
     """The options of a figure or table."""
 
     place: ClassVar[str] = "figure"
@@ -37,7 +37,7 @@ class Options(FileModel):
             raise ValueError(f"{self.place}: several points of the grid share one cell of {axes[0]} × {axes[1]}")
 
 
-class TwoWayTable(Options):
+class TwoWayTable(DisplayOptions):
     """A table of one metric by two axes."""
 
     place = "table"
@@ -47,7 +47,7 @@ class TwoWayTable(Options):
     """Axis across the top."""
 
 
-class HeatmapFigure(Options):
+class HeatmapFigure(DisplayOptions):
     """A metric by two axes."""
 
     kind: Literal["heatmap"]
@@ -58,26 +58,26 @@ class HeatmapFigure(Options):
     metric: MetricOption
 
 
-class LinesFigure(Options):
+class LinesFigure(DisplayOptions):
     """Each metric along each axis."""
 
     kind: Literal["lines"]
 
 
-class BarsFigure(Options):
+class BarsFigure(DisplayOptions):
     """Bars that compare models on each data set."""
 
     kind: Literal["bars"]
     required_axis = "dataset"
 
 
-class DotsFigure(Options):
+class DotsFigure(DisplayOptions):
     """Each variant's metrics as a dot with its interval."""
 
     kind: Literal["dots"]
 
 
-class CurvesFigure(Options):
+class CurvesFigure(DisplayOptions):
     """A metric by epoch, one curve for each value of an axis."""
 
     kind: Literal["curves"]
@@ -86,7 +86,7 @@ class CurvesFigure(Options):
     y: MetricOption
 
 
-class ScatterFigure(Options):
+class ScatterFigure(DisplayOptions):
     """A metric against the number of parameters, one colour for each value of an axis."""
 
     kind: Literal["scatter"]
@@ -96,7 +96,7 @@ class ScatterFigure(Options):
     """Axis that a colour stands for."""
 
 
-class TradeoffFigure(Options):
+class TradeoffFigure(DisplayOptions):
     """A metric of several models against what they cost."""
 
     kind: Literal["tradeoff"]
@@ -104,7 +104,7 @@ class TradeoffFigure(Options):
     y: MetricOption
 
 
-class GrowthFigure(Options):
+class GrowthFigure(DisplayOptions):
     """Parameters by component as the model grows, beside their closed forms."""
 
     kind: Literal["growth"]

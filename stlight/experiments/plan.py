@@ -80,7 +80,7 @@ class ExperimentFile(FileModel):
     published: list[PublishedEntry] = Field(default_factory=list)
     """The paper's numbers: axis values and metrics, or a quoted model's name and metrics."""
     published_points: PublishedData | None = None
-    """The same from a published figure: one row for each point, with a column for each axis and metric."""
+    """The paper's numbers from a published figure: one row for each point, with a column for each axis and metric."""
     published_curves: PublishedData | None = None
     """Published learning curves: columns for axes, bound (min or max over runs), epoch and one metric."""
     table: TwoWayTable | None = None

@@ -46,7 +46,7 @@ class DatasetAtScale(ClipCounts):
     source: Literal["auto", "embedded", "stand_in", "files"]
     """auto: the benchmark's files if all of them exist, else the source that needs none."""
     base: ScaleBase | None = None
-    """What STLight-L on this data set becomes; without it, what is stated follows Moving MNIST's base in proportion."""
+    """Values of STLight-L on this data set; without them, stated values follow Moving MNIST's base in proportion."""
 
 
 class ScaleFile(FileModel):
@@ -55,7 +55,7 @@ class ScaleFile(FileModel):
     summary: str
     """One line: what the scale is for and how long it takes."""
     base: ScaleBase
-    """What STLight-L on Moving MNIST becomes."""
+    """Values of STLight-L on Moving MNIST."""
     data: dict[DatasetName, DatasetAtScale] = Field(default_factory=dict)
     """By data set of the benchmark. One that is not named has its published numbers of clips, within the limits of `custom`."""
     custom: ClipCounts | None = None

@@ -62,12 +62,14 @@ def _locate(detail: ErrorDetails, content: Any) -> str:
             place += f"[{part}] ({name})" if isinstance(name, str) else f"[{part}]"
     if detail["type"] == "missing":
         place += f".{location[-1]}"
-    if detail["type"].startswith("union_tag"):
+    if detail["type"].startswith("union_tag") and isinstance(here, dict):
         place += ".kind"
     return place.removeprefix(".")
 
 
 def _words(detail: ErrorDetails) -> str:
+    if detail["type"] == "union_tag_not_found" and not isinstance(detail["input"], dict):
+        return f"must be a mapping, got {detail['input']!r}"
     if detail["type"] in ("missing", "union_tag_not_found"):
         return "is missing"
     if detail["type"] == "union_tag_invalid":

@@ -26,7 +26,7 @@ _STALE_AFTER = 60.0
 _POLL = 0.5
 
 Holder = dict[str, Any]
-"""What a lock file says: pid, host, since, kernel and token."""
+"""Content of a lock file: pid, host, since, kernel and token."""
 
 _held: dict[Path, "_Lock"] = {}
 

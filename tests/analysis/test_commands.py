@@ -45,6 +45,13 @@ def test_the_report_opens_every_file_once_however_many_experiments_share_a_run(d
     assert {path: OPENED[str(path)] for path in files} == dict.fromkeys(files, 1)
 
 
+def test_runs_whose_data_is_missing_have_not_begun(verb, capsys):
+    assert verb("waiting", "--scale", "paper") == 0
+    out = capsys.readouterr().out
+    assert "table3_kernel_sizes: 25 of its 25 runs are not there (25 waiting)" in out
+    assert "/seed0: waiting: mmnist waits for nowhere" in out
+
+
 def test_complete_refuses_what_is_missing_and_the_rest_is_written_apart(workflow, tmp_path, verb, capsys):
     for path in (workflow / "experiments").glob("*.yaml"):
         path.unlink()
@@ -65,7 +72,7 @@ def test_complete_refuses_what_is_missing_and_the_rest_is_written_apart(workflow
 
     assert verb("waiting", *arguments) == 0
     out, unfinished = capsys.readouterr().out, folder / "unfinished" / "tables" / "mine.md"
-    assert "mine: 1 of its 2 runs are not there (1 not begun)" in out
+    assert "mine: 1 of its 2 runs are not there (1 waiting)" in out
     assert f"mine: {folder}/speed/mine.json is missing: python -m stlight measure mine" in out
     assert f"its other cells: {unfinished}" in out
     assert "(waiting)" in unfinished.read_text()

@@ -1,6 +1,8 @@
 """Loading the results of a scale, whole or damaged."""
 
 import dataclasses
+import hashlib
+import json
 import math
 import re
 
@@ -8,6 +10,7 @@ import pytest
 
 from stlight.analysis.evidence import (
     IncompleteError,
+    Missing,
     MixedVersionsError,
     ResultsFolder,
     load_one,
@@ -30,8 +33,9 @@ def test_a_damaged_record_is_missing_and_named(demo, record_run, evidence_of, tm
     damaged.write_text(damaged.read_text().replace("14.0", "99.0"))
     evidence = evidence_of(experiment)
     assert len(evidence.records) == 4
-    assert evidence.missing[name].startswith(f"damaged: {damaged} is not a valid record: its content does not have")
-    assert evidence.missing["mmnist/init=kaiming_normal+lr=0.001/seed0"] == "waiting"
+    assert evidence.missing[name].state == "damaged"
+    assert evidence.missing[name].why.startswith(f"{damaged} is not a valid record: its content does not have")
+    assert evidence.missing["mmnist/init=kaiming_normal+lr=0.001/seed0"] == Missing("waiting")
     assert len(evidence.missing) == 11
     with pytest.raises(IncompleteError, match="11 of its 15 runs have no record"):
         evidence.check_complete()
@@ -44,7 +48,7 @@ def test_a_record_of_another_configuration_does_not_count(demo, record_run, evid
     record_run(experiment, dataclasses.replace(old, config=changed), mse=1.0)
     evidence = evidence_of(experiment)
     assert not evidence.records
-    assert evidence.missing[old.run_name(0)] == "waiting: its record is of another configuration"
+    assert evidence.missing[old.run_name(0)] == Missing("waiting", "its record is of another configuration")
 
 
 def test_the_reason_for_a_missing_run(demo, evidence_of, tmp_path):
@@ -52,7 +56,7 @@ def test_the_reason_for_a_missing_run(demo, evidence_of, tmp_path):
     name, config_hash = experiment.run_names[0], experiment.variants[0].run_config(0).hash
 
     def reason():
-        return evidence_of(experiment).missing[name]
+        return str(evidence_of(experiment).missing[name])
 
     log = tmp_path / "logs" / "train" / f"{name}.log"
     log.parent.mkdir(parents=True)
@@ -87,6 +91,18 @@ def test_mixed_versions_are_refused_and_named(demo, record_run, evidence_of):
         made_by(last, source, torch)
         with pytest.raises(MixedVersionsError, match=rf"2 versions of the code: 2 of .*; 1 of {source}.*{re.escape(last)}"):
             evidence.check_versions()
+
+
+@pytest.mark.parametrize("write", [write_counts, write_timings])
+def test_counts_and_timings_of_another_version_are_mixed_too(timed, record_run, evidence_of, tmp_path, write):
+    record_run(timed, timed.variants[0])
+    write_counts(timed, tmp_path)
+    write_timings(timed, tmp_path)
+    evidence_of(timed).check_versions()
+    path = write(timed, tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"provenance": {"source": "s2"}}))
+    with pytest.raises(MixedVersionsError, match=rf"2 versions of .*; 1 of s2 .*, {path.relative_to(tmp_path)} the first"):
+        evidence_of(timed).check_versions()
 
 
 @pytest.fixture
@@ -136,6 +152,14 @@ def test_damaged_examples_are_named(demo, record_run, evidence_of, tmp_path):
     context, truth, _ = evidence.examples(name)
     assert (len(context), truth.max()) == (2, 99)
     path = tmp_path / "runs" / name / "examples.npz"
+    record = evidence.runs[name].record.model_copy(update={"files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}})
+    evidence.runs[name] = dataclasses.replace(evidence.runs[name], record=record)
+    assert len(evidence.examples(name)) == 3
+    # The first test clips of another run are as readable.
+    write_examples(experiment, tmp_path, variant, size=(16, 16))
+    with pytest.raises(RecordError, match=re.escape(f"{path} is damaged: it does not have the checksum")):
+        evidence.examples(name)
+    record.files.clear()
     path.write_bytes(b"damaged")
     with pytest.raises(RecordError, match=re.escape(f"{path} is damaged")):
         evidence.examples(name)

@@ -16,7 +16,7 @@ from stlight.analysis.figures import cells, runs
 from stlight.analysis.figures.tradeoff import draw_tradeoff
 from stlight.analysis.values import Values
 
-KINDS: dict[str, Callable[..., Figure]] = {
+DRAWING_BY_KIND: dict[str, Callable[..., Figure]] = {
     "heatmap": cells.draw_heatmap,
     "lines": cells.draw_lines,
     "bars": cells.draw_bars,
@@ -32,7 +32,7 @@ KINDS: dict[str, Callable[..., Figure]] = {
 def draw(values: Values) -> Figure:
     """Draw the figure that an experiment asks for."""
     options = values.experiment.figure
-    return KINDS[options.kind](options, values)
+    return DRAWING_BY_KIND[options.kind](options, values)
 
 
 def write_figures(values: Values, into: Path) -> None:

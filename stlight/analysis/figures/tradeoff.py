@@ -45,9 +45,8 @@ def draw_tradeoff(options: TradeoffFigure, values: Values) -> Figure:
         axes[0, 0].set_visible(True)
         axes[0, 0].axis("off")
         axes[0, 0].text(0.5, 0.5, "no model with both a metric and a cost yet", ha="center")
-    figure.supxlabel(
-        f"filled, on the dashed line: no other is at most as costly and at least as good; diamond: {OURS}", fontsize="small"
-    )
+    words = f"filled, on the dashed line: no other is at most as costly and at least as good; diamond: {OURS}"
+    figure.supxlabel(f"{words}; not drawn: models with a diverged run", fontsize="small")
     # The space for names is known once the panels are laid out.
     figure.draw_without_rendering()
     for ax in axes.flat:
@@ -81,7 +80,10 @@ def _measured(options: TradeoffFigure, values: Values, dataset: str) -> pd.DataF
     seconds = "epoch_seconds" if "epoch_seconds" in values.experiment.metrics[dataset] else "seconds"
     rows = []
     for variant in values.variants_of(dataset):
-        row = {"model": variant.axes["model"], "y": values.mean(variant, options.y), "seconds": values.mean(variant, seconds)}
+        # A diverged model has no place on the axis, and must not push others off the front.
+        diverged = not np.isfinite(values.losses(variant, options.y)).all()
+        y = np.nan if diverged else values.mean(variant, options.y)
+        row = {"model": variant.axes["model"], "y": y, "seconds": values.mean(variant, seconds)}
         for run in values.evidence.recorded(variant).values():
             row |= {"num_params": run.record.num_params, "benchmark_flops": run.record.prediction_flops}
         rows.append(row)

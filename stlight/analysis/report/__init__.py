@@ -55,7 +55,7 @@ def write_report(plan: Plan, values: Mapping[str, Values], workflow: Path, into:
         errata=found,
         runs={name: run for one in values.values() for name, run in one.evidence.runs.items()},
         settings="".join(f" {shlex.quote(text)}" for text in settings),
-        versions=code_versions(records.values()),
+        versions=code_versions({name: facts for one in values.values() for name, facts in one.evidence.provenance.items()}),
         dirty=sorted(name for name, r in records.items() if "+changes" in str(r.provenance.get("code"))),
     )
     write_atomically(into / "report.html", page)

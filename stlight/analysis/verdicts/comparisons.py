@@ -76,7 +76,7 @@ def build_test(comparer: Comparer, cells: list[GridCell]) -> Test:
     """Return the differences that a claim comes to. It must hold in each of its groups and metrics."""
     claim = comparer.claim
     places = itertools.product(claim.groups(cells), claim.metrics)
-    found = (KINDS[claim.kind](claim, *claim.sides(group), metric, comparer) for group, metric in places)
+    found = (COMPARISONS_BY_KIND[claim.kind](claim, *claim.sides(group), metric, comparer) for group, metric in places)
     return Test(tuple(itertools.chain(*found)))
 
 
@@ -144,7 +144,7 @@ def _from_median(values: np.ndarray) -> np.ndarray:
     return np.where(finite, np.abs(values - (np.median(values[finite]) if finite.any() else 0.0)), math.inf)
 
 
-KINDS: dict[str, Callable[[Any, Cells, Cells, str, Comparer], Eithers]] = {
+COMPARISONS_BY_KIND: dict[str, Callable[[Any, Cells, Cells, str, Comparer], Eithers]] = {
     "better": _better,
     "optimum_in": _optimum_in,
     "as_good_as_best": _as_good_as_best,
@@ -186,7 +186,7 @@ def _count_grows(claim: Any, experiment: Experiment, counts: dict[str, Any]) -> 
     return deviations, f"the exponent is at most {{most:.3f}} from {terms.exponent:g} (allowed: {terms.within:g})"
 
 
-COUNT_KINDS: dict[str, Callable[[Any, Experiment, dict[str, Any]], Deviations]] = {
+DEVIATIONS_BY_KIND: dict[str, Callable[[Any, Experiment, dict[str, Any]], Deviations]] = {
     "counts_equal": _counts_equal,
     "count_grows": _count_grows,
 }

@@ -9,7 +9,7 @@ import pandas as pd
 
 from stlight.analysis.evidence import Evidence
 from stlight.analysis.values import Values
-from stlight.analysis.verdicts.comparisons import COUNT_KINDS, Comparer, build_test, compared_cells
+from stlight.analysis.verdicts.comparisons import DEVIATIONS_BY_KIND, Comparer, build_test, compared_cells
 from stlight.analysis.verdicts.findings import Finding, Part, label
 from stlight.analysis.verdicts.judging import Judgement, Test, judge, seeds_needed
 from stlight.analysis.verdicts.published import by_arithmetic, on_published
@@ -135,7 +135,7 @@ def _judge_counts(blank: Finding, evidence: Evidence) -> Finding:
     """Return the verdict on a claim of Section B: the counts may deviate from it by as much as it allows."""
     if not evidence.counts:
         return replace(blank, why="waiting for the counts")
-    deviations, words = COUNT_KINDS[blank.claim.kind](blank.claim, evidence.experiment, evidence.counts)
+    deviations, words = DEVIATIONS_BY_KIND[blank.claim.kind](blank.claim, evidence.experiment, evidence.counts)
     most, within = max(deviations.values()), blank.claim.terms.within
     return replace(
         blank,

@@ -113,6 +113,23 @@ def test_the_front_s_models_are_the_ones_that_stand_out(panels):
     assert line[:, 1].tolist() == [20.35, 17.26, 14.77, 14.73, 14.07]
 
 
+def test_a_diverged_model_is_neither_on_the_front_nor_beats_others(models, panels, record_run):
+    def front():
+        named = points(panels()["measured", "num_params"])
+        return named, {name for name, (_, weight) in named.items() if weight == "bold"} - {"STLight-L"}
+
+    _, before = front()
+    variant = models.variants[1]
+    model = variant.axes["model"]
+    # Its last metrics are the best of all.
+    record_run(models, variant, status="diverged", mse=0.1)
+    named, after = front()
+    assert model not in named
+    assert after == before - {model}
+    record_run(models, variant, mse=0.1)
+    assert front()[1] == {model}
+
+
 def test_names_do_not_cover_each_other(panels):
     for ax in panels().values():
         boxes = [text.get_window_extent() for text in ax.texts]

@@ -140,8 +140,10 @@ def coverage(n, trials=20_000, resamples=1000):
 
 
 def wrong_if_pooled(n, ratio, cells=12, trials=4000):
-    """What is not done, and why: how often two equal cells of a grid would be told apart by its pooled spread, checked by
-    Bartlett's test, where one of the two is noisier than all others."""
+    """Return how often two equal cells are told apart by the grid's pooled spread if one of them is noisier than all others.
+
+    Bartlett's test checks the spreads first. The suite does not pool, because of these rates.
+    """
     rng = np.random.default_rng(n)
     wrong = 0
     for _ in range(trials):

@@ -218,7 +218,7 @@ def test_records_of_several_code_versions_are_mixed_only_on_request(repository, 
     other = record.model_copy(update={"provenance": record.provenance | {"source": "0123456789abcdef"}})
     write_record(path, other)
     output = again(repository, finished, ok=False)
-    assert re.search(r"kernels: its records come from 2 versions of the code: .* 1 of 0123456789abcdef", output)
+    assert re.search(r"kernels: its results come from 2 versions of the code: .* 1 of 0123456789abcdef", output)
     assert not table.exists()
     snakemake("--config", "scale=smoke", "mixed_versions=yes", cwd=finished, snakefile=repository / "Snakefile")
     assert table.exists()
