@@ -12,6 +12,7 @@ from scipy import stats
 from stlight.analysis import curves
 from stlight.analysis.evidence import Evidence, Recorded, key
 from stlight.analysis.verdicts import ranking
+from stlight.analysis.verdicts.comparisons import band_edges
 from stlight.analysis.verdicts.judging import CONFIDENCE
 from stlight.experiments import Variant
 from stlight.registry.metric_specs import COUNTED_METRICS, METRICS, TIMED_METRICS
@@ -87,7 +88,8 @@ class Values:
     def cells(self) -> pd.DataFrame:
         """One row per cell and metric: dataset, variant, the grid's coordinates, data, metric, then these.
 
-        `published` is the paper's number and `printed` its digits: 21.80 if `published` is 21.8.
+        `published` is the paper's number and `printed` its digits: 21.80 if `published` is 21.8. Of a published band, `printed`
+        is the range of both edges.
         `measured` is the mean over seeds, `low` and `high` its 95 % t interval (from two seeds on), `values` each seed's value
         and `runs` their names. A diverged seed keeps its last metrics; if these are not finite, the mean is not either.
         status: done, diverged (at least one seed), counted, measured (timed side by side in one process), waiting or quoted
@@ -130,7 +132,9 @@ class Values:
         cell = ({"model": OURS} if experiment.quoted else {}) | variant.axes
         cell |= {"dataset": variant.dataset, "variant": variant.name}
         cell |= {"data": source if experiment.train else "none", "metric": metric}
-        cell |= {"published": printed.value if printed else math.nan, "printed": printed.text if printed else ""}
+        edges = band_edges(experiment.band(variant), metric)
+        text = printed.text if printed else " to ".join(METRICS[metric].format(edge) for edge in edges)
+        cell |= {"published": printed.value if printed else math.nan, "printed": text}
         cell |= {"measured": self.mean(variant, metric), "low": low, "high": high, "n": len(values)}
         cell |= {"selection": selection, "status": status, "runs": list(runs["run"]), "values": list(runs["value"])}
         cell |= {"standing": "", "p_best": math.nan}

@@ -56,6 +56,9 @@ def test_means_intervals_and_runs_of_a_cell(demo, record_run, values_of):
     assert (row["low"], row["high"]) == pytest.approx((30 - 19.632, 30 + 19.632), abs=1e-2)
     assert row["runs"] == [f"mmnist/lr=0.001/seed{k}" for k in range(5)]
     assert row["values"] == [10, 20, 30, 40, 50]
+    # The last epoch of the published band's edges.
+    assert row["printed"] == "23.81 to 24.53"
+    assert math.isnan(row["published"])
     waiting = cell(table, initialization="kaiming_normal", metric="mse")
     assert (waiting["status"], waiting["n"], waiting["values"]) == ("waiting", 0, [])
 
