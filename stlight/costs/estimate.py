@@ -12,6 +12,7 @@ from stlight.costs.workload import Workload
 from stlight.experiments import Experiment, Plan
 from stlight.model import build_model
 from stlight.model.complexity import count_flops
+from stlight.registry.model_specs import OURS
 
 # Starting a process, opening its data and writing its record, as measured on two CPU cores.
 _START_SECONDS = 3.0
@@ -95,7 +96,15 @@ def _cost(config: RunConfig, device: torch.device, flops_rate: float | None) -> 
         return RunCost(step_flops / flops_rate, clip_flops / flops_rate, _memory(config))
     if device.type == "cuda" or step_flops < _LONG_STEP:
         return time_steps(config, device, clips)
-    return time_steps(config, device, clips=1, repeats=1)
+    if config.model.model != OURS:
+        return time_steps(config, device, clips=1, repeats=1)
+    # Every mixer takes the same time, so two shallow models tell that of a deep one.
+    shallow = (config.model_copy(update={"model": config.model.model_copy(update={"depth": depth})}) for depth in (1, 3))
+    few, more = (time_steps(model, device, clips=1, repeats=1) for model in shallow)
+    deeper = (config.model.depth - 1) / 2
+    step = few.step_seconds + deeper * (more.step_seconds - few.step_seconds)
+    evaluation = few.evaluation_seconds + deeper * (more.evaluation_seconds - few.evaluation_seconds)
+    return RunCost(step, evaluation, _memory(config))
 
 
 def _memory(config: RunConfig) -> int:

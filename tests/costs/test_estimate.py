@@ -3,8 +3,11 @@
 import re
 
 import pytest
+import torch
 
 from stlight import cli
+from stlight.costs import estimate
+from stlight.costs.estimate import RunCost
 from stlight.experiments import load_plan
 from tests.tiny_runs import write_experiment
 
@@ -64,6 +67,20 @@ def test_a_budget_says_what_fits(plan):
 def test_steps_are_timed_if_no_rate_is_stated(plan):
     printed = plan("smoke", "--device", "cpu", "--side-by-side", "1")
     assert "timed: 3 distinct shapes" in printed
+
+
+def test_a_deep_stlight_is_timed_at_two_depths(two_experiments, monkeypatch):
+    timed = []
+
+    def time_steps(config, device, clips, repeats):
+        timed.append((config.model.model, config.model.depth, clips))
+        return RunCost(2.0 + 3.0 * config.model.depth, 1.0 + 0.5 * config.model.depth, 0)
+
+    monkeypatch.setattr(estimate, "time_steps", time_steps)
+    costs = estimate.estimate_costs(load_plan(two_experiments, "paper", two_experiments), torch.device("cpu"), None)
+    assert max(depth for model, depth, _ in timed if model == "STLight-L") == 3
+    cost = costs["mmnist/lr=0.001/seed0"]
+    assert (cost.step_seconds, cost.evaluation_seconds) == (2 + 3 * 16, 1 + 0.5 * 16)
 
 
 @pytest.mark.parametrize(
