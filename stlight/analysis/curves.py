@@ -17,6 +17,7 @@ def late_dispersion(curve: np.ndarray) -> float:
     return dispersion(curve[math.ceil(len(curve) * FALL) :])
 
 
+# Metrics are found here by their names; these two are computed from the training loss.
 loss_dispersion = dispersion
 late_loss_dispersion = late_dispersion
 

@@ -121,12 +121,13 @@ def _flops_are_parameters(plan: Plan) -> Iterable[Erratum]:
     for experiment in plan.experiments.values():
         for entry in experiment.published:
             flops = entry.numbers.get("benchmark_flops")
+            corrected = entry.corrected.get("benchmark_flops")
             if flops and flops == entry.numbers.get("num_params"):
                 yield Erratum(
                     id=f"flops_are_parameters_{experiment.name}",
                     weight="numbers",
                     place=f"{experiment.item}, {entry.model or OURS}",
-                    kinder="A slip in copying: the main paper prints 32.3G for this model.",
+                    kinder=f"A slip in copying: the main paper prints {corrected} for this model." if corrected else "",
                     says=f"FLOPs {flops}, the same as its number of parameters.",
                     should="33.5G multiply-adds in the convolutions for one clip, by two counters: each weight is used at"
                     " 32 × 32 places or more, so FLOPs cannot be as few as parameters.",
@@ -163,30 +164,37 @@ def _misquoted(
 ) -> Erratum:
     models = list(dict.fromkeys(model for model, _ in differing))
     other = dict(zip(models, reversed(models), strict=True))
-    printed = {(other[model], metric): both[0].value for (model, metric), both in differing.items()}
-    exchanged = len(models) == 2 and printed == {place: both[1].value for place, both in differing.items()}
+    swapped = {(other[model], metric): both[0].value for (model, metric), both in differing.items()}
+    exchanged = len(models) == 2 and swapped == {place: both[1].value for place, both in differing.items()}
 
     def listed(which: int) -> str:
         return ", ".join(f"{model} {METRICS[metric].label} {both[which]}" for (model, metric), both in differing.items())
 
     words = f"{' and '.join(models)} are exchanged: " if exchanged else ""
     ours = {name: n for v, name, n in _our_numbers(experiment) if v.paper.model.model == OURS}
-    orders = [_order(*key, ours[key[1]], *both) for key, both in differing.items() if source.cited and key[1] in ours]
+    drawn = [(*key, ours[key[1]], *both) for key, both in differing.items() if source.cited and key[1] in ours]
+    turned = any(len(set(_ahead(metric, one, printed, found))) > 1 for _, metric, one, printed, found in drawn)
+    orders = "".join(_order(*comparison) for comparison in drawn)
     return Erratum(
         id=f"quoted_{experiment.name}_{'_'.join(models)}",
-        weight="results" if any("as printed, and" in order for order in orders) else "numbers",
+        weight="results" if turned else "numbers",
         place=f"{experiment.item}, {' and '.join(models)}",
         kinder="" if source.cited else "The cited publication was not at hand, and may print what is quoted.",
         says=f"{listed(0)}.",
-        should=f"{words}{listed(1)}, in {source.where}.{''.join(orders)}",
+        should=f"{words}{listed(1)}, in {source.where}.{orders}",
         here="Tables show what is printed. Claims are tested with the cited source's number, otherwise with the printed one.",
     )
 
 
+def _ahead(metric: str, ours: PrintedNumber, *theirs: PrintedNumber) -> list[bool]:
+    """Return for each of another model's numbers if STLight's is better."""
+    sign = -1 if METRICS[metric].higher_is_better else 1
+    return [sign * ours.value < sign * number.value for number in theirs]
+
+
 def _order(model: str, metric: str, ours: PrintedNumber, printed: PrintedNumber, found: PrintedNumber) -> str:
     """Return whether the difference matters to the only comparison that the supplement draws."""
-    sign = -1 if METRICS[metric].higher_is_better else 1
-    ahead = [sign * ours.value < sign * theirs.value for theirs in (printed, found)]
+    ahead = _ahead(metric, ours, printed, found)
     words = {True: "ahead of", False: "behind"}
     if ahead[0] == ahead[1]:
         return f" {OURS} ({ours}) is {words[ahead[0]]} {model} by either."

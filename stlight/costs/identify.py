@@ -39,7 +39,7 @@ class Counts(NamedTuple):
     parameters: Numbers
     flops: Numbers
     flops_without_depthwise: Numbers
-    """What fvcore counts if depthwise convolutions have `padding="same"`, for which it has no handler: they are free."""
+    """Multiply-adds by fvcore if depthwise convolutions have `padding="same"`: it has no handler for these and counts zero."""
 
 
 def count_layout(layout: Layout, shape: ClipShape, decoder: Decoder = "shuffle_reassemble") -> Counts:

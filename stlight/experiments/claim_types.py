@@ -16,8 +16,6 @@ class BaseClaim(FileModel):
     """A sentence of the supplement. A subclass holds the one test that decides it, in the field that is its kind."""
 
     kind: ClassVar[str]
-    compares: ClassVar[bool] = False
-    """True if the claim compares cells by its metrics."""
 
     id: str = Field(pattern="^[a-z][a-z0-9_]*$")
     """Unique among all experiments."""
@@ -49,7 +47,7 @@ class BaseClaim(FileModel):
     @property
     def statistical(self) -> bool:
         """True if seeds decide the claim, so that the correction for multiple tests counts it."""
-        return self.compares and not set(self.metrics) <= COUNTED_METRICS
+        return False
 
     def check(self, cells: list[GridCell], axes: list[str], trained: bool) -> None:
         """Raise `ValueError` if the claim speaks of something that the grid does not have."""
@@ -66,9 +64,13 @@ class UntestedClaim(BaseClaim):
 class ComparisonClaim(BaseClaim):
     """A claim that compares cells by one or more metrics."""
 
-    compares = True
     two_cells: ClassVar[bool] = False
     """True if each side must be a single cell."""
+
+    @property
+    def statistical(self) -> bool:
+        """True if seeds decide the claim, so that the correction for multiple tests counts it."""
+        return not set(self.metrics) <= COUNTED_METRICS
 
     def groups(self, cells: Iterable[GridCell]) -> list[list[GridCell]]:
         """Return the cells in `among`, one list for each combination of values of the axes in `each`."""

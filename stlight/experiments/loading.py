@@ -75,11 +75,9 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
     """Return None if the experiment is not for this scale."""
     file = read_file(path, ExperimentFile)
     axes = list(dict.fromkeys(name for grid in file.grid for name in grid))
-    try:
-        for name in [*file.shorter, *file.scales]:
-            check_known("no scale", name, _scales(workflow))
-    except ExperimentError as error:
-        raise ExperimentError(f"{path}: {'shorter' if name in file.shorter else 'scales'}: {error}") from error
+    for key, names in (("shorter", file.shorter), ("scales", file.scales)):
+        for name in names:
+            check_known(f"{path}: {key}: no scale", name, _scales(workflow))
     if file.scales and scale.name not in file.scales:
         return None
     share_of_epochs = file.shorter.get(scale.name, 1.0)
@@ -188,6 +186,8 @@ def _check_published(experiment: Experiment, published: list[PublishedEntry]) ->
         unknown = (entry.numbers.keys() - set(metrics)) | (entry.coordinates.keys() - {*experiment.axes, "model"})
         if unknown:
             raise ValueError(f"{place}: {min(unknown)!r} is neither an axis of the grid nor one of the metrics")
+        if misplaced := entry.corrected.keys() - entry.numbers.keys():
+            raise ValueError(f"{place}.corrected: {min(misplaced)!r} is not one of its numbers, {', '.join(entry.numbers)}")
         if not entry.numbers:
             raise ValueError(f"{place}: gives none of the metrics {', '.join(sorted(metrics))}")
         for metric in entry.numbers:

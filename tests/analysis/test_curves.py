@@ -35,7 +35,7 @@ def test_onset_by_hand():
 def test_instability_by_hand():
     assert instability(np.array([4.0, 2.0, 3.0, 1.0, 1.2])) == pytest.approx(0.5)
     assert instability(np.array([3.0, 2.0, 1.0])) == 0
-    # Of ten epochs only the last two count, against all that came before.
+    # The last fifth of ten epochs is two; their values are compared with everything before them.
     assert late_instability(np.array([9.0, 2.0, 8.0, 4.0, 4.0, 4.0, 4.0, 4.0, 3.0, 2.5])) == pytest.approx(0.5)
     assert instability(np.array([3.0, 1.5, math.nan])) == 0
     assert math.isnan(instability(np.array([1.0])))

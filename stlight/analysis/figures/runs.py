@@ -75,9 +75,10 @@ def draw_scatter(options: ScatterFigure, values: Values) -> Figure:
     experiment, runs = values.experiment, values.evidence.runs
     others = [axis for axis in experiment.axes if axis != options.hue]
     cells = values.cells.query("metric == @options.y")
+    counted = {(variant.dataset, variant.name): values.mean(variant, "num_params") for variant in experiment.variants}
     cells = cells.assign(
         size=[" × ".join(map(axis_text, size)) for size in cells[others].itertuples(index=False)],
-        published_x=[values.mean(variant, "num_params") for variant in experiment.variants],
+        published_x=[counted.get(place, math.nan) for place in zip(cells["dataset"], cells["variant"], strict=True)],
         measured_x=[
             float(np.mean([runs[name].record.num_params for name in names])) if names else math.nan for names in cells["runs"]
         ],

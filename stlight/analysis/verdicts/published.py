@@ -37,7 +37,8 @@ def by_arithmetic(blank: Finding, test: Test) -> Finding:
         more += [f"as stated for {len(parts) - len(against)} of {len(parts)}"] if len(parts) > 1 else []
         why = f"{how}: not so for {'; '.join([*against[:4], *more])}"
     if verdict == "reproduced" and len(parts) > 1 and blank.claim.kind == "better" and blank.claim.each:
-        ratios = [part.b.mean() / part.a.mean() for part in parts]
+        # Losses of metrics of which more is better are negative: their ratio is the other way round.
+        ratios = [max(ratio, 1 / ratio) for ratio in (part.b.mean() / part.a.mean() for part in parts)]
         why += f"; on average over {len(parts)} comparisons by a factor of {float(stats.gmean(ratios)):.2f}"
     return blank.decided(test, verdict, deciding, why=why)
 

@@ -19,7 +19,6 @@ LARGEST_FACTOR_EFFECT = 1e-4
 class Repeats:
     """Printed results of one configuration but for a final division factor that hardly changes the learning rate."""
 
-    item: str
     dataset: str
     metric: str
     max_lr: float
@@ -49,7 +48,7 @@ class PaperNoise:
 
     def __init__(self, experiments: Iterable[Experiment]) -> None:
         self.repeats = [repeats for experiment in experiments for repeats in _repeats_of(experiment)]
-        """All columns of repeats, by item and learning rate."""
+        """Repeats at each learning rate."""
 
     def resolution(self, a: GridCell, b: GridCell, metric: str) -> float:
         """Return the largest difference of two printed numbers that chance explains; 0 if nothing is known.
@@ -105,4 +104,4 @@ def _repeats_of(experiment: Experiment) -> Iterable[Repeats]:
         factors = tuple(variant.axes["final_div_factor"] for variant, _ in ordered)
         if len(ordered) > 2 and factor_effect(factors) < LARGEST_FACTOR_EFFECT:
             variant, values = ordered[0][0], tuple(value for _, value in ordered)
-            yield Repeats(experiment.item, variant.dataset, metric, variant.paper.training.max_lr, factors, values)
+            yield Repeats(variant.dataset, metric, variant.paper.training.max_lr, factors, values)

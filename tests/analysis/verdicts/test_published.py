@@ -7,6 +7,7 @@ import statistics
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from stlight.analysis.verdicts.published import on_published
 from stlight.analysis.verdicts.repeats import PaperNoise, factor_effect
@@ -41,7 +42,7 @@ UNDECIDED = {
     "default_lr_effective": "22.28",
     "hybrid_more_stable_than_normal": "0.00 to 0.28",
     "default_factor_effective": "35.99",
-    # Of the main paper.
+    # These two claims are about the main paper's Table 4.
     "skip_helps": "24.86",
     "short_skip_helps": "22.13",
 }
@@ -98,6 +99,15 @@ def test_table_5_s_columns_are_repeats_whose_spread_is_the_noise_of_printed_numb
     variance = statistics.mean(statistics.variance(v) for v in ([22.41, 22.49, 22.33], [22.01, 21.85, 21.8]))
     assert noise.resolution(cells[0], cells[1], "mse") == pytest.approx(2.776445 * math.sqrt(2 * variance), rel=1e-6)
     assert noise.resolution(cells[0], cells[1], "mae") == 0
+    # Cells at 0.0003 and 0.003: two spreads of four degrees of freedom each, so Welch's degrees of freedom.
+    low, high = (
+        next(c for c in cells_of(paper.experiment("table5_final_div_factor")) if c.coordinates["max_lr"] == lr)
+        for lr in (0.0003, 0.003)
+    )
+    other = statistics.mean(statistics.variance(v) for v in ([26.04, 27.14, 27.42], [35.99, 38.35, 38.47]))
+    df = (variance + other) ** 2 / (variance**2 / 4 + other**2 / 4)
+    expected = stats.t.ppf(0.975, df) * math.sqrt(variance + other)
+    assert noise.resolution(low, high, "mse") == pytest.approx(expected, rel=1e-6)
     # 14.77 against 14.73 is within it, 14.07 is not.
     found = published(paper)
     assert "within the noise of the paper's own repeats" in found["more_accurate_than_mim"].why

@@ -33,6 +33,22 @@ def test_welch_is_scipy_s():
     assert difference.interval() == pytest.approx((interval.low, interval.high))
 
 
+def test_counts_are_certain():
+    fewer, more = np.array([1e6]), np.array([2e6])
+    assert Difference(fewer, more, metric="num_params").p_above == 0
+    assert Difference(more, fewer, metric="num_params").p_above == 1
+    assert Difference(fewer, fewer, metric="num_params").p_above == 1
+    # One seed of a trained metric says nothing.
+    assert Difference(fewer, more, metric="mse").p_above == 1
+
+
+def test_a_worse_model_is_not_dominated_if_it_costs_less():
+    worse, costly = Difference(B, A, metric="mse"), Difference(np.array([2e6]), np.array([1e6]), metric="num_params")
+    cheap = Difference(np.array([1e6]), np.array([2e6]), metric="num_params")
+    assert judge({"x": Test((((worse,), (cheap,)),))})["x"].verdict == "reproduced"
+    assert judge({"x": Test((((worse,), (costly,)),))})["x"].verdict == "contradicted"
+
+
 def test_a_threshold_is_tested_as_scipy_does_on_shifted_values():
     reference = stats.ttest_ind(B, A + 1.5, equal_var=False, alternative="greater")
     assert Difference(A, B, threshold=1.5).p_above == pytest.approx(reference.pvalue)
