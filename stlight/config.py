@@ -15,6 +15,7 @@ Decoder = Literal["shuffle_reassemble", "reassemble_shuffle"]
 Initialization = Literal["kaiming_uniform", "kaiming_normal", "hybrid"]
 Kernels = Literal["auto", "plain", "channels_last", "space_to_batch", "fused", "compiled"]
 
+_LEAST_SIDE = 7
 CUSTOM_NAME = re.compile("^[a-z][a-z0-9_]*$")
 BASELINE_FIELDS = ("baseline_width", "baseline_depth", "benchmark_version")
 """Fields of the model that apply to baselines only. All others but `model` apply to STLight only."""
@@ -139,6 +140,8 @@ class DataConfig(_Section):
     """Held-out clips that `best_on_validation` selects on."""
     test_clips: int = Field(default=10_000, ge=1)
     """Clips that the reported metrics are measured on."""
+    downsampling: int = Field(default=1, ge=1)
+    """Factor by which height and width of every frame are reduced, by averaging; 1: frames as published."""
 
     @model_validator(mode="after")
     def _dataset_exists(self) -> Self:
@@ -148,7 +151,12 @@ class DataConfig(_Section):
         if shape and (spec or not CUSTOM_NAME.fullmatch(self.dataset)):
             raise ConfigError(f"dataset: a custom one needs a new name of small letters, digits and _, got {self.dataset!r}")
         for name, value in shape._asdict().items() if shape else ():
-            check_integer(name, value, minimum=7 if name in ("height", "width") else 1)  # SSIM's window is 7×7.
+            check_integer(name, value, minimum=1)
+        full = shape or DATASETS[self.dataset].shape
+        check_frame_size(full.height, full.width, self.downsampling, "downsampling")
+        if min(full.height, full.width) // self.downsampling < _LEAST_SIDE:
+            size, factor = f"{full.height}x{full.width}", self.downsampling
+            raise ConfigError(f"frames must keep {_LEAST_SIDE} pixels a side for SSIM's window, got {size} downsampled by {factor}")
         sources = (spec.fallback, "files") if spec and spec.fallback else ("files",)
         if self.source not in sources:
             raise ConfigError(f"source must be one of {', '.join(sources)} for dataset {self.dataset}, got {self.source!r}")
@@ -229,8 +237,9 @@ class RunConfig(_Section):
 
     @property
     def clip_shape(self) -> ClipShape:
-        """Frames and frame size of the data set."""
-        return self.data.custom_shape or DATASETS[self.data.dataset].shape
+        """Frames and frame size that the model sees."""
+        full, factor = self.data.custom_shape or DATASETS[self.data.dataset].shape, self.data.downsampling
+        return full._replace(height=full.height // factor, width=full.width // factor)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -7,6 +7,7 @@ import torch
 
 from stlight.config import DataConfig
 from stlight.data.clips import Clips, DataError, Split
+from stlight.data.downsampled import Downsampled
 from stlight.data.kth import KTHStandIn
 from stlight.data.moving_mnist import MovingMNIST
 from stlight.data.prepare import module_of, open_prepared
@@ -24,6 +25,11 @@ def open_dataset(
 
     Raises `DataError` if a file is missing, damaged or of another shape, or holds fewer held-out clips than configured.
     """
+    clips, facts = _open_full(config, data_root, seed, device)
+    return (Downsampled(clips, config.downsampling) if config.downsampling > 1 else clips), facts
+
+
+def _open_full(config: DataConfig, data_root: Path, seed: int, device: torch.device | str) -> tuple[Clips, dict[str, Any]]:
     module = module_of(config.dataset)
     if config.source == "stand_in":
         return module.stand_in(seed=seed, device=device), {"dataset": config.dataset, "source": "stand_in"}
