@@ -2,22 +2,20 @@
 
 import math
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stlight.config import BASELINE_FIELDS, DEFAULTS, ComputeConfig, ModelConfig
 from stlight.experiments.field_types import ClipCounts, DatasetName, PositiveFloat, PositiveInt
-from stlight.experiments.yaml_files import FileModel
+from stlight.experiments.yaml_files import FileModel, check_known
 from stlight.registry.dataset_specs import DATASETS, base_of
-from stlight.registry.model_specs import OURS
+from stlight.registry.model_specs import BASELINES, OURS
 
 _FOLLOWS = {
     "warmup_epochs": "num_epochs",
     "warmup_lr": "max_lr",
     "min_lr": "max_lr",
-    "baseline_width": "hidden_dim",
-    "baseline_depth": "depth",
 }
 """Fields that a scale changes in proportion to another one."""
 _STLIGHT_FIELDS = ModelConfig.model_fields.keys() - {"model", *BASELINE_FIELDS}
@@ -40,11 +38,31 @@ class ScaleBase(FileModel):
         return self
 
 
+class BaselinesAtScale(FileModel):
+    """The size of the models of other papers, and the learning rates that they are trained with."""
+
+    baseline_width: Annotated[float, Field(gt=0, le=1)]
+    """Share of the published numbers of channels."""
+    baseline_depth: Annotated[float, Field(gt=0, le=1)]
+    """Share of the published numbers of layers."""
+    max_lr: dict[str, PositiveFloat]
+    """Peak learning rate of each model that is trained, in place of the benchmark's. Others are counted and timed only."""
+
+    @field_validator("max_lr")
+    @classmethod
+    def _models_exist(cls, max_lr: dict[str, float]) -> dict[str, float]:
+        for name in max_lr:
+            check_known("no baseline", name, BASELINES)
+        return max_lr
+
+
 class DatasetAtScale(ClipCounts):
-    """Source, numbers of clips and base of one data set."""
+    """Source, numbers of clips, resolution and base of one data set."""
 
     source: Literal["auto", "embedded", "stand_in", "files"]
     """auto: the benchmark's files if all of them exist, else the source that needs none."""
+    downsampling: PositiveInt = 1
+    """Factor by which height and width of the frames are reduced."""
     base: ScaleBase | None = None
     """Values of STLight-L on this data set; without them, stated values follow Moving MNIST's base in proportion."""
 
@@ -60,6 +78,8 @@ class ScaleFile(FileModel):
     """By data set of the benchmark. One that is not named has its published numbers of clips, within the limits of `custom`."""
     custom: ClipCounts | None = None
     """Limits for custom data sets and those that `data` does not name, which then have source auto; without limits, files."""
+    baselines: BaselinesAtScale | None = None
+    """Models of other papers; without it, they are trained as published."""
     compute: ComputeConfig = ComputeConfig()
     """How runs compute, unless an experiment says otherwise."""
     seeds: PositiveInt
@@ -85,13 +105,22 @@ class Scale(ScaleFile):
             sources[dataset] = ("files" if exists else spec.fallback or "files") if stated == "auto" else stated
         return cls(**dict(file), name=name, sources=sources)
 
+    def trains(self, model: str) -> bool:
+        """Return True if a model is trained at this scale, rather than only counted, timed and quoted."""
+        return model not in BASELINES or self.baselines is None or model in self.baselines.max_lr
+
     def resolve(self, paper_fields: dict[str, Any], share_of_epochs: float = 1.0) -> dict[str, Any]:
         """Translate fields in the paper's units into fields at this scale, for a share of the epochs."""
-        dataset, ours = paper_fields["dataset"], paper_fields["model"] == OURS
+        dataset, model = paper_fields["dataset"], paper_fields["model"]
+        ours = model == OURS
         clips = {name: stated.model_dump(exclude={"source", "base"}) for name, stated in self.data.items()}
         epochs = max(1, round(paper_fields["num_epochs"] * share_of_epochs))
         own = self.data[dataset].base if dataset in self.data else None
-        before, after = DEFAULTS | base_of(dataset if own else "mmnist", OURS), dict(own or self.base)
+        before, after = DEFAULTS | base_of(dataset if own else "mmnist", model), dict(own or self.base)
+        if not ours and self.baselines:
+            after |= self.baselines.model_dump(exclude={"max_lr"}) | {
+                "max_lr": self.baselines.max_lr.get(model, before["max_lr"])
+            }
         fields = {n: _in_proportion(n, value, before, after) for n, value in (paper_fields | {"num_epochs": epochs}).items()}
         fields |= {name: paper_fields[name] for name in (BASELINE_FIELDS if ours else _STLIGHT_FIELDS)}
         if not ours:

@@ -87,5 +87,5 @@ def base_of(dataset: str, model: str) -> dict[str, Any]:
     """
     if (spec := DATASETS.get(dataset)) is None:
         return {}
-    ours = {} if model in BASELINES else spec.stlight
-    return spec.protocol | ours | dict(zip(("hidden_dim", "depth"), spec.sizes.get(model, ()), strict=False))
+    own = {"max_lr": BASELINES[model].max_lr} | spec.protocol if model in BASELINES else spec.protocol | spec.stlight
+    return own | dict(zip(("hidden_dim", "depth"), spec.sizes.get(model, ()), strict=False))

@@ -11,6 +11,8 @@ class BaselineSpec(NamedTuple):
 
     module: str
     class_name: str
+    max_lr: float
+    """Peak learning rate of the benchmark's configuration for Moving MNIST."""
     frame_multiple: int = 4
     """Height and width of a frame must be divisible by it."""
     has_correction: bool = False
@@ -18,15 +20,15 @@ class BaselineSpec(NamedTuple):
 
 
 BASELINES: dict[str, BaselineSpec] = {
-    "ConvLSTM-S": BaselineSpec("convlstm_s", "ConvLSTM", has_correction=True),
-    "PredNet": BaselineSpec("prednet", "PredNet", frame_multiple=16),
-    "PhyDNet": BaselineSpec("phydnet", "PhyDNet"),
-    "PredRNN": BaselineSpec("predrnn", "PredRNN"),
-    "PredRNN++": BaselineSpec("predrnn_plus_plus", "PredRNNPlusPlus", has_correction=True),
-    "MIM": BaselineSpec("mim", "MIM"),
-    "MAU": BaselineSpec("mau", "MAU"),
-    "E3D-LSTM": BaselineSpec("e3d_lstm", "E3DLSTM"),
-    "PredRNN.V2": BaselineSpec("predrnn", "PredRNNV2"),
-    "SimVP+IncepU": BaselineSpec("simvp_incepu", "SimVP"),
-    "TAU": BaselineSpec("tau", "TAU"),
+    "ConvLSTM-S": BaselineSpec("convlstm_s", "ConvLSTM", 5e-4, has_correction=True),
+    "PredNet": BaselineSpec("prednet", "PredNet", 1e-4, frame_multiple=16),
+    "PhyDNet": BaselineSpec("phydnet", "PhyDNet", 1e-3),
+    "PredRNN": BaselineSpec("predrnn", "PredRNN", 5e-4),
+    "PredRNN++": BaselineSpec("predrnn_plus_plus", "PredRNNPlusPlus", 1e-4, has_correction=True),
+    "MIM": BaselineSpec("mim", "MIM", 5e-4),
+    "MAU": BaselineSpec("mau", "MAU", 1e-3),
+    "E3D-LSTM": BaselineSpec("e3d_lstm", "E3DLSTM", 1e-4),
+    "PredRNN.V2": BaselineSpec("predrnn", "PredRNNV2", 5e-4),
+    "SimVP+IncepU": BaselineSpec("simvp_incepu", "SimVP", 1e-3),
+    "TAU": BaselineSpec("tau", "TAU", 1e-3),
 }
