@@ -16,6 +16,7 @@ Initialization = Literal["kaiming_uniform", "kaiming_normal", "hybrid"]
 Kernels = Literal["auto", "plain", "channels_last", "space_to_batch", "fused", "compiled"]
 
 _LEAST_SIDE = 7
+"""Pixels: the side of SSIM's window."""
 CUSTOM_NAME = re.compile("^[a-z][a-z0-9_]*$")
 BASELINE_FIELDS = ("baseline_width", "baseline_depth", "benchmark_version")
 """Fields of the model that apply to baselines only. All others but `model` apply to STLight only."""
@@ -151,14 +152,12 @@ class DataConfig(_Section):
         if shape and (spec or not CUSTOM_NAME.fullmatch(self.dataset)):
             raise ConfigError(f"dataset: a custom one needs a new name of small letters, digits and _, got {self.dataset!r}")
         for name, value in shape._asdict().items() if shape else ():
-            check_integer(name, value, minimum=1)
+            check_integer(name, value, minimum=_LEAST_SIDE if name in ("height", "width") else 1)
         full = shape or DATASETS[self.dataset].shape
         check_frame_size(full.height, full.width, self.downsampling, "downsampling")
         if min(full.height, full.width) // self.downsampling < _LEAST_SIDE:
-            size, factor = f"{full.height}x{full.width}", self.downsampling
-            raise ConfigError(
-                f"frames must keep {_LEAST_SIDE} pixels a side for SSIM's window, got {size} downsampled by {factor}"
-            )
+            got = f"got {full.height}x{full.width} with downsampling {self.downsampling}"
+            raise ConfigError(f"frames must keep {_LEAST_SIDE} pixels a side, because SSIM's window has as many, {got}")
         sources = (spec.fallback, "files") if spec and spec.fallback else ("files",)
         if self.source not in sources:
             raise ConfigError(f"source must be one of {', '.join(sources)} for dataset {self.dataset}, got {self.source!r}")

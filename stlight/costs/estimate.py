@@ -47,7 +47,7 @@ def estimate_costs(plan: Plan, device: torch.device, flops_rate: float | None) -
     for name, config in tqdm(plan.runs.items(), desc="shapes of runs", unit="run", disable=not sys.stderr.isatty()):
         model = config.model.model_dump_json(exclude={"initialization"})
         training = config.training.model_dump_json(include={"batch_size", "precision", "tf32", "kernels", "cuda_graphs"})
-        shape = f"{config.data.dataset} {model} {training}"
+        shape = f"{config.clip_shape} {model} {training}"
         if shape not in shapes:
             shapes[shape] = _cost(config, device, flops_rate)
         costs[name] = shapes[shape]
