@@ -50,7 +50,7 @@ def test_every_item_is_written_in_every_form(make, tmp_path, name):
         assert (tmp_path / file).stat().st_size > 200, file
     tidy = pd.read_csv(tmp_path / "tables" / f"{name}.csv")
     tail = ["data", "metric", "printed", "published", "measured", "low", "high", "n", "selection", "status", "runs"]
-    assert list(tidy.columns)[-14:] == [*tail, "values", "standing", "p_best"]
+    assert list(tidy.columns)[-15:] == [*tail, "values", "standing", "p_best", "learnt"]
 
 
 def test_the_best_cell_is_marked_in_both_grids(make, tmp_path):

@@ -94,7 +94,7 @@ def test_one_seed_says_nothing_but_borrows_a_spread_to_plan(plan_of, tmp_path):
     assert (found.verdict, found.n) == ("undecided", 1)
     assert math.isnan(found.low)
     assert math.isnan(found.detectable)
-    assert "n = 1: no number of seeds up to 1000 is known to decide this" in found.why
+    assert "n = 1: one seed shows no spread, so more seeds are needed" in found.why
     figure1 = plan.experiment("figure1_initialization")
     for seed in range(5):
         variant = figure1.variants[0]
@@ -138,8 +138,8 @@ def test_optima_steps_margins_and_gains(plan_of, tmp_path):
     record(plan, tmp_path, [around(80, 0.5), around(70, 0.5), around(60, 0.5)])
     expected = ["reproduced", "contradicted", "reproduced", "reproduced", "contradicted", "reproduced", "contradicted"]
     assert [f.verdict for f in measured(plan, tmp_path).values()] == expected
-    # Amounts are the paper's: at ten times its MSE a margin is ten times as wide.
-    record(plan, tmp_path, [around(800, 5), around(700, 5), around(600, 5)])
+    # Amounts are the paper's: at a tenth of its MSE a margin is a tenth as wide.
+    record(plan, tmp_path, [around(8, 0.05), around(7, 0.05), around(6, 0.05)])
     assert [f.verdict for f in measured(plan, tmp_path).values()] == expected
 
 
@@ -210,9 +210,8 @@ def test_counts_are_exact(paper, tmp_path):
 
 def test_both_findings_of_every_claim_as_a_table(demo, tmp_path):
     table = as_table(finding for both in all_findings(demo, values_of(demo, tmp_path)) for finding in both)
-    assert list(table.columns) == (
-        ["id", "experiment", "section", "sentence", "source", "verdict", "effect", "low", "high", "n", "detectable", "why"]
-    )
+    columns = "id experiment section sentence source protocol verdict effect low high n detectable why"
+    assert list(table.columns) == columns.split()
     assert set(table["source"]) == {"published", "measured"}
     assert set(table.loc[table["source"] == "measured", "verdict"]) == {"untested"}
     assert not table["why"].eq("").any()
