@@ -25,6 +25,9 @@ SOURCES = {"embedded": "embedded digits", "files": "benchmark files", "stand_in"
 TIDY = ("metric", "printed", "published", "measured", "low", "high", "n", "selection", "status", "runs", "values")
 """Columns of the tidy table after the coordinates and the source of the data, before standing, p_best and learnt."""
 
+LEAST_GAIN = 0.01
+"""Share of the best trivial predictor's score by which a cell that has learnt is better."""
+
 
 def interval(values: np.ndarray) -> tuple[float, float]:
     """Return the 95 % t interval of the mean; NaN below two values or if a value is not finite."""
@@ -77,13 +80,15 @@ class Values:
     def learnt(self, variant: Variant, metric: str) -> bool | None:
         """Return True if the mean over the finished seeds of a cell is better than every trivial predictor on a metric.
 
-        None if no run has finished without diverging, or if the metric is not scored for trivial predictors, as counts are not.
+        It must be better by at least 1 % of the score: a model that predicts black to the last digit has not learnt. None if no
+        run has finished without diverging, or if the metric is not scored for trivial predictors, as counts are not.
         """
         best = self.best_trivial(variant, metric)
         if best is None:
             return None
         mean, (_, score) = self.finished_mean(variant, metric), best
-        return mean > score if METRICS[self.learning_metric(metric)].higher_is_better else mean < score
+        gain = mean - score if METRICS[self.learning_metric(metric)].higher_is_better else score - mean
+        return gain >= LEAST_GAIN * abs(score)
 
     def finished_mean(self, variant: Variant, metric: str) -> float:
         """Return the mean of a cell's learning metric over the seeds that did not diverge; NaN without any."""

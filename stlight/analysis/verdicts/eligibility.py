@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from stlight.analysis.text import settings_text
 from stlight.analysis.values import Values
 from stlight.experiments import Variant
 from stlight.experiments.claim_types import ComparisonClaim
@@ -46,30 +47,34 @@ class Bar:
 
 def find_bar(values: Values, claim: ComparisonClaim, cells: list[GridCell]) -> Bar | None:
     """Return why these cells may not decide a claim; None if they may."""
-    variants = list({cell.variant.name: cell.variant for cell in cells if cell.variant}.values())
+    ours = {cell.label: (cell, cell.variant) for cell in cells if cell.variant}
     # The steps that a cell takes to learn are infinite if it does not: that is a measurement.
-    unlearnt = [(v, m) for m in claim.metrics for v in variants if m != "steps_to_learn" and values.learnt(v, m) is False]
-    if unlearnt:
-        others = len({variant.name for variant, _ in unlearnt}) - 1
-        more = f", and {others} more of its {len(variants)} cells" if others else ""
-        why = f"not learnt at this scale: {describe_unlearnt(values, *unlearnt[0])}{more}"
+    metrics = [metric for metric in claim.metrics if metric != "steps_to_learn"]
+    found = [(cell, v, metric) for metric in metrics for cell, v in ours.values() if values.learnt(v, metric) is False]
+    if found:
+        cell, variant, metric = found[0]
+        axes = values.experiment.axes
+        name = str(cell.coordinates["model"]) if "model" in axes else settings_text(cell.coordinates, axes)
+        others = len({cell.label for cell, *_ in found}) - 1
+        more = f", and {others} more of the {len(ours)} cells" if others else ""
+        why = f"not learnt at this scale: {describe_unlearnt(values, variant, metric)} ({name}){more}"
         return Bar(why, "training until every cell learns")
-    for metric in (metric for metric in claim.metrics if metric in DISPERSIONS):
-        share = float(np.mean([_noise_share(values, variant, metric) for variant in variants]))
-        if not share >= LEAST_NOISE:
-            found = f"{share:.0%} of it is noise" if math.isfinite(share) else "the curves are too short to tell it from noise"
-            return Bar(f"{METRICS[metric].label} measures the fall of the curves here: {found}", "longer curves")
+    for metric in (metric for metric in metrics if metric in DISPERSIONS):
+        shares = [share for _, variant in ours.values() for share in _noise_shares(values, variant, metric)]
+        if shares and not np.mean(shares) >= LEAST_NOISE:
+            share = f"{np.mean(shares):.0%} of it is noise" if np.isfinite(shares).all() else "too short to tell it from noise"
+            return Bar(f"{METRICS[metric].label} measures the fall of these curves: {share}", "longer curves")
     return None
 
 
 def describe_unlearnt(values: Values, variant: Variant, metric: str) -> str:
-    """Return how a cell compares with the best trivial predictor: "lr=0.01: MAE 1.10 × that of a black frame (all zeros)"."""
+    """Return how a cell compares with the best trivial predictor: "MAE 1.10 × that of a black frame (all zeros)"."""
     mean, best = values.finished_mean(variant, metric), values.best_trivial(variant, metric)
     assert best is not None, "only a cell that was compared with a trivial predictor can be called unlearnt"
     predictor, score = best
     spec = METRICS[values.learning_metric(metric)]
     times = f"{mean / score:.2f} ×" if score and math.isfinite(mean) else f"{spec.format(mean)} beside"
-    return f"{variant.name}: {spec.label} {times} that of {PREDICTORS.get(predictor, predictor.replace('_', ' '))}"
+    return f"{spec.label} {times} that of {PREDICTORS.get(predictor, predictor.replace('_', ' '))}"
 
 
 def noise_share(curve: np.ndarray) -> float:
@@ -84,12 +89,9 @@ def noise_share(curve: np.ndarray) -> float:
     return second / 3 / first if first else math.nan
 
 
-def _noise_share(values: Values, variant: Variant, metric: str) -> float:
-    """Return the mean share of noise over the finished seeds of a cell; NaN if every run diverged or is too short."""
-    shares = []
-    for run in values.evidence.recorded(variant).values():
-        if run.record.status != "diverged":
-            curve = run.history[METRICS[metric].source].to_numpy(float)
-            late = curve[math.ceil(len(curve) / 10) :] if metric.startswith("late_") else curve
-            shares.append(noise_share(late))
-    return float(np.mean(shares)) if shares else math.nan
+def _noise_shares(values: Values, variant: Variant, metric: str) -> list[float]:
+    """Return the share of noise of each finished run of a cell; a diverged run is the worst in any case."""
+    runs = [run for run in values.evidence.recorded(variant).values() if run.record.status != "diverged"]
+    found = [run.history[METRICS[metric].source].to_numpy(float) for run in runs]
+    late = metric.startswith("late_")
+    return [noise_share(curve[math.ceil(len(curve) / 10) :] if late else curve) for curve in found]

@@ -142,9 +142,10 @@ class Measured:
             return "equal by design: both cells are one configuration at this scale", "a larger scale"
         if math.isnan(deciding.estimate):
             return f"{n}: runs of both cells diverged, and more seeds would not order them", "training without divergence"
+        if deciding.margin == 0:
+            remedy: Remedy = "longer curves" if METRICS[deciding.metric].origin == "curve" else "a larger scale"
+            return f"{n}: equal to the last digit, so no number of seeds tells them apart", remedy
         if math.isinf(deciding.estimate) or (deciding.n > 1 and deciding.by_ranks):
-            if deciding.margin == 0:
-                return f"{n}: equal to the last digit, so no number of seeds tells them apart", "a larger scale"
             # The most extreme order of n seeds against n has this probability.
             least = next(count for count in range(2, 100) if 2 / math.comb(2 * count, count) <= judgement.level)
             return f"{n}: only ranks can be compared, which decide from {max(least, deciding.n + 1)} seeds on", "more seeds"
