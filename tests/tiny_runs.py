@@ -37,7 +37,7 @@ def outputs(folder):
     return without_times(read_record(folder / "record.json")), history[columns].to_csv(), weights, arrays
 
 
-def record_untrained(folder, name, config, status="done", losses=(4.0, 2.0, 1.0), **values):
+def record_untrained(folder, name, config, status="done", losses=(4.0, 2.0, 1.0), trivial=None, **values):
     """Write the record and history of a run under a scale's results without training it. `values` replaces metrics."""
     metrics = {"epoch": len(losses)} | dict.fromkeys(METRICS, 0.5) | values
     metrics = {key: value if value is not None and math.isfinite(value) else None for key, value in metrics.items()}
@@ -47,7 +47,7 @@ def record_untrained(folder, name, config, status="done", losses=(4.0, 2.0, 1.0)
         config_hash=config.hash,
         status=status,
         metrics=dict.fromkeys(("last", "best_on_validation", "best_on_test"), metrics),
-        trivial={"repeat_last_frame": {"mse": 288.0}, "all_zeros": {"mse": 175.0}},
+        trivial=trivial or {"repeat_last_frame": {"mse": 288.0}, "all_zeros": {"mse": 175.0}},
         num_params=1000 + config.seed,
         prediction_flops=10,
         seconds={"training": 1.0},

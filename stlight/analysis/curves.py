@@ -17,6 +17,12 @@ def late_dispersion(curve: np.ndarray) -> float:
     return dispersion(curve[math.ceil(len(curve) * FALL) :])
 
 
+def roughness(curve: np.ndarray) -> float:
+    """Noise of the log error from one evaluation to the next, after the first tenth of them; NaN below three values."""
+    late = np.log(curve[math.ceil(len(curve) * FALL) :])
+    return float(np.sqrt(np.mean(np.diff(late, 2) ** 2) / 6)) if len(late) > 2 else math.nan
+
+
 # Metrics are found here by their names; these two are computed from the training loss.
 loss_dispersion = dispersion
 late_loss_dispersion = late_dispersion

@@ -6,12 +6,16 @@ from typing import Any
 
 from stlight.analysis.audit import noise_floor
 from stlight.analysis.evidence import Evidence
+from stlight.analysis.protocol import least_exact, protocol_of
 from stlight.analysis.values import Values
 from stlight.analysis.verdicts.repeats import PaperNoise, factor_effect
 from stlight.experiments import Experiment
 from stlight.registry.metric_specs import COUNTED_METRICS, METRICS
 from stlight.registry.model_specs import OURS
 from stlight.runs.record import RunRecord
+
+UNLEARNT = "†"
+"""Marks a cell that is no better than a trivial predictor."""
 
 
 def table_notes(values: Values) -> list[str]:
@@ -45,6 +49,14 @@ def _about_training(values: Values) -> Iterator[str]:
     )
     yield from (f"Published numbers: {data.source}" for data in experiment.drawn)
     yield from _about_repeats(experiment)
+    yield from _about_protocols(values)
+    told = values.cells["learnt"].dropna()
+    if not told.all():
+        yield (
+            f"{UNLEARNT} not learnt at this scale: {sum(told.eq(False))} of {len(told)} cells are no better than the best"
+            " trivial predictor on their metric (MSE for a metric of a curve). They decide no sentence on it and are never"
+            " marked as best."
+        )
     for floor in noise_floor(values):
         yield f"{_floor_text(floor)} Cells that cannot be told from the best are marked ≈."
     if experiment.share_of_epochs < 1:
@@ -74,6 +86,14 @@ def _about_training(values: Values) -> Iterator[str]:
         split = [r for r in records if r.device.get("accumulation_steps", 1) != r.config.training.accumulation_steps]
         if names := ", ".join(f"{r.run} in {r.device['accumulation_steps']}" for r in split):
             yield f"Batches in parts, because memory ran out, with BatchNorm's statistics of each part: {names}."
+
+
+def _about_protocols(values: Values) -> Iterator[str]:
+    """Yield how near the runs on each data set are to the paper's."""
+    by_dataset = {d: least_exact(map(protocol_of, values.variants_of(d))) for d in values.experiment.metrics}
+    if set(by_dataset.values()) != {"exact"}:
+        texts = ", ".join(f"{protocol} ({dataset})" for dataset, protocol in by_dataset.items())
+        yield f"Protocol: {texts}. A verdict on these runs is about this scale, and not about the paper's size."
 
 
 def _about_repeats(experiment: Experiment) -> Iterator[str]:

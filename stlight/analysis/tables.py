@@ -9,13 +9,17 @@ import pandas as pd
 from tabulate import tabulate
 
 from stlight.analysis.evidence import key
-from stlight.analysis.notes import table_notes
+from stlight.analysis.notes import UNLEARNT, table_notes
 from stlight.analysis.text import axis_text, field_label
 from stlight.analysis.values import TIDY, Values
 from stlight.experiments import Experiment
 from stlight.experiments.figure_types import TwoWayTable
 from stlight.registry.metric_specs import METRICS
 from stlight.runtime.atomic_files import write_atomically
+
+MARKDOWN_MARKS = ("**%s**", "%s ≈", f"%s {UNLEARNT}")
+LATEX_MARKS = (r"\textbf{%s}", r"%s $\approx$", r"%s $^\dagger$")
+"""How the best cell, its ties and unlearnt cells are marked."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class TableCell:
     """True if it is one of several that may be the best."""
     row: int | None = None
     """Its row in `Values.cells`, if it is measured."""
+    unlearnt: bool = False
+    """True if it is no better than a trivial predictor, so that it decides nothing."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ def write_tables(values: Values, into: Path) -> None:
 
 def tidy_table(values: Values) -> pd.DataFrame:
     """Return the table that is written as CSV: one row per cell and metric. Lists are joined by semicolons."""
-    table = values.cells[[*values.coordinates, "data", *TIDY, "standing", "p_best"]].copy()
+    table = values.cells[[*values.coordinates, "data", *TIDY, "standing", "p_best", "learnt"]].copy()
     table["runs"] = table["runs"].map(";".join)
     table["values"] = table["values"].map(lambda numbers: ";".join(f"{number:.10g}" for number in numbers))
     if values.experiment.train:
@@ -129,7 +135,10 @@ def _by_place(group: pd.DataFrame, metric: str, axes: list[str]) -> dict[str, di
     published, measured = [], []
     for (index, row), is_the_best in zip(group.iterrows(), best, strict=True):
         published.append(TableCell(row["printed"] or "–", is_the_best))
-        measured.append(TableCell(measured_text(row), row["standing"] == "best", row["standing"] == "tie", int(str(index))))
+        unlearnt = row["learnt"] is False
+        # The best of cells that predict no better than a black frame is not worth a mark.
+        standing = "" if unlearnt else row["standing"]
+        measured.append(TableCell(measured_text(row), standing == "best", standing == "tie", int(str(index)), unlearnt))
     found = {"published": published, "measured": measured}
     return {source: dict(zip(_places(group, axes), cells, strict=True)) for source, cells in found.items()}
 
@@ -168,7 +177,7 @@ def _complexity(values: Values) -> Block:
 def _markdown(experiment: Experiment, blocks: list[Block], notes: list[str]) -> str:
     parts = [f"# {experiment.item}: {experiment.title}", experiment.summary]
     for block in blocks:
-        cells = [[f"**{c.text}**" if c.best else f"{c.text} ≈" if c.tie else c.text for c in row] for row in block.rows]
+        cells = [[_marked(c.text, c, MARKDOWN_MARKS) for c in row] for row in block.rows]
         parts += [f"## {block.heading}"] if block.heading else []
         parts.append(tabulate(cells, block.header, tablefmt="github", disable_numparse=True))
     return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
@@ -178,10 +187,7 @@ def _latex(experiment: Experiment, blocks: list[Block]) -> str:
     """Return the grids without the notes, for readers to put into a table of their own."""
     parts = [f"% {experiment.item}: {experiment.title}"]
     for block in blocks:
-        cells = [
-            [_latex_text(c.text, r"\textbf{%s}" if c.best else r"%s $\approx$" if c.tie else "%s") for c in row]
-            for row in block.rows
-        ]
+        cells = [[_marked(_latex_text(c.text), c, LATEX_MARKS) for c in row] for row in block.rows]
         parts += [f"% {block.heading}"] if block.heading else []
         parts.append(tabulate(cells, [*map(_latex_text, block.header)], tablefmt="latex_raw", disable_numparse=True))
     return "\n\n".join(parts) + "\n"
@@ -191,5 +197,11 @@ _LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"
 _LATEX |= {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--"}
 
 
-def _latex_text(text: str, mark: str = "%s") -> str:
-    return mark % "".join(_LATEX.get(character, character) for character in text)
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _marked(text: str, cell: TableCell, marks: tuple[str, str, str]) -> str:
+    """Return a cell's text with the mark for the best cell, for one that cannot be told from it, or for an unlearnt one."""
+    best, tie, unlearnt = marks
+    return (best if cell.best else tie if cell.tie else unlearnt if cell.unlearnt else "%s") % text

@@ -23,7 +23,10 @@ SOURCES = {"embedded": "embedded digits", "files": "benchmark files", "stand_in"
 """Readers' names for the sources of clips."""
 
 TIDY = ("metric", "printed", "published", "measured", "low", "high", "n", "selection", "status", "runs", "values")
-"""Columns of the tidy table after the coordinates and the source of the data, before standing and p_best."""
+"""Columns of the tidy table after the coordinates and the source of the data, before standing, p_best and learnt."""
+
+LEAST_GAIN = 0.01
+"""Share of the best trivial predictor's score by which a cell that has learnt is better."""
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -69,6 +72,40 @@ class Values:
         values = rows["value"].to_numpy(float)
         return np.where(rows["diverged"], math.inf, -values if METRICS[metric].higher_is_better else values)
 
+    @staticmethod
+    def learning_metric(metric: str) -> str:
+        """Return the metric that shows whether a cell has learnt: the metric itself, or the MSE for those of a curve."""
+        return "mse" if METRICS[metric].origin == "curve" else metric
+
+    def learnt(self, variant: Variant, metric: str) -> bool | None:
+        """Return True if the mean over the finished seeds of a cell is better than every trivial predictor on a metric.
+
+        It must be better by at least 1 % of the score: a model that predicts black to the last digit has not learnt. None if no
+        run has finished without diverging, or if the metric is not scored for trivial predictors, as counts are not.
+        """
+        best = self.best_trivial(variant, metric)
+        if best is None:
+            return None
+        mean, (_, score) = self.finished_mean(variant, metric), best
+        gain = mean - score if METRICS[self.learning_metric(metric)].higher_is_better else score - mean
+        return gain >= LEAST_GAIN * abs(score)
+
+    def finished_mean(self, variant: Variant, metric: str) -> float:
+        """Return the mean of a cell's learning metric over the seeds that did not diverge; NaN without any."""
+        rows = self.seeds(variant, self.learning_metric(metric))
+        return float(rows.loc[~rows["diverged"], "value"].mean())
+
+    def best_trivial(self, variant: Variant, metric: str) -> tuple[str, float] | None:
+        """Return the best trivial predictor of a cell's test clips on its learning metric, and its score; None without any."""
+        spec, source = METRICS[self.learning_metric(metric)], self.learning_metric(metric)
+        records = [run.record for run in self.evidence.recorded(variant).values() if run.record.status != "diverged"]
+        if spec.origin != "frame" or not records:
+            return None
+        scores = {name: scored.get(spec.source or source) for name, scored in records[0].trivial.items()}
+        found = [(name, spec.factor * score) for name, score in scores.items() if score is not None]
+        better = max if spec.higher_is_better else min
+        return better(found, key=lambda entry: entry[1]) if found else None
+
     @cached_property
     def rankings(self) -> dict[tuple[str, str], ranking.Ranking]:
         """The order of the cells by data set and ranked metric; a single cell has no order."""
@@ -94,7 +131,8 @@ class Values:
         and `runs` their names. A diverged seed keeps its last metrics; if these are not finite, the mean is not either.
         status: done, diverged (at least one seed), counted, measured (timed side by side in one process), waiting or quoted
         (the published number of another model). standing among the measured cells: best, tie (cannot be distinguished from
-        the best) or worse. p_best: probability of being the best.
+        the best) or worse. p_best: probability of being the best. learnt: True if the finished seeds are better than every
+        trivial predictor on the metric; missing if that cannot be told.
         """
         experiment = self.experiment
         rows = [self._cell(v, metric) for v in experiment.variants for metric in experiment.metrics[v.dataset]]
@@ -105,11 +143,11 @@ class Values:
                 fixed = {"data": entry.source, "metric": metric, "printed": number.text, "published": number.value}
                 fixed |= {"n": 0, "selection": "-", "status": "quoted", "runs": [], "values": [], "standing": ""}
                 rows.append(place | fixed)
-        columns = [*dict.fromkeys(["dataset", "variant", *self.coordinates]), "data", *TIDY, "standing", "p_best"]
+        columns = [*dict.fromkeys(["dataset", "variant", *self.coordinates]), "data", *TIDY, "standing", "p_best", "learnt"]
         table = pd.DataFrame(rows, columns=columns)
         # Quoted rows leave axes empty. A nullable type keeps whole numbers whole.
         whole = [a for a in experiment.axes if all(type(v.axes[a]) is int for v in experiment.variants)]
-        return table.astype(dict.fromkeys(whole, "Int64"))
+        return table.astype({"learnt": object} | dict.fromkeys(whole, "Int64"))
 
     @property
     def coordinates(self) -> list[str]:
@@ -137,7 +175,7 @@ class Values:
         cell |= {"published": printed.value if printed else math.nan, "printed": text}
         cell |= {"measured": self.mean(variant, metric), "low": low, "high": high, "n": len(values)}
         cell |= {"selection": selection, "status": status, "runs": list(runs["run"]), "values": list(runs["value"])}
-        cell |= {"standing": "", "p_best": math.nan}
+        cell |= {"standing": "", "p_best": math.nan, "learnt": self.learnt(variant, metric)}
         if order := self.rankings.get((variant.dataset, metric)):
             place = self.variants_of(variant.dataset).index(variant)
             cell |= {"standing": order.standing(place) if len(values) else "", "p_best": order.p_best[place]}

@@ -29,6 +29,8 @@ class BaseClaim(FileModel):
     """Axes: the sentence must hold at each value of them."""
     among: Coordinates = Field(default_factory=dict)
     """The part of the grid that the sentence speaks of."""
+    absolute: bool = False
+    """The sentence states a value that only the paper's size has, so that smaller runs cannot test it."""
     note: Text = ""
     """How the sentence was read, if it can be read otherwise."""
     not_on_published: Text = ""

@@ -76,6 +76,7 @@ METRICS: dict[str, MetricSpec] = {
     "late_loss_dispersion": MetricSpec(
         label="dispersion of the training loss after a tenth", origin="curve", source="train_loss", significant=3
     ),
+    "roughness": MetricSpec(label="roughness", origin="curve", source="test_mse", significant=3),
     "onset": MetricSpec(label="epochs until it falls", origin="curve", source="test_mse"),
     "instability": MetricSpec(label="largest rise", origin="curve", source="test_mse"),
     "late_instability": MetricSpec(label="largest rise at the end", origin="curve", source="test_mse"),

@@ -50,7 +50,7 @@ def test_every_item_is_written_in_every_form(make, tmp_path, name):
         assert (tmp_path / file).stat().st_size > 200, file
     tidy = pd.read_csv(tmp_path / "tables" / f"{name}.csv")
     tail = ["data", "metric", "printed", "published", "measured", "low", "high", "n", "selection", "status", "runs"]
-    assert list(tidy.columns)[-14:] == [*tail, "values", "standing", "p_best"]
+    assert list(tidy.columns)[-15:] == [*tail, "values", "standing", "p_best", "learnt"]
 
 
 def test_the_best_cell_is_marked_in_both_grids(make, tmp_path):
@@ -148,6 +148,22 @@ def test_cells_that_cannot_be_told_from_the_best_are_ties(make, tmp_path):
     seeds = [float(text) for text in table["values"].iloc[0].split(";")]
     assert np.mean(seeds) == pytest.approx(table["measured"].iloc[0])
     assert len(seeds) == 5
+
+
+def test_unlearnt_cells_are_marked_and_never_the_best(make, tmp_path):
+    # No cell is better than the 175 of a black frame but one, and the best of the others is not told from it.
+    text = make("table5_final_div_factor", lambda v, seed: 174.5 + seed if v.axes["max_lr"] > 0.001 else 170.0 + seed, seeds=3)
+    measured = text.split("## MSE ↓, measured")[1]
+    assert measured.partition("- ")[0].count("†") == 6
+    assert "6 of 12 cells are no better than the best trivial predictor" in text
+    assert "Protocol: reduced (mmnist)" in text
+    latex = (tmp_path / "tables" / "table5_final_div_factor.tex").read_text()
+    assert latex.count(r"$^\dagger$") == 6
+    tidy = pd.read_csv(tmp_path / "tables" / "table5_final_div_factor.csv")
+    assert list(tidy["learnt"]) == list(tidy["max_lr"] <= 0.001)
+    text = make("table5_final_div_factor", lambda v, seed: 175.0 + v.axes["max_lr"] * 1000 + seed / 100, seeds=3)
+    assert "**" not in text.split("## MSE ↓, measured")[1]
+    assert "≈" not in text.split("## MSE ↓, measured")[1].partition("- ")[0]
 
 
 def test_one_seed_ranks_nothing(make):

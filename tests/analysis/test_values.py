@@ -117,6 +117,37 @@ def test_rows_of_models_in_the_grid_are_not_quoted(demo, record_run, values_of):
     assert list(values_of(dataclasses.replace(experiment, quoted=[])).cells["published"]) == [14.77, 15.69, 14.73]
 
 
+def test_a_cell_has_learnt_what_it_does_better_than_every_trivial_predictor(demo, record_run, values_of):
+    experiment = demo.experiment("figure1_initialization")
+    trivial = {
+        "repeat_last_frame": {"mse": 288.0, "mae": 337.0, "ssim": 0.66},
+        "all_zeros": {"mse": 175.0, "mae": 202.0, "ssim": 0.77, "psnr": None},
+        "mean_of_context": {"mse": 160.0, "mae": 400.0, "ssim": 0.3},
+    }
+    uniform, normal, hybrid = experiment.variants
+    for seed in range(5):
+        record_run(experiment, uniform, seed, trivial=trivial, mse=159.0, mae=195.0, ssim=0.78)
+        record_run(experiment, hybrid, seed, trivial=trivial, mse=158.0, mae=210.0, ssim=0.7 if seed else 0.9)
+    values = values_of(experiment)
+    told = ("mse", "mse_x100", "mae", "ssim", "dispersion", "late_loss_dispersion")
+    # 159 is better than 160, but not by 1 %.
+    assert [values.learnt(uniform, metric) for metric in told] == [False, False, True, True, False, False]
+    assert [values.learnt(hybrid, metric) for metric in told] == [True, True, False, False, True, True]
+    assert values.best_trivial(uniform, "mse_x100") == ("mean_of_context", 16000)
+    # There are no runs; nobody scored trivial predictions; counts and seconds are learnt by nobody.
+    for variant, metric in ((normal, "mse"), (hybrid, "psnr"), (hybrid, "num_params"), (hybrid, "seconds")):
+        assert values.learnt(variant, metric) is None
+    assert cell(values.cells, initialization="hybrid", metric="mse")["learnt"] is True
+    assert cell(values.cells, initialization="kaiming_normal", metric="mse")["learnt"] is None
+    # Diverged seeds take no part, and a cell of which all diverged is told by that.
+    record_run(experiment, uniform, 0, status="diverged", trivial=trivial, mse=1e9, mae=0.0)
+    assert values_of(experiment).learnt(uniform, "mse") is False
+    assert values_of(experiment).finished_mean(uniform, "mae") == 195
+    for seed in range(5):
+        record_run(experiment, normal, seed, status="diverged", trivial=trivial, mse=1.0)
+    assert values_of(experiment).learnt(normal, "mse") is None
+
+
 def test_derived_metrics(demo, record_run, values_of):
     experiment = demo.experiment("table1_literature")
     record_run(experiment, next(v for v in experiment.variants if v.dataset == "taxibj"), mse=0.5)

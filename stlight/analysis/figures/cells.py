@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 
 from stlight.analysis.evidence import key
 from stlight.analysis.figures.style import COLOURS, LINES, MARKERS
+from stlight.analysis.notes import UNLEARNT
 from stlight.analysis.tables import as_shown, is_best
 from stlight.analysis.text import axis_text, field_label, settings_text
 from stlight.analysis.values import Values
@@ -29,14 +30,16 @@ def draw_heatmap(options: HeatmapFigure, values: Values) -> Figure:
         measured = source == "measured"
         # Ranks, so that one huge value does not wash out all others; the numbers are written in the cells.
         ranked = as_shown(cells[source], options.metric).rank(ascending=not spec.higher_is_better)
-        shown = cells.assign(rank=ranked, text=cells[source].map(spec.format) if measured else cells["printed"])
+        words = cells[source].map(spec.format) + _unlearnt_marks(cells) if measured else cells["printed"]
+        shown = cells.assign(rank=ranked, text=words)
         ranks, texts = (shown.pivot(index=y, columns=x, values=name) for name in ("rank", "text"))
         labels = {"xticklabels": [*map(axis_text, ranks.columns)], "yticklabels": [*map(axis_text, ranks.index)]}
         shades = {"cmap": "cividis_r", "vmin": 1, "vmax": ranks.size, "cbar": False, "linewidths": 1}
         sns.heatmap(ranks, annot=texts, fmt="", annot_kws={"fontsize": 9}, ax=ax, **shades, **labels)
         ax.tick_params(axis="y", rotation=0)
-        best = cells["standing"].eq("best") if measured else is_best(cells[source], options.metric)
-        tied = cells["standing"].eq("tie") & (measured and not all_tied)
+        learnt = ~cells["learnt"].eq(False)
+        best = cells["standing"].eq("best") & learnt if measured else is_best(cells[source], options.metric)
+        tied = cells["standing"].eq("tie") & learnt & (measured and not all_tied)
         for width, line, marked in ((3.5, "-", best), (2, ":", tied)):
             for column, row in zip(cells.loc[marked, x], cells.loc[marked, y], strict=True):
                 place = (list(ranks.columns).index(column), list(ranks.index).index(row))
@@ -44,7 +47,9 @@ def draw_heatmap(options: HeatmapFigure, values: Values) -> Figure:
                 ax.add_patch(frame)
         ax.set(title=f"{source}: {spec.arrow_label}", xlabel=field_label(x), ylabel=field_label(y))
     frames = "measured, no cell can be told from the best" if all_tied else "dotted: cannot be told from it"
-    figure.supxlabel(f"shade: rank within each grid, darker is worse; frame: best; {frames}", fontsize="small")
+    figure.supxlabel(
+        f"shade: rank within each grid, darker is worse; frame: best; {frames}{_unlearnt_words(cells)}", fontsize="small"
+    )
     return figure
 
 
@@ -65,11 +70,15 @@ def draw_lines(_: LinesFigure, values: Values) -> Figure:
                 if source == "measured":
                     spread = [numbers - line["low"], line["high"] - numbers]
                     ax.errorbar(line.index, numbers, yerr=spread, fmt="none", color=COLOURS[k], capsize=3)
-                    best = line["standing"] == "best"
+                    best = line["standing"].eq("best") & ~line["learnt"].eq(False)
+                    for place, (value, mark) in enumerate(zip(numbers, _unlearnt_marks(line), strict=True)):
+                        ax.annotate(mark, (place, value), xytext=(4, 4), textcoords="offset points")
                 ax.plot(numbers[best], "*", color="black", markersize=12, zorder=3)
                 ax.set(xlabel=field_label(axis), title=f"{METRICS[metric].arrow_label}, {source}")
                 ax.set_xticks(line.index, [axis_text(value) for value in line[axis]])
                 ax.margins(x=0.15)
+    if words := _unlearnt_words(table):
+        figure.supxlabel(words.lstrip("; "), fontsize="small")
     return figure
 
 
@@ -86,7 +95,8 @@ def draw_bars(_: BarsFigure, values: Values) -> Figure:
             bars.append((row["published"], row["printed"], f"{OURS}, published" if ours else row["model"], look))
             if ours and np.isfinite(row["measured"]):
                 name = f"{OURS}, measured" + (" (stand-in)" if row["data"] == "stand-in" else "")
-                bars.append((row["measured"], spec.format(row["measured"]), name, {"color": COLOURS[1]}))
+                text = spec.format(row["measured"]) + f" {UNLEARNT}, not learnt at this scale" * (row["learnt"] is False)
+                bars.append((row["measured"], text, name, {"color": COLOURS[1]}))
         bars.sort(key=lambda bar: bar[0], reverse=not spec.higher_is_better)
         for place, (value, text, _name, look) in enumerate(bars):
             ax.bar_label(ax.barh(place, value, edgecolor="white", **look), [text], padding=3, fontsize="x-small")
@@ -113,7 +123,8 @@ def draw_dots(_: DotsFigure, values: Values) -> Figure:
         for ax, (metric, of_metric) in zip(row, of_dataset.groupby("metric", sort=False), strict=False):
             for place, cell in enumerate(of_metric.to_dict("records")):
                 ax.plot(cell["values"], [place + 0.18] * cell["n"], "|", color=COLOURS[0], alpha=0.6, markersize=7)
-                ax.plot(cell["measured"], place, MARKERS[0], color=COLOURS[0])
+                filled = "none" if cell["learnt"] is False else "full"
+                ax.plot(cell["measured"], place, MARKERS[0], color=COLOURS[0], fillstyle=filled)
                 ax.hlines(place, cell["low"], cell["high"], color=COLOURS[0], linewidth=1.5)
                 ax.plot(cell["published"], place, MARKERS[3], color=COLOURS[1], fillstyle="none")
             ax.set_yticks(range(len(of_metric)), of_metric["variant"] if ax is row[0] else [""] * len(of_metric))
@@ -122,7 +133,8 @@ def draw_dots(_: DotsFigure, values: Values) -> Figure:
             sns.despine(ax=ax, left=True)
     for ax in axes.flat:
         ax.set_visible(ax.has_data())
-    figure.supxlabel("dot: mean; line: 95 % interval; ticks: seeds", fontsize="small")
+    hollow = "; hollow: not learnt, no better than a trivial predictor" * bool(cells["learnt"].eq(False).any())
+    figure.supxlabel(f"dot: mean; line: 95 % interval; ticks: seeds{hollow}", fontsize="small")
     return figure
 
 
@@ -148,6 +160,16 @@ def draw_growth(_: GrowthFigure, values: Values) -> Figure:
         sns.despine(ax=ax)
     ax.legend(title="markers: counted\nlines: closed form", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+def _unlearnt_marks(cells: pd.DataFrame) -> "pd.Series[str]":
+    """Return the mark of an unlearnt cell for each row that is one."""
+    return cells["learnt"].map(lambda learnt: f" {UNLEARNT}" if learnt is False else "")
+
+
+def _unlearnt_words(cells: pd.DataFrame) -> str:
+    """Return what the mark means, if a row has it."""
+    return f"; {UNLEARNT}: not learnt, no better than a trivial predictor" * bool(cells["learnt"].eq(False).any())
 
 
 def _longest_line(table: pd.DataFrame, axis: str, axes: list[str]) -> pd.DataFrame:

@@ -14,12 +14,11 @@ import pandas as pd
 from stlight.analysis.audit import noise_floor, selection_audit
 from stlight.analysis.errata import HEADINGS, as_markdown, errata
 from stlight.analysis.evidence import all_records, code_versions
-from stlight.analysis.notes import about_table
+from stlight.analysis.notes import UNLEARNT, about_table
 from stlight.analysis.tables import table_blocks
 from stlight.analysis.text import settings_text
 from stlight.analysis.values import Values
-from stlight.analysis.verdicts.findings import Finding, as_table
-from stlight.analysis.verdicts.judging import VERDICTS
+from stlight.analysis.verdicts.findings import BASES, OUTCOMES, Finding, as_table
 from stlight.analysis.verdicts.measured import all_findings
 from stlight.experiments import Plan
 from stlight.registry.metric_specs import METRICS
@@ -42,7 +41,7 @@ def write_report(plan: Plan, values: Mapping[str, Values], workflow: Path, into:
     write_atomically(into / "selection_audit.csv", pd.concat(list(audits.values())).to_csv(index=False))
     measured = {name: [on_runs for _, on_runs in findings if on_runs.experiment == name] for name in values}
     experiments = sorted((one.experiment for one in values.values()), key=lambda e: (e.section == "-", e.section, e.item))
-    counted = [both for both in findings if both[0].claim.section != "-"]
+    of_paper = [finding for both in findings for finding in both if finding.claim.section != "-"]
     records = all_records(one.evidence for one in values.values())
     page = _template().render(
         scale=plan.scale,
@@ -50,8 +49,9 @@ def write_report(plan: Plan, values: Mapping[str, Values], workflow: Path, into:
         num_runs=len(plan.runs),
         items=[_item(values[e.name], audits[e.name], measured[e.name]) for e in experiments],
         claims=sorted(findings, key=lambda both: (both[0].claim.section == "-", both[0].claim.section)),
-        tallies=[Counter(both[source].verdict for both in counted) for source in (0, 1)],
-        verdicts=VERDICTS,
+        tallies={basis: Counter(one.outcome for one in of_paper if one.basis == basis) for basis in BASES},
+        remedies=Counter(one.remedy for one in of_paper if one.remedy),
+        outcomes=OUTCOMES,
         errata=found,
         runs={name: run for one in values.values() for name, run in one.evidence.runs.items()},
         settings="".join(f" {shlex.quote(text)}" for text in settings),
@@ -65,7 +65,13 @@ def _template() -> jinja2.Template:
     loader = jinja2.PackageLoader("stlight.analysis", "report")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["slug"] = lambda text: "".join(c if c.isalnum() or c in "-_" else "-" for c in text)
-    environment.globals |= {"effect": _effect, "settings_text": settings_text, "metrics": METRICS, "headings": HEADINGS}
+    environment.globals |= {
+        "effect": _effect,
+        "settings_text": settings_text,
+        "metrics": METRICS,
+        "headings": HEADINGS,
+        "unlearnt_mark": UNLEARNT,
+    }
     return environment.get_template("page.html.j2")
 
 

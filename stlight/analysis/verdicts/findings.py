@@ -3,20 +3,30 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
+from stlight.analysis.protocol import Protocol
+from stlight.analysis.verdicts.eligibility import Remedy
 from stlight.analysis.verdicts.judging import Difference, Test, Verdict
-from stlight.experiments.claim_types import Claim
+from stlight.experiments.claim_types import Claim, UntestedClaim
 from stlight.experiments.grid_cells import GridCell
 from stlight.registry.metric_specs import METRICS
 
 COLUMNS = (
-    *("id", "experiment", "section", "sentence", "source", "verdict"),
+    *("id", "experiment", "section", "sentence", "source", "protocol", "verdict"),
     *("effect", "low", "high", "n", "detectable", "why"),
 )
+
+Basis = Literal["published", "counted", "trained", "nothing"]
+"""Printed numbers, counts of our own, trained runs, or nothing because no test of the sentence is possible."""
+BASES: tuple[Basis, ...] = get_args(Basis)
+
+OUTCOMES = ("reproduced", "contradicted", "holds at this scale", "reversed at this scale", "undecided", "untested")
+"""Verdicts as readers see them."""
+_BELOW_EXACT = {"reproduced": "holds at this scale", "contradicted": "reversed at this scale"}
 
 
 @dataclass(frozen=True)
@@ -38,8 +48,12 @@ class Finding:
     claim: Claim
     experiment: str
     source: Literal["published", "measured"]
+    protocol: Protocol | Literal[""] = ""
+    """How near the least exact of its runs is to the paper's; empty for a sentence that nothing can test."""
     verdict: Verdict = "untested"
     why: str = ""
+    remedy: Remedy = ""
+    """What would decide it, if it is undecided."""
     effect: float = math.nan
     low: float = math.nan
     high: float = math.nan
@@ -47,6 +61,18 @@ class Finding:
     detectable: float = math.nan
     parts: list[Part] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
+
+    @property
+    def outcome(self) -> str:
+        """The verdict as readers see it: runs that are not the paper's own say something about their scale only."""
+        return _BELOW_EXACT.get(self.verdict, self.verdict) if self.protocol != "exact" else self.verdict
+
+    @property
+    def basis(self) -> Basis:
+        """What the verdict rests on."""
+        if self.source == "published":
+            return "published"
+        return "nothing" if isinstance(self.claim, UntestedClaim) else "trained" if self.claim.statistical else "counted"
 
     def decided(self, test: Test, verdict: Verdict, deciding: Difference, **more: Any) -> "Finding":
         """Return the finding with a verdict, the effect of the comparison that decides it, and all parts of the test."""
@@ -59,7 +85,8 @@ class Finding:
 
 def as_table(findings: Iterable[Finding]) -> pd.DataFrame:
     """Return the rows of claims.csv: one per claim and source."""
-    rows = [[getattr(f if hasattr(f, name) else f.claim, name) for name in COLUMNS] for f in findings]
+    columns = ["outcome" if name == "verdict" else name for name in COLUMNS]
+    rows = [[getattr(f if hasattr(f, name) else f.claim, name) for name in columns] for f in findings]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -3,20 +3,23 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from stlight.analysis.evidence import Evidence
+from stlight.analysis.protocol import Protocol, least_exact, protocol_of
 from stlight.analysis.values import Values
 from stlight.analysis.verdicts.comparisons import DEVIATIONS_BY_KIND, Comparer, build_test, compared_cells
+from stlight.analysis.verdicts.eligibility import Remedy, find_bar
 from stlight.analysis.verdicts.findings import Finding, Part, label
 from stlight.analysis.verdicts.judging import Judgement, Test, judge, seeds_needed
 from stlight.analysis.verdicts.published import by_arithmetic, on_published
 from stlight.analysis.verdicts.ranking import seeds_move_together
 from stlight.analysis.verdicts.repeats import PaperNoise
 from stlight.experiments import Plan, Variant
-from stlight.experiments.claim_types import ComparisonClaim, UntestedClaim
+from stlight.experiments.claim_types import BaseClaim, ComparisonClaim, UntestedClaim
 from stlight.experiments.grid_cells import GridCell, cells_of
 from stlight.registry.metric_specs import COUNTED_METRICS, METRICS
 
@@ -58,7 +61,8 @@ class Measured:
         found: dict[str, Finding] = {}
         tests: dict[str, Test] = {}
         for claim in self.experiment.claims:
-            blank = found[claim.id] = Finding(claim, self.experiment.name, "measured")
+            protocol = self._protocol(claim, compared.get(claim.id, []))
+            blank = found[claim.id] = Finding(claim, self.experiment.name, "measured", protocol)
             if isinstance(claim, UntestedClaim):
                 found[claim.id] = replace(blank, why=claim.untested)
             elif not isinstance(claim, ComparisonClaim):
@@ -67,10 +71,13 @@ class Measured:
                 found[claim.id] = replace(blank, why=why)
             else:
                 test = build_test(Comparer(self.experiment, claim, self.values.losses, self._paired), cells)
-                if claim.statistical:
-                    tests[claim.id] = test
-                else:
+                if not claim.statistical:
                     found[claim.id] = by_arithmetic(blank, test)
+                elif bar := find_bar(self.values, claim, compared[claim.id]):
+                    deciding, runs = test.deciding("undecided"), self._runs(compared[claim.id])
+                    found[claim.id] = blank.decided(test, "undecided", deciding, why=bar.why, remedy=bar.remedy, runs=runs)
+                else:
+                    tests[claim.id] = test
         for name, judgement in judge(tests, self.family).items():
             found[name] = self._judged(found[name], tests[name], compared[name], judgement)
         return found
@@ -81,6 +88,8 @@ class Measured:
             return "waiting for the counts"
         if not claim.statistical:
             return ""
+        if claim.absolute and (protocol := self._protocol(claim, cells)) != "exact":
+            return f"the sentence states a value that only the paper's own size and data have; these runs are {protocol}"
         if quoted := list(dict.fromkeys(cell.label for cell in cells if cell.quoted)):
             names = ", ".join(quoted[:3]) + (" and others" if len(quoted) > 3 else "")
             return f"{names}: quoted, not trained for this item; a single number of another training is nothing to test against"
@@ -93,6 +102,12 @@ class Measured:
                 return f"{METRICS[metric].label} cannot be computed from curves this short"
         return ""
 
+    def _protocol(self, claim: BaseClaim, cells: list[GridCell]) -> Protocol | Literal[""]:
+        """Return the least exact protocol of a claim's runs; counts are exact."""
+        if isinstance(claim, UntestedClaim):
+            return ""
+        return least_exact(protocol_of(cell.variant) for cell in cells if cell.variant and claim.statistical)
+
     def _runs(self, cells: list[GridCell]) -> list[str]:
         """Return the names of all runs of some cells."""
         seeds = range(self.experiment.seeds)
@@ -104,9 +119,11 @@ class Measured:
 
     def _judged(self, blank: Finding, test: Test, cells: list[GridCell], judgement: Judgement) -> Finding:
         deciding, names = judgement.deciding, self._runs(cells)
-        words = [label(deciding)]
+        words: list[str] = [label(deciding)]
+        remedy: Remedy = ""
         if judgement.verdict == "undecided":
-            words.append(self._seeds_to_decide(judgement))
+            what, remedy = self._what_would_decide(judgement)
+            words.append(what)
         else:
             over = f" after Holm over {self.family} sentences" if self.family > 1 else ""
             by = "by ranks" if deciding.by_ranks else "paired by seed" if deciding.paired else "by Welch's test"
@@ -115,20 +132,33 @@ class Measured:
         words += [f"{len(diverged)} of {len(names)} runs diverged and count as the worst"] if diverged else []
         words += ["on stand-in data"] if any(c.variant and c.variant.config.data.source == "stand_in" for c in cells) else []
         why, detectable = "; ".join(words), deciding.detectable(judgement.level)
-        return blank.decided(test, judgement.verdict, deciding, why=why, detectable=detectable, runs=names)
+        return blank.decided(test, judgement.verdict, deciding, why=why, remedy=remedy, detectable=detectable, runs=names)
 
-    def _seeds_to_decide(self, judgement: Judgement) -> str:
-        """Return how many seeds would decide, by the spread of these seeds or, if there is one, of other cells' seeds."""
-        deciding, sd = judgement.deciding, math.nan
+    def _what_would_decide(self, judgement: Judgement) -> tuple[str, Remedy]:
+        """Return what would decide a sentence: the seeds, by the spread of these or of other cells' seeds, or what else."""
+        deciding, n = judgement.deciding, f"n = {judgement.deciding.n}"
+        runs = {cell.variant.run_name(0) for cell in deciding.cells if cell.variant}
+        if len(runs) < len(deciding.cells) and not deciding.threshold:
+            return "equal by design: both cells are one configuration at this scale", "a larger scale"
+        if math.isnan(deciding.estimate):
+            return f"{n}: runs of both cells diverged, and more seeds would not order them", "training without divergence"
+        if deciding.margin == 0:
+            remedy: Remedy = "longer curves" if METRICS[deciding.metric].origin == "curve" else "a larger scale"
+            return f"{n}: equal to the last digit, so no number of seeds tells them apart", remedy
+        if math.isinf(deciding.estimate) or (deciding.n > 1 and deciding.by_ranks):
+            # The most extreme order of n seeds against n has this probability.
+            least = next(count for count in range(2, 100) if 2 / math.comb(2 * count, count) <= judgement.level)
+            return f"{n}: only ranks can be compared, which decide from {max(least, deciding.n + 1)} seeds on", "more seeds"
+        sd = deciding.error()[0] * math.sqrt(deciding.n / 2) if deciding.n > 1 else math.nan
         if deciding.n == 1 and (variant := deciding.cells[0].variant):
             sd = float(self.spread.get((variant.dataset, deciding.metric), math.nan)) * abs(float(deciding.b.mean()))
-        elif not deciding.by_ranks:
-            sd = deciding.error()[0] * math.sqrt(deciding.n / 2)
+        if math.isnan(sd):
+            return f"{n}: one seed shows no spread, so more seeds are needed, and how many is not known", "more seeds"
         needed = seeds_needed(deciding.margin, sd, judgement.level)
         if needed is None:
-            return f"n = {deciding.n}: no number of seeds up to 1000 is known to decide this"
+            return f"{n}: even 1000 seeds would not tell a difference as small as this", "more than 1000 seeds"
         seeds, whose = max(needed, deciding.n + 1), "other cells" if deciding.n == 1 else "these cells"
-        return f"n = {deciding.n}: about {seeds} seeds would tell a difference of this size, by the spread of {whose}"
+        return f"{n}: about {seeds} seeds would tell a difference of this size, by the spread of {whose}", "more seeds"
 
 
 def _judge_counts(blank: Finding, evidence: Evidence) -> Finding:

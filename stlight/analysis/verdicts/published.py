@@ -16,7 +16,7 @@ from stlight.registry.metric_specs import METRICS
 
 def on_published(experiment: Experiment, claim: Claim, noise: PaperNoise) -> Finding:
     """Return the verdict on the paper's numbers, judged against the noise of its own repeats."""
-    blank, cells = Finding(claim, experiment.name, "published"), cells_of(experiment)
+    blank, cells = Finding(claim, experiment.name, "published", "exact"), cells_of(experiment)
     why = _cannot(claim, cells)
     if why or not isinstance(claim, ComparisonClaim):
         return replace(blank, why=why)

@@ -75,6 +75,23 @@ def test_the_files_beside_it(reported, demo):
     assert (reported / "errata.md").read_text().count("\n### ") > 20
 
 
+def test_verdicts_are_told_by_what_they_rest_on(reported, demo):
+    text = (reported / "report.html").read_text()
+    boxes = re.findall(r"<div><p>(?:On|Counted) [^<]*</p>(.*?)</div>", text, re.DOTALL)
+    sums = [sum(map(int, re.findall(r">(\d+) ", box))) for box in boxes]
+    claims = [claim for e in demo.experiments.values() for claim in e.claims if claim.section != "-"]
+    trained = sum(claim.statistical for claim in claims)
+    untestable = sum(claim.kind == "untested" for claim in claims)
+    assert sums == [len(claims), len(claims) - trained - untestable, trained]
+    assert f"Of the sentences, {untestable} can be tested by neither" in text
+    assert "our runs, stand-in" in text
+    assert "counted here <span" in text
+    table = pd.read_csv(reported / "claims.csv")
+    runs = table[(table["source"] == "measured") & table["protocol"].isin(["reduced", "stand-in"])]
+    assert not runs["verdict"].isin(["reproduced", "contradicted"]).any()
+    assert set(table.loc[table["source"] == "published", "protocol"]) == {"exact"}
+
+
 def test_nothing_there_yet_is_a_page_too(paper, tmp_path):
     text = write(paper, tmp_path)
     assert "0 of 152 runs are there" in text
