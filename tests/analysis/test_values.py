@@ -40,7 +40,7 @@ def test_one_row_for_each_seed_metric_and_selection(demo, record_run, values_of,
     assert not frame.duplicated(["dataset", "variant", "seed", "metric", "selection"]).any()
     recorded = frame[frame["seed"] == 0]
     assert set(recorded["selection"]) == set(SELECTIONS)
-    assert set(recorded["metric"]) >= {"mse", "mse_x100", "dispersion", "onset", "seconds"}
+    assert set(recorded["metric"]) >= {"mse", "mse_x100", "dispersion", "steps_to_learn", "seconds"}
     assert len(frame[frame["metric"] == "benchmark_flops"]) == len(experiment.variants)
     assert frame["value"].dtype == float
 
