@@ -41,8 +41,8 @@ def outputs(folder):
 def record_untrained(folder, name, config, status="done", losses=(4.0, 2.0, 1.0), **values):
     """Write the record, history and losses of a run under a scale's results without training it.
 
-    `losses` are by epoch. The test MSE is 100 times as large, and the loss in losses.csv, as squared error per pixel, equals it, so
-    that one below 1.75 beats a black frame. `values` replaces metrics.
+    `losses` are by epoch. The test MSE is 100 times as large. The loss in losses.csv is the same error per pixel, so that one
+    below 1.75 beats a black frame. `values` replaces metrics.
     """
     metrics = {"epoch": len(losses)} | dict.fromkeys(METRICS, 0.5) | values
     metrics = {key: value if value is not None and math.isfinite(value) else None for key, value in metrics.items()}

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
+from stlight.analysis.verdicts.comparisons import band_edges
 from stlight.analysis.verdicts.published import on_published
 from stlight.analysis.verdicts.repeats import PaperNoise, factor_effect
 from stlight.experiments.grid_cells import cells_of
+from stlight.experiments.published_data import PublishedBand
 from tests.analysis.errata.support import with_numbers
 from tests.experiments.test_published import FULL_TEXT
 
@@ -188,3 +190,17 @@ def test_every_section_has_claims(paper):
     sections = {claim.section for experiment in paper.experiments.values() for claim in experiment.claims}
     # Beside the supplement's own, those about what it leaves open.
     assert sections == set("ABCDEF-")
+
+
+def test_metrics_of_a_band_are_those_of_its_edges():
+    low, high = dict(enumerate([200.0, 170.0, 50.0, 60.0, 20.0])), dict(enumerate([300.0, 190.0, 180.0, 90.0, 40.0]))
+    # A point that the figure does not draw.
+    del high[3]
+    band = PublishedBand({}, "mse", low, high, steps_per_epoch=625, common_error=175.0)
+    assert list(band_edges(band, "mse")) == [20, 40]
+    assert list(band_edges(band, "steps_to_learn")) == [2 * 625, 5 * 625]
+    # Means of three logarithms fall throughout in both.
+    assert list(band_edges(band, "largest_rise")) == [0, 0]
+    assert not len(band_edges(band, "loss_dispersion"))
+    assert not len(band_edges(PublishedBand({}, "mse", low, high), "steps_to_learn"))
+    assert not len(band_edges(None, "mse"))
