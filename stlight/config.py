@@ -248,6 +248,11 @@ class RunConfig(_Section):
         return self.data.clips_per_epoch // self.training.batch_size
 
     @property
+    def num_steps(self) -> int:
+        """Optimizer steps in the whole run."""
+        return self.training.num_epochs * self.steps_per_epoch
+
+    @property
     def fields(self) -> dict[str, Any]:
         """All fields but the seed by their names, which are unique across the sections."""
         return {name: value for section in self.model_dump(exclude={"seed"}).values() for name, value in section.items()}

@@ -28,17 +28,22 @@ def without_times(record):
 
 
 def outputs(folder):
-    """Return all outputs of a run without times: its record, its history, and its weights and examples as bytes."""
+    """Return all outputs of a run without times: its record, its history, its losses, and its weights and examples as bytes."""
     history = pd.read_csv(folder / "history.csv")
     columns = [name for name in history if not name.endswith("seconds")]
     with np.load(folder / "examples.npz") as examples:
         arrays = {name: examples[name].tobytes() for name in examples}
     weights = {name: tensor.numpy().tobytes() for name, tensor in load_file(folder / "weights.safetensors").items()}
-    return without_times(read_record(folder / "record.json")), history[columns].to_csv(), weights, arrays
+    losses = (folder / "losses.csv").read_text()
+    return without_times(read_record(folder / "record.json")), history[columns].to_csv(), losses, weights, arrays
 
 
 def record_untrained(folder, name, config, status="done", losses=(4.0, 2.0, 1.0), trivial=None, **values):
-    """Write the record and history of a run under a scale's results without training it. `values` replaces metrics."""
+    """Write the record, history and losses of a run under a scale's results without training it.
+
+    `losses` are by epoch. The test MSE is 100 times as large. The loss in losses.csv is the same error per pixel, so that one
+    below 1.75 beats a black frame. `values` replaces metrics.
+    """
     metrics = {"epoch": len(losses)} | dict.fromkeys(METRICS, 0.5) | values
     metrics = {key: value if value is not None and math.isfinite(value) else None for key, value in metrics.items()}
     record = RunRecord(
@@ -58,6 +63,10 @@ def record_untrained(folder, name, config, status="done", losses=(4.0, 2.0, 1.0)
     history = pd.DataFrame({"epoch": range(1, len(losses) + 1), "train_loss": losses})
     history["test_mse"] = history["train_loss"] * 100
     history.to_csv(folder / "runs" / name / "history.csv", index=False)
+    shape, steps = config.clip_shape, config.num_steps // len(losses)
+    by_step = pd.DataFrame({"step": steps * history["epoch"], "train_loss": history["test_mse"]})
+    by_step["train_loss"] /= shape.channels * shape.height * shape.width
+    by_step.to_csv(folder / "runs" / name / "losses.csv", index=False)
 
 
 def write_experiment(workflow, name="mine", **content):

@@ -16,7 +16,7 @@ import pandas as pd
 
 from stlight.experiments import Experiment, Plan, Scale, Variant
 from stlight.registry.metric_specs import COUNTED_METRICS, TIMED_METRICS
-from stlight.runs.record import RecordError, RunRecord, read_history, read_record, unfinished_state
+from stlight.runs.record import RecordError, RunRecord, exploded_mse, read_history, read_losses, read_record, unfinished_state
 
 
 class MixedVersionsError(ValueError):
@@ -34,6 +34,13 @@ class Recorded:
     record: RunRecord
     history: pd.DataFrame
     """One row per epoch; NaN for what could not be measured."""
+    losses: pd.DataFrame
+    """Columns step and train_loss: the mean training loss of equally many steps up to each step, at most 500 rows."""
+
+    @property
+    def spikes(self) -> int:
+        """Number of evaluations before the last whose test MSE exploded, although the training went on."""
+        return int((self.history["test_mse"].iloc[:-1] > exploded_mse(self.record.trivial)).sum())
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class ResultsFolder:
         self._runs: dict[str, Recorded | Missing] = {}
 
     def run(self, name: str, config_hash: str) -> Recorded | Missing:
-        """Return a run's record and history if they are valid and of this configuration, and otherwise its state and why."""
+        """Return a run with its files if they are valid and of this configuration, and otherwise its state and why."""
         if name not in self._runs:
             try:
                 self._runs[name] = self._read_run(name, config_hash)
@@ -70,7 +77,8 @@ class ResultsFolder:
             record = read_record(folder / "record.json")
             if record.config_hash == config_hash:
                 history = pd.DataFrame(read_history(folder, record)).replace("", "nan").astype(float)
-                return Recorded(record, history)
+                losses = pd.read_csv(io.BytesIO(read_losses(folder, record)))
+                return Recorded(record, history, losses)
             otherwise = "its record is of another configuration"
         state = unfinished_state(folder, config_hash)
         why = state.get("error") or state.get("why") or otherwise or self._last_log_line(name)

@@ -79,9 +79,15 @@ def _about_training(values: Values) -> Iterator[str]:
     if "ssim" in metrics:
         yield "SSIM follows the benchmark's convention (data range 2); the records also hold the true unit range."
     for dataset, shown in experiment.metrics.items():
-        records = [r for r in values.evidence.records.values() if r.config.data.dataset == dataset]
+        runs = [run for run in values.evidence.runs.values() if run.record.config.data.dataset == dataset]
+        records = [run.record for run in runs]
         if records:
             yield f"Trivial predictors on {dataset}: {_trivial(records[0], shown)}."
+        if names := ", ".join(f"{run.record.run} {run.spikes}" for run in runs if run.spikes):
+            yield (
+                "Spikes, evaluations before the last whose test MSE exceeds ten times that of the worst trivial predictor:"
+                f" {names}."
+            )
         # They were computed otherwise than configured.
         split = [r for r in records if r.device.get("accumulation_steps", 1) != r.config.training.accumulation_steps]
         if names := ", ".join(f"{r.run} in {r.device['accumulation_steps']}" for r in split):
@@ -136,7 +142,7 @@ def _floor_text(floor: dict[str, Any]) -> str:
 
 def _trivial(record: RunRecord, metrics: list[str]) -> str:
     """Return the scores of the trivial predictors, which every model should beat, in the metrics that a table shows."""
-    names = dict.fromkeys("mse" if m == "dispersion" else m for m in metrics)
+    names = dict.fromkeys("mse" if METRICS[m].origin == "curve" else m for m in metrics)
     specs = {spec.source or name: spec for name in names if (spec := METRICS[name]).ranked}
     texts = []
     for predictor, scores in record.trivial.items():

@@ -16,7 +16,7 @@ from stlight.analysis.verdicts.comparisons import band_edges
 from stlight.analysis.verdicts.judging import CONFIDENCE
 from stlight.experiments import Variant
 from stlight.registry.metric_specs import COUNTED_METRICS, METRICS, TIMED_METRICS
-from stlight.registry.model_specs import OURS
+from stlight.registry.model_specs import OURS, loss_is_mse
 from stlight.runs.record import SELECTIONS
 
 SOURCES = {"embedded": "embedded digits", "files": "benchmark files", "stand_in": "stand-in"}
@@ -203,18 +203,31 @@ def _rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
             yield place | {"seed": -1, "run": "", "metric": metric, "selection": "-", "value": whole[metric], "diverged": False}
         for seed, run in evidence.recorded(variant).items():
             fixed = place | {"seed": seed, "run": run.record.run, "diverged": run.record.status == "diverged"}
+            whole_run = _metrics_of_curves(run) | {"seconds": run.record.seconds["training"]}
             for selection in SELECTIONS:
-                for metric, value in _metrics(run, selection).items():
+                for metric, value in (_metrics(run, selection) | whole_run).items():
                     yield fixed | {"metric": metric, "selection": selection, "value": value}
 
 
 def _metrics(run: Recorded, selection: str) -> dict[str, float]:
-    """Return all metrics of a run at the epoch that a selection picks; NaN for those that are not finite."""
+    """Return the frame metrics of a run at the epoch that a selection picks; NaN for those that are not finite."""
     found = {name: math.nan if value is None else value for name, value in run.record.metrics[selection].items()}  # type: ignore[index]
-    values = {}
-    for metric, spec in METRICS.items():
-        if spec.origin == "frame" and (source := spec.source or metric) in found:
-            values[metric] = spec.factor * found[source]
-        elif spec.origin == "curve":
-            values[metric] = getattr(curves, metric)(run.history[spec.source].to_numpy(float))
-    return values | {"seconds": run.record.seconds["training"]}
+    sources = {metric: spec.source or metric for metric, spec in METRICS.items() if spec.origin == "frame"}
+    return {metric: METRICS[metric].factor * found[source] for metric, source in sources.items() if source in found}
+
+
+def _metrics_of_curves(run: Recorded) -> dict[str, float]:
+    """Return the metrics of a run's test error and training loss over the whole training."""
+    config, trivial = run.record.config, run.record.trivial
+    curve_of = {spec.source: run.history[spec.source].to_numpy(float) for spec in METRICS.values() if spec.origin == "curve"}
+    found = {
+        metric: curves.BY_EVALUATION[metric](curve_of[spec.source])
+        for metric, spec in METRICS.items()
+        if metric in curves.BY_EVALUATION
+    }
+    error = min((score for scores in trivial.values() if (score := scores.get("mse")) is not None), default=math.nan)
+    # The loss is a mean over pixels, the test MSE a sum over a frame's. Other losses have no unit in common with it.
+    shape = config.clip_shape
+    factor = shape.channels * shape.height * shape.width if loss_is_mse(config.model.model) else math.nan
+    steps, losses = run.losses["step"].to_numpy(), factor * run.losses["train_loss"].to_numpy(float)
+    return found | {"steps_to_learn": curves.steps_to_learn(steps, losses, error, config.num_steps)}

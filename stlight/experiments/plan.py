@@ -19,7 +19,7 @@ from stlight.experiments.field_types import (
     PrintedNumber,
 )
 from stlight.experiments.figure_types import Figure, TwoWayTable
-from stlight.experiments.published_data import PublishedBand, PublishedData, PublishedEntry
+from stlight.experiments.published_data import PublishedBand, PublishedCurves, PublishedData, PublishedEntry
 from stlight.experiments.scaling import Scale
 from stlight.experiments.yaml_files import FileModel, check_known
 from stlight.registry.dataset_specs import ClipShape
@@ -81,7 +81,7 @@ class ExperimentFile(FileModel):
     """The paper's numbers: axis values and metrics, or a quoted model's name and metrics."""
     published_points: PublishedData | None = None
     """The paper's numbers from a published figure: one row for each point, with a column for each axis and metric."""
-    published_curves: PublishedData | None = None
+    published_curves: PublishedCurves | None = None
     """Published learning curves: columns for axes, bound (min or max over runs), epoch and one metric."""
     table: TwoWayTable | None = None
     figure: Figure

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema
@@ -58,6 +58,21 @@ class PublishedData(FileModel):
     """Publication, figure, and how the numbers were read from it."""
 
 
+class PublishedCurves(PublishedData):
+    """Learning curves of a published figure, and what steps to learn are counted by."""
+
+    steps_per_epoch: int | None = Field(default=None, ge=1)
+    """Optimizer steps in an epoch of the published runs."""
+    common_error: float | None = Field(default=None, gt=0)
+    """Error that curves are compared at: that of the best trivial predictor on the same data, in the curves' metric."""
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.steps_per_epoch is None) != (self.common_error is None):
+            raise ValueError("steps_per_epoch and common_error must be given together")
+        return self
+
+
 @dataclass(frozen=True)
 class PublishedBand:
     """A published learning curve of several runs: the lowest and the highest value at each epoch."""
@@ -67,6 +82,8 @@ class PublishedBand:
     low: dict[int, float] = field(default_factory=dict)
     """By epoch, from 0. A point that the figure does not draw is left out."""
     high: dict[int, float] = field(default_factory=dict)
+    steps_per_epoch: int | None = None
+    common_error: float | None = None
 
 
 def read_points(data: PublishedData, folder: Path, axes: Iterable[str]) -> list[PublishedEntry]:
@@ -86,18 +103,19 @@ def read_points(data: PublishedData, folder: Path, axes: Iterable[str]) -> list[
     return entries
 
 
-def read_curves(data: PublishedData, folder: Path, axes: Iterable[str]) -> list[PublishedBand]:
+def read_curves(data: PublishedCurves, folder: Path, axes: Iterable[str]) -> list[PublishedBand]:
     """Return the bands of a file whose columns are axes, `bound` (min or max), `epoch` and one metric.
 
     Raises `ExperimentError`, in one line, for a file that cannot be read, a column that is missing or a wrong value.
     """
     bands: dict[str, PublishedBand] = {}
+    common: dict[str, Any] = {"steps_per_epoch": data.steps_per_epoch, "common_error": data.common_error}
     for place, row in _rows(data, folder):
         metrics = [name for name in row if name in METRICS]
         if len(metrics) != 1 or not {"bound", "epoch"} <= row.keys():
             raise ExperimentError(f"{place}: the columns must be axes, bound, epoch and one metric, got {', '.join(row)}")
         coordinates = {name: parse_scalar(text) for name, text in row.items() if name in axes}
-        band = bands.setdefault(str(coordinates), PublishedBand(coordinates, metrics[0]))
+        band = bands.setdefault(str(coordinates), PublishedBand(coordinates, metrics[0], **common))
         bounds = {"min": band.low, "max": band.high}
         try:
             bounds[row["bound"]][int(row["epoch"])] = PrintedNumber(row[metrics[0]]).value

@@ -6,7 +6,7 @@ from typing import Literal
 
 Origin = Literal["frame", "curve", "counted", "timed", "recorded"]
 """frame: a function of `stlight.metrics`, averaged over the test clips' frames, recorded for each selection.
-curve: a function of `stlight.analysis.curves`, computed from a run's history.
+curve: a function of `stlight.analysis.curves`, computed from a run's history or losses.
 counted: parameters or FLOPs at the paper's size; needs no training.
 timed: measured for all variants side by side in one process.
 recorded: a field of the run's record."""
@@ -21,14 +21,15 @@ class MetricSpec:
     origin: Origin
     higher_is_better: bool | None = False
     """None: a larger value is neither better nor worse."""
-    unit: Literal["", "count", "bytes"] = ""
-    """count: printed with K, M or G. bytes: printed in MiB or GiB."""
+    unit: Literal["", "count", "bytes", "steps"] = ""
+    """count: printed with K, M or G. bytes: printed in MiB or GiB. steps: a whole number, "never" if it is infinite."""
     digits: int = 2
     """Digits after the decimal point."""
     significant: int | None = None
     """Significant digits, instead of `digits`."""
     source: str = ""
-    """Origin frame: the metric it is computed from, if not of its own name. Origin curve: the column of the history."""
+    """Origin frame: the metric it is computed from, if not of its own name. Origin curve: the column of the history or
+    the losses."""
     factor: float = 1.0
     """Published values are this factor times the recorded ones."""
 
@@ -50,6 +51,8 @@ class MetricSpec:
 
     def format(self, value: float) -> str:
         """Return a value with the digits and unit that the metric is usually printed with; "–" if it is not finite."""
+        if self.unit == "steps" and not math.isnan(value):
+            return f"{value:.0f}" if math.isfinite(value) else "never"
         if not math.isfinite(value):
             return "–"
         if self.unit == "bytes":
@@ -76,10 +79,10 @@ METRICS: dict[str, MetricSpec] = {
     "late_loss_dispersion": MetricSpec(
         label="dispersion of the training loss after a tenth", origin="curve", source="train_loss", significant=3
     ),
+    "steps_to_learn": MetricSpec(label="steps to learn", origin="curve", source="train_loss", unit="steps"),
+    "largest_rise": MetricSpec(label="largest rise", origin="curve", source="test_mse", significant=3),
     "roughness": MetricSpec(label="roughness", origin="curve", source="test_mse", significant=3),
-    "onset": MetricSpec(label="epochs until it falls", origin="curve", source="test_mse"),
-    "instability": MetricSpec(label="largest rise", origin="curve", source="test_mse"),
-    "late_instability": MetricSpec(label="largest rise at the end", origin="curve", source="test_mse"),
+    "late_roughness": MetricSpec(label="roughness at the end", origin="curve", source="test_mse", significant=3),
     "num_params": MetricSpec(label="parameters", origin="counted", higher_is_better=None, unit="count"),
     "benchmark_flops": MetricSpec(label="FLOPs", origin="counted", higher_is_better=None, unit="count"),
     "prediction_flops": MetricSpec(label="FLOPs of a prediction", origin="counted", higher_is_better=None, unit="count"),

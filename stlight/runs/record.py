@@ -21,10 +21,13 @@ from stlight.config import RunConfig, describe
 from stlight.runtime.atomic_files import write_atomically
 from stlight.runtime.run_lock import living_holder
 
-OUTPUTS = ("history.csv", "weights.safetensors", "examples.npz", "record.json")
+OUTPUTS = ("history.csv", "losses.csv", "weights.safetensors", "examples.npz", "record.json")
 SELECTIONS = ("last", "best_on_validation", "best_on_test")
 
 _BACKUP = ".finished"
+
+# A test MSE this many times that of the worst trivial predictor has exploded.
+_EXPLOSION = 10.0
 
 Metrics = dict[str, float | None]
 
@@ -47,11 +50,11 @@ class RunRecord(BaseModel):
     config_hash: str
     """Hash of `config`."""
     status: Literal["done", "diverged"]
-    """diverged: the loss became infinite, NaN, or exploded; the history ends there."""
+    """diverged: the loss became infinite, NaN, or exploded, and the history ends there; or the last test MSE has exploded."""
     metrics: dict[Literal["last", "best_on_validation", "best_on_test"], Metrics]
     """Test metrics at the epoch that each selection picks, and that epoch; null if not finite."""
     trivial: dict[str, Metrics]
-    """Test metrics of two trivial predictions: the last frame repeated, and all zeros."""
+    """Test metrics of three trivial predictions: the last frame repeated, all zeros, and the mean of the context frames."""
     num_params: int
     """Learnable parameters."""
     prediction_flops: int
@@ -64,6 +67,15 @@ class RunRecord(BaseModel):
     """Versions of code and libraries, facts about the data, time and host."""
     files: dict[str, str] = {}
     """SHA-256 of the other outputs; that of the history leaves out its seconds."""
+
+
+def exploded_mse(trivial: dict[str, Metrics]) -> float:
+    """Return the test MSE beyond which an evaluation has exploded: ten times that of the worst trivial predictor.
+
+    A run whose last evaluation lies beyond it is diverged. An earlier one is a spike, which is counted only.
+    """
+    errors = [error for scores in trivial.values() if (error := scores.get("mse")) is not None]
+    return _EXPLOSION * max(errors, default=math.inf)
 
 
 def write_record(path: Path, record: RunRecord) -> None:
@@ -114,6 +126,18 @@ def read_history(folder: Path, record: RunRecord) -> list[dict[str, str]]:
     return rows
 
 
+def read_losses(folder: Path, record: RunRecord) -> bytes:
+    """Return the content of a run's losses.csv. Raises `RecordError` if it does not have the record's checksum."""
+    path = folder / "losses.csv"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error}; delete the record to train the run again") from error
+    if record.files.get(path.name) not in (None, hashlib.sha256(content).hexdigest()):
+        raise RecordError(f"{path} is damaged: it does not have the checksum that its record states; delete the record")
+    return content
+
+
 def history_digest(rows: list[dict[str, str]]) -> str:
     """Return the SHA-256 of a history without its columns of seconds."""
     kept = [[f"{name}={text}" for name, text in row.items() if not str(name).endswith("seconds")] for row in rows]
@@ -141,7 +165,7 @@ def restore_outputs(folder: Path, config_hash: str, origin: dict[str, Any], newe
         record = read_record(backup / "record.json")
         read_history(backup, record)
         same = all(record.provenance[name] == origin[name] for name in ("source", "libraries", "data"))
-        whole = all(record.files[name] == hashlib.sha256((backup / name).read_bytes()).hexdigest() for name in OUTPUTS[1:3])
+        whole = all(record.files[name] == hashlib.sha256((backup / name).read_bytes()).hexdigest() for name in OUTPUTS[1:-1])
         if not (same and whole and record.config_hash == config_hash) or (backup / "record.json").stat().st_mtime <= newer_than:
             return None
         for name in OUTPUTS:

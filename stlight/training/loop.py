@@ -17,6 +17,9 @@ from stlight.training.checkpoint import State
 from stlight.training.devices import autocast
 from stlight.training.schedule import build_schedule
 
+# Rows of losses.csv at most: enough for a curve, few enough for thousands of runs.
+LOSS_ROWS = 500
+
 # The loss has exploded if its mean over an epoch is this many times that of the very first batch.
 EXPLOSION = 1000.0
 
@@ -46,7 +49,23 @@ class Training:
         self.seconds = 0.0  # wall time of the epoch's steps so far
         self.first_loss = math.inf  # of the very first step
         self.history: list[Row] = []  # one row for each finished epoch
+        self.loss_rows: list[Row] = []  # mean loss of equally many steps, up to `step`
+        self.pending_losses: list[float] = []  # of steps that do not fill a row yet
         self.diverged = False  # True if the loss became infinite or NaN, or exploded, which ends the training
+
+    @property
+    def steps_per_loss_row(self) -> int:
+        """Return the number of steps whose mean loss is one row: the fewest that give `LOSS_ROWS` rows at most."""
+        return math.ceil(self.config.num_steps / LOSS_ROWS)
+
+    def keep_losses(self, losses: list[float]) -> None:
+        """Add the losses of consecutive steps to `loss_rows`, thinned."""
+        for loss in losses:
+            self.pending_losses.append(loss)
+            if len(self.pending_losses) == self.steps_per_loss_row:
+                mean = sum(self.pending_losses) / self.steps_per_loss_row
+                self.loss_rows.append({"step": (len(self.loss_rows) + 1) * self.steps_per_loss_row, "train_loss": mean})
+                self.pending_losses = []
 
     def best(self, column: str) -> Row:
         """Return the row with the least value in a column, the first among equals; NaN and infinity come last."""
@@ -84,7 +103,10 @@ class Training:
             torch.cuda.set_rng_state(tensors["random.cuda"])
 
 
-_FACTS = ("epoch", "step", "learning_rate", "seconds", "first_loss", "history", "diverged", "accumulation_steps")
+_FACTS = (
+    *("epoch", "step", "learning_rate", "seconds", "first_loss", "history", "loss_rows", "pending_losses", "diverged"),
+    "accumulation_steps",
+)
 
 
 def train(
@@ -144,6 +166,7 @@ def train(
             or train_loss > EXPLOSION * training.first_loss
         )
         training.history.append(row)
+        training.keep_losses(epoch_losses)
         training.epoch, training.step, training.losses, training.seconds = training.epoch + 1, 0, [], 0.0
         on_epoch(row)
         at_safe_point(True)
@@ -220,12 +243,16 @@ def evaluate(
 
 
 def trivial_predictors(horizon_frames: int) -> dict[str, Predictor]:
-    """Return predictors that every model should beat: the last frame repeated, and all zeros."""
+    """Return predictors that every model should beat: the last frame repeated, all zeros, and the mean of the context."""
 
-    def repeat_last_frame(context: Tensor) -> Tensor:
-        return context[:, -1:].expand(-1, horizon_frames, -1, -1, -1)
+    def repeat(frame: Tensor) -> Tensor:
+        return frame.expand(-1, horizon_frames, -1, -1, -1)
 
-    return {"repeat_last_frame": repeat_last_frame, "all_zeros": lambda context: torch.zeros_like(repeat_last_frame(context))}
+    return {
+        "repeat_last_frame": lambda context: repeat(context[:, -1:]),
+        "all_zeros": lambda context: repeat(torch.zeros_like(context[:, -1:])),
+        "mean_of_context": lambda context: repeat(context.mean(1, keepdim=True)),
+    }
 
 
 def _batches(dataset: Clips, config: RunConfig, epoch: int, first_step: int = 0) -> Iterator[Tensor]:

@@ -18,30 +18,36 @@ from stlight.data import Clips
 from stlight.kernels import accelerate
 from stlight.model import build_model
 from stlight.model.complexity import count_flops, count_parameters
-from stlight.runs.record import RunRecord, finite, history_digest
+from stlight.runs.record import RunRecord, exploded_mse, finite, history_digest
 from stlight.runtime.atomic_files import write_atomically
-from stlight.training.loop import Training, evaluate, predictor, trivial_predictors
+from stlight.training.loop import Row, Training, evaluate, predictor, trivial_predictors
 
 # Number of test clips whose predictions are kept for figures: the first ones, the same in every run.
 NUM_EXAMPLES = 3
 
 
 def write_outputs(folder: Path, training: Training, dataset: Clips) -> dict[str, str]:
-    """Write history, weights and example predictions, and return their checksums for the record."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(training.history[0]))
-    writer.writeheader()
-    writer.writerows(training.history)
+    """Write history, losses, weights and example predictions, and return their checksums for the record."""
+    history = _csv_text(list(training.history[0]), training.history)
     weights = {name: tensor.cpu().clone() for name, tensor in training.model.state_dict().items()}
     files = {
-        "history.csv": text.getvalue().encode(),
+        "history.csv": history.encode(),
+        "losses.csv": _csv_text(["step", "train_loss"], training.loss_rows).encode(),
         "weights.safetensors": safetensors.torch.save(weights, metadata={"config": json.dumps(training.config.model_dump())}),
         "examples.npz": _examples_file(training, dataset),
     }
     for name, content in files.items():
         write_atomically(folder / name, content)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    return digests | {"history.csv": history_digest(list(csv.DictReader(text.getvalue().splitlines())))}
+    return digests | {"history.csv": history_digest(list(csv.DictReader(history.splitlines())))}
+
+
+def _csv_text(columns: list[str], rows: list[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def summarize(name: str, training: Training, dataset: Clips, **facts: Any) -> RunRecord:
@@ -62,6 +68,8 @@ def summarize(name: str, training: Training, dataset: Clips, **facts: Any) -> Ru
         trivial_name: finite(evaluate(predict, dataset, "test", test_clips, shape.context_frames, with_lpips=with_lpips))
         for trivial_name, predict in trivial_predictors(shape.horizon_frames).items()
     }
+    # A network can forget all that it learnt while its loss stays finite, e.g. if BatchNorm's running statistics are noise.
+    diverged = training.diverged or not history[-1]["test_mse"] <= exploded_mse(trivial)
     # FLOPs are those of PyTorch's operators, which the trained model does not call if it is accelerated.
     with torch.device("meta"):
         unaccelerated = build_model(config.model, shape)
@@ -69,7 +77,7 @@ def summarize(name: str, training: Training, dataset: Clips, **facts: Any) -> Ru
         run=name,
         config=config,
         config_hash=config.hash,
-        status="diverged" if training.diverged else "done",
+        status="diverged" if diverged else "done",
         metrics=metrics,
         trivial=trivial,
         num_params=count_parameters(unaccelerated)["total"],

@@ -46,7 +46,7 @@ def train_run(
     newer_than: float = 0.0,
     interruption: Interruption | None = None,
 ) -> RunRecord:
-    """Train a run and write history.csv, weights.safetensors, examples.npz and, last, record.json to its folder.
+    """Train a run and write history.csv, losses.csv, weights.safetensors, examples.npz and, last, record.json to its folder.
 
     A run that is recorded with this configuration is not trained again. An interrupted run resumes from its last checkpoint
     (`folder`/checkpoints) and ends with the same outputs, to the bit on a CPU, except for times. While another process trains

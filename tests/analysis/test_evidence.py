@@ -15,7 +15,7 @@ from stlight.analysis.evidence import (
     ResultsFolder,
     load_one,
 )
-from stlight.runs.record import Heartbeat, RecordError
+from stlight.runs.record import Heartbeat, RecordError, read_record, write_record
 from tests.analysis.conftest import write_counts, write_examples, write_timings
 
 
@@ -163,3 +163,29 @@ def test_damaged_examples_are_named(demo, record_run, evidence_of, tmp_path):
     path.write_bytes(b"damaged")
     with pytest.raises(RecordError, match=re.escape(f"{path} is damaged")):
         evidence.examples(name)
+
+
+def test_losses_that_are_missing_or_damaged_make_a_run_damaged(demo, record_run, evidence_of, tmp_path):
+    experiment = demo.experiment("table3_kernel_sizes")
+    first, second, *_ = experiment.variants
+    record_run(experiment, first)
+    record_run(experiment, second)
+    (tmp_path / "runs" / first.run_name(0) / "losses.csv").unlink()
+    path = tmp_path / "runs" / second.run_name(0) / "record.json"
+    losses = path.with_name("losses.csv")
+    record = read_record(path)
+    digest = hashlib.sha256(losses.read_bytes()).hexdigest()
+    write_record(path, record.model_copy(update={"files": {"losses.csv": digest}}))
+    assert len(evidence_of(experiment).runs[record.run].losses) == 3
+    losses.write_text(losses.read_text()[:-1])
+    found = evidence_of(experiment)
+    assert found.missing[first.run_name(0)].state == "damaged"
+    assert "losses.csv cannot be read" in found.missing[first.run_name(0)].why
+    assert "losses.csv is damaged: it does not have the checksum" in found.missing[record.run].why
+
+
+def test_spikes_on_the_way_are_counted(demo, record_run, evidence_of):
+    experiment = demo.experiment("table3_kernel_sizes")
+    # Ten times the worst trivial predictor is 2880; the last evaluation is no spike but a divergence.
+    record_run(experiment, experiment.variants[0], losses=(28.7, 28.9, 1e30, 2.0, 29.0))
+    assert [run.spikes for run in evidence_of(experiment).runs.values()] == [2]

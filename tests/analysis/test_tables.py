@@ -223,3 +223,17 @@ def test_timings_say_where_they_were_taken_and_of_which_size(demo, record_run, v
     trivial = next(line for line in text.splitlines() if "Trivial predictors" in line)
     assert "epoch" not in trivial
     assert "memory" not in trivial
+
+
+def test_spikes_are_named_below_the_table_of_the_runs_that_had_them(demo, record_run, values_of, make, tmp_path):
+    assert "Spikes" not in make("table5_final_div_factor")
+    experiment = demo.experiment("table5_final_div_factor")
+    run = experiment.variants[0]
+    record_run(experiment, run, losses=(4.0, 99.0, 1.0))
+    write_tables(values_of(experiment), tmp_path)
+    text = (tmp_path / "tables" / "table5_final_div_factor.md").read_text()
+    assert f"ten times that of the worst trivial predictor: {run.run_name(0)} 1." in text
+
+
+def test_curves_are_shown_beside_the_trivial_predictors_test_error(make):
+    assert "Trivial predictors on mmnist: repeat last frame MSE 288.00" in make("figure2_decoder_order")

@@ -40,7 +40,7 @@ def test_one_row_for_each_seed_metric_and_selection(demo, record_run, values_of,
     assert not frame.duplicated(["dataset", "variant", "seed", "metric", "selection"]).any()
     recorded = frame[frame["seed"] == 0]
     assert set(recorded["selection"]) == set(SELECTIONS)
-    assert set(recorded["metric"]) >= {"mse", "mse_x100", "dispersion", "onset", "seconds"}
+    assert set(recorded["metric"]) >= {"mse", "mse_x100", "dispersion", "steps_to_learn", "seconds"}
     assert len(frame[frame["metric"] == "benchmark_flops"]) == len(experiment.variants)
     assert frame["value"].dtype == float
 
@@ -202,3 +202,27 @@ def test_the_audit_compares_the_choices_of_the_epoch(demo, record_run, values_of
     assert row["optimism"] == 1.5
     # A higher SSIM is better.
     assert audit.loc[audit["metric"] == "ssim", "optimism"].iloc[0] == pytest.approx(-0.015)
+
+
+def test_steps_to_learn_compare_the_loss_with_the_best_trivial_error_in_its_unit(demo, record_run, values_of):
+    experiment = demo.experiment("table4_learning_rate_epochs")
+    fast, slow, never, early = experiment.variants[:4]
+    # A black frame's error is 175, in these units 1.75.
+    for run, losses in ((fast, (1.7, 1.0)), (slow, (1.8, 1.7)), (never, (1.8, 1.76)), (early, (math.nan, math.nan))):
+        record_run(experiment, run, losses=losses)
+    values = values_of(experiment)
+    steps = fast.config.num_steps // 2
+    assert values.mean(fast, "steps_to_learn") == steps
+    assert values.mean(slow, "steps_to_learn") == 2 * steps
+    assert values.mean(never, "steps_to_learn") == math.inf
+    assert math.isnan(values.mean(early, "steps_to_learn"))
+
+
+def test_steps_to_learn_of_another_loss_are_unknown(demo, record_run, values_of):
+    experiment = demo.experiment("table2_openstl")
+    found = {}
+    for model in ("STLight-L", "SimVP+IncepU", "PhyDNet", "PredNet", "TAU", "PredRNN"):
+        run = next(v for v in experiment.variants if v.axes["model"] == model)
+        record_run(experiment, run, losses=(1.0, 1.0))
+        found[model] = not math.isnan(values_of(experiment).mean(run, "steps_to_learn"))
+    assert [model for model, known in found.items() if known] == ["STLight-L", "SimVP+IncepU"]

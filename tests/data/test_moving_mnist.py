@@ -120,6 +120,9 @@ def test_trivial_predictors_score_as_the_protocol_says(dataset):
     scores = {name: evaluate(predict, dataset, "test", 300, 10)["mse"] for name, predict in trivial_predictors(10).items()}
     assert scores["repeat_last_frame"] == pytest.approx(288, rel=0.05)
     assert scores["all_zeros"] == pytest.approx(175, rel=0.05)
+    clip = dataset.clips("test", torch.arange(300))
+    mean = clip[:, :10].mean(1, keepdim=True).expand(-1, 10, -1, -1, -1)
+    assert scores["mean_of_context"] == pytest.approx(metrics.mse(mean, clip[:, 10:]), rel=1e-6)
 
 
 def test_evaluation_averages_over_clips(dataset):

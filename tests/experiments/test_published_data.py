@@ -29,6 +29,17 @@ def test_curves_are_bands_by_epoch(workflow):
     assert [experiment.band(v) is band for v in experiment.variants] == [True, False]
 
 
+def test_steps_and_error_of_curves_are_stated_together(workflow):
+    (workflow / "published" / "mine.csv").write_text(CURVES)
+    stated = {"file": "mine.csv", "source": "A figure."}
+    write_experiment(workflow, published_curves=stated | {"steps_per_epoch": 625, "common_error": 21.5})
+    (band,) = load_plan(workflow, "paper", workflow).experiment("mine").curves
+    assert (band.steps_per_epoch, band.common_error) == (625, 21.5)
+    write_experiment(workflow, published_curves=stated | {"steps_per_epoch": 625})
+    with pytest.raises(ExperimentError, match="steps_per_epoch and common_error must be given together"):
+        load_plan(workflow, "paper", workflow)
+
+
 def test_a_changed_file_changes_the_hash(workflow):
     before = load(workflow, "published_curves", CURVES).hash
     assert load(workflow, "published_curves", CURVES.replace("20.5", "20.6")).hash != before

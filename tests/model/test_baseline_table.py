@@ -9,10 +9,10 @@ import yaml
 from stlight.config import ConfigError, ModelConfig, RunConfig
 from stlight.experiments import load_plan
 from stlight.experiments.field_types import PrintedNumber
-from stlight.model import TrainingStep, baselines, build_model
+from stlight.model import Forecaster, TrainingStep, baselines, build_model
 from stlight.model.complexity import complexity, count_flops, count_flops_by_fvcore, count_parameters
 from stlight.registry.dataset_specs import DATASETS, ClipShape
-from stlight.registry.model_specs import BASELINES, BaselineSpec
+from stlight.registry.model_specs import BASELINES, BaselineSpec, loss_is_mse
 from tests.conftest import WORKFLOW
 from tests.model.small import clip_of, parts, small
 from tests.tiny_runs import write_experiment
@@ -30,6 +30,13 @@ def test_has_the_parameters_that_table_2_prints(name):
     with torch.device("meta"):
         total = count_parameters(build_model(ModelConfig(model=name), MMNIST))["total"]
     assert total == pytest.approx(PrintedNumber(printed_row(name)["num_params"]).value, rel=0.01)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_losses_that_are_comparable_with_a_test_error_are_marked(name):
+    with torch.device("meta"):
+        model = build_model(ModelConfig(model=name), MMNIST)
+    assert loss_is_mse(name) == (type(model).training_loss is Forecaster.training_loss)
 
 
 # Counting these takes seconds. test_reference.py compares the stored counts of all models.

@@ -64,6 +64,17 @@ def test_stopped_at_any_safe_point_it_goes_on_to_the_same_end(straight, number):
     assert_same(train(resumed, TaxiBJStandIn()), straight)
 
 
+def test_thinned_losses_survive_a_stop_within_a_row(monkeypatch):
+    # Rows of six steps, epochs of four.
+    monkeypatch.setattr("stlight.training.loop.LOSS_ROWS", 2)
+    whole = train(begin(), TaxiBJStandIn())
+    assert [row["step"] for row in whole.loss_rows] == [6, 12]
+    for number in range(1, SAFE_POINTS + 1):
+        resumed = begin()
+        resumed.load_state_dict(train_until(begin(), number))
+        assert_same(train(resumed, TaxiBJStandIn()), whole)
+
+
 def test_stopped_many_times_in_a_row(straight):
     training, state = begin(), None
     for _ in range(SAFE_POINTS):

@@ -1,5 +1,6 @@
 """One run from its configuration to its record, and what is told of it meanwhile."""
 
+import math
 import os
 import re
 
@@ -11,9 +12,9 @@ from stlight.kernels import race
 from stlight.kernels.backends import SpaceToBatchBackend
 from stlight.kernels.race import COMPETITORS
 from stlight.metrics import FRAME_METRICS
-from stlight.runs.record import Heartbeat, RecordError, read_history, read_record, read_state
+from stlight.runs.record import Heartbeat, RecordError, read_history, read_losses, read_record, read_state
 from stlight.runtime import run_lock
-from stlight.training import train_run
+from stlight.training import loop, train_run
 from stlight.training.devices import choose_device
 from tests.tiny_runs import tiny, without_times
 from tests.training.clips import ExplodingClips
@@ -41,7 +42,7 @@ def test_a_run_leaves_a_whole_record(recorded):
     assert record.metrics["best_on_validation"] == pytest.approx(
         {name: chosen[f"test_{name}"] for name in set(FRAME_METRICS) - {"lpips"}} | {"epoch": chosen["epoch"]}
     )
-    assert set(record.trivial) == {"repeat_last_frame", "all_zeros"}
+    assert set(record.trivial) == {"repeat_last_frame", "all_zeros", "mean_of_context"}
     assert record.provenance["data"] == {"dataset": "taxibj", "source": "stand_in"}
     assert not (folder / "progress.json").exists()
 
@@ -73,6 +74,60 @@ def test_a_diverged_run_is_a_result(tmp_path, monkeypatch):
     assert read_state(tmp_path, tiny().hash)["status"] == "diverged"
     # A record of another configuration does not count.
     assert read_state(tmp_path, "another")["status"] == "waiting"
+
+
+@pytest.mark.parametrize(("factor", "status"), [(9.9, "done"), (10.1, "diverged"), (1e22, "diverged")])
+def test_a_run_whose_last_test_error_exploded_has_diverged(factor, status, tmp_path, monkeypatch):
+    # Finite, and never larger than a thousand times the first loss: BatchNorm's running statistics can do that alone.
+    worst = train_run("taxibj/calm/seed0", tiny(num_epochs=1), tmp_path / "calm", tmp_path).trivial
+
+    def score(predict, dataset, split, *rest, **options):
+        scores = evaluate(predict, dataset, split, *rest, **options)
+        model_is_evaluated = getattr(predict, "__qualname__", "").startswith("predictor")
+        return scores | {"mse": factor * max(s["mse"] for s in worst.values())} if model_is_evaluated else scores
+
+    evaluate = loop.evaluate
+    monkeypatch.setattr(loop, "evaluate", score)
+    record = train_run("taxibj/explodes/seed0", tiny(), tmp_path / "run", tmp_path)
+    assert (record.status, record.trivial) == (status, worst)
+    assert read_state(tmp_path / "run", tiny().hash)["status"] == status
+    # The training goes on, because it may recover, and the numbers are kept.
+    assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == 3
+    assert math.isfinite(record.metrics["last"]["mse"])
+
+
+def test_losses_are_kept_by_step_and_thinned_to_means_of_equally_many(tmp_path, monkeypatch):
+    train_run("taxibj/all/seed0", tiny(), tmp_path / "all", tmp_path)
+    monkeypatch.setattr(loop, "LOSS_ROWS", 4)
+    record = train_run("taxibj/thin/seed0", tiny(), tmp_path / "thin", tmp_path)
+    every, thinned = (pd.read_csv(tmp_path / name / "losses.csv") for name in ("all", "thin"))
+    # Three epochs of four steps each.
+    assert list(every["step"]) == list(range(1, 13))
+    history = pd.read_csv(tmp_path / "all" / "history.csv")
+    assert every["train_loss"].groupby((every["step"] - 1) // 4).mean().tolist() == pytest.approx(
+        history["train_loss"].tolist()
+    )
+    # Rows of three steps cross the epochs.
+    assert list(thinned["step"]) == [3, 6, 9, 12]
+    means = every["train_loss"].groupby((every["step"] - 1) // 3).mean()
+    assert thinned["train_loss"].tolist() == pytest.approx(means.tolist())
+    assert read_losses(tmp_path / "thin", record).startswith(b"step,train_loss")
+    # A run of one step more has rows of four, and no incomplete one.
+    monkeypatch.setattr(loop, "LOSS_ROWS", 11)
+    train_run("taxibj/rest/seed0", tiny(), tmp_path / "rest", tmp_path)
+    assert list(pd.read_csv(tmp_path / "rest" / "losses.csv")["step"]) == [2, 4, 6, 8, 10, 12]
+
+
+def test_damaged_losses_are_refused(recorded, tmp_path):
+    record, folder = recorded
+    content = (folder / "losses.csv").read_bytes()
+    for damaged in (content.replace(b"1,", b"2,", 1), content[:-20], b""):
+        (tmp_path / "losses.csv").write_bytes(damaged)
+        with pytest.raises(RecordError, match=r"losses.csv is damaged"):
+            read_losses(tmp_path, record)
+    (tmp_path / "losses.csv").unlink()
+    with pytest.raises(RecordError, match=r"losses.csv cannot be read"):
+        read_losses(tmp_path, record)
 
 
 def test_a_recorded_run_is_not_trained_again_unless_its_configuration_changed(recorded):

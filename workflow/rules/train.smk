@@ -8,6 +8,7 @@ rule train:
     output:
         record=f"{OUT}/runs/{{dataset}}/{{variant}}/seed{{seed}}/record.json",
         history=f"{OUT}/runs/{{dataset}}/{{variant}}/seed{{seed}}/history.csv",
+        losses=f"{OUT}/runs/{{dataset}}/{{variant}}/seed{{seed}}/losses.csv",
         weights=f"{OUT}/runs/{{dataset}}/{{variant}}/seed{{seed}}/weights.safetensors",
         examples=f"{OUT}/runs/{{dataset}}/{{variant}}/seed{{seed}}/examples.npz",
     log:

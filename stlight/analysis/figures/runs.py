@@ -45,7 +45,7 @@ def draw_curves(options: CurvesFigure, values: Values) -> Figure:
     for record in list(values.evidence.records.values())[:1]:
         scores = [score for trivial in record.trivial.values() if (score := trivial.get(options.y)) is not None]
         baseline = max(scores) if spec.higher_is_better else min(scores)
-        ax.axhline(baseline, color="grey", linewidth=1, linestyle=(0, (1, 3)), label="better trivial predictor")
+        ax.axhline(baseline, color="grey", linewidth=1, linestyle=(0, (1, 3)), label="best trivial predictor")
     ax.set_title("measured")
     for ax in axes[0]:
         ax.set(xlabel="epoch", ylabel=f"test {spec.arrow_label}")

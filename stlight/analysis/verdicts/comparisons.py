@@ -83,13 +83,24 @@ def build_test(comparer: Comparer, cells: list[GridCell]) -> Test:
 def band_edges(band: PublishedBand | None, metric: str) -> np.ndarray:
     """Return a metric of the lowest and the highest curve of a band, smaller value first; empty if the band has no such metric.
 
-    The metric of the curve itself is that of the last epoch.
+    The metric of the curve itself is that of the last epoch. Steps to learn are counted on the test error, at its common error.
     """
-    spec = METRICS[metric]
-    if band is None or (metric != band.metric and spec.source != f"test_{band.metric}"):
+    if band is None:
         return np.array([])
     edges = (np.array(list(edge.values())) for edge in (band.low, band.high))
-    return np.sort([edge[-1] if metric == band.metric else getattr(curves, metric)(edge) for edge in edges])
+    if metric == band.metric:
+        return np.sort([edge[-1] for edge in edges])
+    if METRICS[metric].source == f"test_{band.metric}":
+        return np.sort([curves.BY_EVALUATION[metric](edge) for edge in edges])
+    if metric == "steps_to_learn" and band.steps_per_epoch and band.common_error:
+        return np.sort([_steps_to_learn(edge, band.steps_per_epoch, band.common_error) for edge in (band.low, band.high)])
+    return np.array([])
+
+
+def _steps_to_learn(edge: dict[int, float], steps_per_epoch: int, error: float) -> float:
+    """Return the steps to learn of an edge of a band, by the epochs after which its error is known."""
+    steps = steps_per_epoch * (1 + np.array(list(edge)))
+    return curves.steps_to_learn(steps, np.array(list(edge.values())), error, int(steps[-1]))
 
 
 def compared_cells(claim: ComparisonClaim, cells: list[GridCell]) -> list[GridCell]:

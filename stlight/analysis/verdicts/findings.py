@@ -117,6 +117,7 @@ def seeds_text(difference: Difference) -> str:
 
 
 def loss_text(loss: float, metric: str) -> str:
-    """Return a loss as the value of its metric; "diverged" if it is infinite."""
+    """Return a loss as the value of its metric; a word if it is infinite."""
     spec = METRICS[metric]
-    return "diverged" if math.isinf(loss) else spec.format(float(-loss if spec.higher_is_better else loss))
+    never = "never, or diverged" if spec.unit == "steps" else "diverged"
+    return never if math.isinf(loss) else spec.format(float(-loss if spec.higher_is_better else loss))

@@ -140,3 +140,10 @@ def test_words_from_files_are_text(workflow, tmp_path):
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in text
     assert "<i>Mine" not in text
+
+
+def test_spikes_stand_in_the_table_of_runs(demo, tmp_path):
+    record_untrained(
+        tmp_path, "mmnist/k1=5+lr=0.001/seed0", demo.run("mmnist/k1=5+lr=0.001/seed0"), losses=(99.0, 4.0, 98.0, 1.0)
+    )
+    assert "mmnist/k1=5+lr=0.001/seed0: done, 2 spikes on the way" in write(demo, tmp_path)

@@ -159,16 +159,16 @@ def test_spreads_are_compared(plan_of, tmp_path):
 
 def test_curves_are_claimed_about(plan_of, tmp_path):
     sides = {"better": {"this": {"depth": 16}, "than": {"depth": 4}}}
-    plan = plan_of(*({"metric": m} | sides for m in ("onset", "instability", "dispersion")))
+    plan = plan_of(*({"metric": m} | sides for m in ("steps_to_learn", "largest_rise", "roughness", "dispersion")))
     rng = np.random.default_rng(0)
     losses = {}
     for seed in range(5):
         shift = rng.normal(size=2) * 0.01
-        # One stays level for three epochs, and jumps on its way.
-        losses["depth=4", seed] = (4.0, 4.0 + shift[0], 4.0, 2.0, 3.0 + shift[1], 1.0)
-        losses["stlight_l", seed] = (4.0 + shift[0], 3.0, 2.5, 2.0 + shift[1], 1.5, 1.0)
+        # One stays above a black frame's 1.75 for three epochs, and jumps on its way.
+        losses["depth=4", seed] = (4.0, 4.0 + shift[0], 1.8, 1.5, 3.0 + shift[1], 3.0, 1.7, 1.0)
+        losses["stlight_l", seed] = (4.0 + shift[0], 1.7, 1.6, 1.5 + shift[1], 1.4, 1.3, 1.2, 1.0)
     record(plan, tmp_path, [around(80), around(70), around(60)], losses=losses)
-    assert [f.verdict for f in measured(plan, tmp_path).values()] == ["reproduced"] * 3
+    assert [f.verdict for f in measured(plan, tmp_path).values()] == ["reproduced"] * 4
 
 
 def test_a_black_frame_does_not_win(plan_of, tmp_path):

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from stlight.config import RunConfig
+from stlight.runs.record import OUTPUTS
 from stlight.runtime import atomic_files
 from stlight.runtime.process import Interrupted, Interruption, leave_out_compiler
 from stlight.training import train_run
@@ -88,7 +89,7 @@ class Run:
 
     def left_over(self) -> list[str]:
         """Return the names of files that a finished run should have removed."""
-        known = {"record.json", "history.csv", "weights.safetensors", "examples.npz", ".finished"}
+        known = {*OUTPUTS, ".finished"}
         return [path.name for path in self.folder.iterdir() if path.name not in known and not path.name.endswith(".set-aside")]
 
     def _train(self, operation: Operation) -> int:

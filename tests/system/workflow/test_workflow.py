@@ -10,7 +10,7 @@ import subprocess
 import pandas as pd
 import pytest
 
-from stlight.runs.record import read_record, write_record
+from stlight.runs.record import OUTPUTS, read_record, write_record
 from tests.conftest import REPOSITORY
 from tests.system.workflow.calls import SNAKEMAKE, again, copy_of_repository, counts, experiment, run_cli, snakemake
 
@@ -242,7 +242,7 @@ def test_deleted_outputs_of_a_finished_run_are_restored_unless_training_is_force
     folder = finished / "results" / "smoke" / "runs" / "mmnist" / "k1=5" / "seed0"
     started = read_record(folder / "record.json").provenance["started"]
     # Snakemake deletes all outputs if a job is killed just after it wrote its record.
-    for name in ("record.json", "history.csv", "weights.safetensors", "examples.npz"):
+    for name in OUTPUTS:
         (folder / name).unlink()
     (finished / "results" / "smoke" / "tables" / "kernels.csv").unlink()
     again(repository, finished)
