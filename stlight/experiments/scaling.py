@@ -117,10 +117,11 @@ class Scale(ScaleFile):
         epochs = max(1, round(paper_fields["num_epochs"] * share_of_epochs))
         own = self.data[dataset].base if dataset in self.data else None
         before, after = DEFAULTS | base_of(dataset if own else "mmnist", model), dict(own or self.base)
-        if not ours and self.baselines:
-            after |= self.baselines.model_dump(exclude={"max_lr"}) | {
-                "max_lr": self.baselines.max_lr.get(model, before["max_lr"])
-            }
+        if not ours:
+            after["max_lr"] = before["max_lr"]
+            if self.baselines:
+                after |= self.baselines.model_dump(exclude={"max_lr"})
+                after["max_lr"] = self.baselines.max_lr.get(model, before["max_lr"])
         fields = {n: _in_proportion(n, value, before, after) for n, value in (paper_fields | {"num_epochs": epochs}).items()}
         fields |= {name: paper_fields[name] for name in (BASELINE_FIELDS if ours else _STLIGHT_FIELDS)}
         if not ours:

@@ -17,10 +17,10 @@ def test_stated_values_follow_the_scale_in_proportion(demo):
     for name, factor in {"epochs=500": 2.5, "epochs=1000": 5, "epochs=2000": 10}.items():
         assert demo.runs[f"mmnist/lr=0.001+{name}/seed0"].training.num_epochs == factor * base.training.num_epochs
     assert demo.runs["mmnist/stlight_l/seed0"].training.max_lr == pytest.approx(3 * base.training.max_lr)
-    # Rounded to a width that the patches divide: 32 · 1000 / 1400 = 22.9, and the depth of 4 · 22 / 16 = 5.5.
+    # Rounded to a width that the patches divide: 24 · 1000 / 1400 = 17.1, and the depth of 3 · 20 / 16 = 3.75.
     for decoder in ("", "+decoder=reassemble_shuffle"):
-        model = demo.runs[f"mmnist/dim=1000+depth=22+overlap=2+k1=5{decoder}+lr=0.001/seed0"].model
-        assert (model.hidden_dim, model.depth, model.overlap) == (24, 6, 2)
+        model = demo.runs[f"mmnist/dim=1000+depth=20+overlap=2+k1=5{decoder}+lr=0.001/seed0"].model
+        assert (model.hidden_dim, model.depth, model.overlap) == (16, 4, 2)
 
 
 def test_fields_that_a_scale_does_not_name_keep_their_values(demo):
@@ -36,6 +36,21 @@ def test_scheduled_sampling_takes_the_same_share_of_a_run_at_every_scale(demo, p
         for config in baselines:
             steps = config.training.num_epochs * config.steps_per_epoch
             assert config.training.sampling_steps / steps == pytest.approx(50_000 / 1_250_000, rel=0.02)
+
+
+def test_a_scale_states_size_and_learning_rate_of_the_baselines_that_it_trains(scales):
+    grid = [{"model": ["TAU", "E3D-LSTM"]}, {"model": ["TAU"], "max_lr": [0.002]}]
+    write_experiment(scales, grid=grid, figure={"kind": "dots"})
+    scale = load_scale(scales, "demo")
+    assert [scale.trains(name) for name in ("TAU", "E3D-LSTM", OURS)] == [True, False, True]
+    at_paper, at_demo = ([v.config for v in load_plan(scales, s).experiments["mine"].variants] for s in ("paper", "demo"))
+    # The benchmark's own rate becomes the one that the scale states, another one follows in proportion.
+    assert [c.training.max_lr for c in at_paper] == [1e-3, 1e-4, 2e-3]
+    stated = scale.baselines.max_lr["TAU"]
+    assert [at_demo[0].training.max_lr, at_demo[2].training.max_lr] == pytest.approx([stated, 2 * stated])
+    assert {(c.model.baseline_width, c.model.baseline_depth) for c in at_paper} == {(1.0, 1.0)}
+    assert {(c.model.baseline_width, c.model.baseline_depth) for c in at_demo} == {(0.125, 0.5)}
+    assert load_scale(scales, "paper").trains("E3D-LSTM")
 
 
 def test_a_scale_sets_how_runs_compute_unless_an_experiment_does(workflow):
@@ -61,10 +76,10 @@ def test_each_data_set_is_trained_by_its_protocol(demo, paper):
     clips = {name: (config.data.clips_per_epoch, config.data.test_clips) for name, config in paper.runs.items()}
     assert clips["taxibj/stlight_l/seed0"] == (20_461, 500)
     assert clips["kth/epochs=150/seed0"] == (5_200, 3_167)
-    # A shorter training has a shorter warm-up, here none, and learning rates in proportion.
+    # A shorter training has a shorter warm-up, and learning rates in proportion.
     short = demo.runs["taxibj/stlight_l/seed0"].training
-    assert (short.num_epochs, short.warmup_epochs) == (1, 0)
-    assert (short.max_lr, short.warmup_lr, short.min_lr) == pytest.approx((0.015, 5e-5, 5e-6))
+    assert (short.num_epochs, short.warmup_epochs) == (20, 2)
+    assert (short.max_lr, short.warmup_lr, short.min_lr) == pytest.approx((0.06, 2e-4, 2e-5))
 
 
 def test_each_data_set_has_its_own_model_and_a_scale_translates_it(demo, paper):
@@ -72,13 +87,13 @@ def test_each_data_set_has_its_own_model_and_a_scale_translates_it(demo, paper):
     found = {name: [plan.runs[f"{name}/{run}/seed0"] for plan in (paper, demo)] for name, run in runs.items()}
     sizes = {name: [(c.model.hidden_dim, c.model.depth, c.model.patch_size) for c in both] for name, both in found.items()}
     assert sizes == {
-        "mmnist": [(1400, 16, 2), (32, 4, 2)],
+        "mmnist": [(1400, 16, 2), (24, 3, 2)],
         "taxibj": [(512, 10, 1), (16, 3, 1)],
-        "kth": [(1000, 14, 2), (32, 4, 2)],
+        "kth": [(1000, 14, 2), (24, 3, 2)],
     }
     kth = found["kth"][0].model
     assert (kth.k1, kth.k2, kth.prediction) == (3, 5, "direct")
-    assert {both[1].training.batch_size for both in found.values()} == {2}
+    assert {both[1].training.batch_size for both in found.values()} == {8}
     assert {c.model.overlap for both in found.values() for c in both} == {0}
 
 
@@ -101,7 +116,7 @@ def test_an_experiment_may_state_another_protocol(scales):
     assert load_plan(scales, "paper").experiments["mine"].run_names == expected
 
 
-@pytest.mark.parametrize(("scale", "clips"), [("paper", (500, 40, 50)), ("demo", (150, 16, 48)), ("smoke", (1, 2, 3))])
+@pytest.mark.parametrize(("scale", "clips"), [("paper", (500, 40, 50)), ("demo", (160, 8, 48)), ("smoke", (1, 2, 3))])
 def test_a_custom_data_set_has_its_shape_and_no_more_clips_than_the_scale_allows(scales, scale, clips):
     write_experiment(scales, base={"dataset": "balls"}, data_sets={"balls": BALLS})
     config = load_plan(scales, scale).runs["balls/stlight_l/seed0"]
@@ -114,7 +129,7 @@ def test_a_benchmark_data_set_that_a_scale_does_not_name_is_limited_like_a_custo
     monkeypatch.setitem(DATASETS, "new", DATASETS["kth"])
     write_experiment(scales, grid={"dataset": ["new"]})
     found = {scale: load_plan(scales, scale).runs["new/stlight_l/seed0"].data for scale in ("demo", "paper")}
-    assert (found["demo"].clips_per_epoch, found["demo"].test_clips, found["demo"].source) == (150, 48, "stand_in")
+    assert (found["demo"].clips_per_epoch, found["demo"].test_clips, found["demo"].source) == (160, 48, "stand_in")
     # A scale without limits runs what is published, and never a stand-in.
     assert (found["paper"].clips_per_epoch, found["paper"].test_clips, found["paper"].source) == (5_200, 3_167, "files")
 
@@ -130,18 +145,20 @@ def test_auto_reads_a_data_set_s_files_if_all_of_them_exist(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("\nbase: {hidden_dim: 32", "\nbase: {hidden_dim: 25", r"base: hidden_dim 25 must be divisible by patch_size² = 4"),
+        ("\nbase: {hidden_dim: 24", "\nbase: {hidden_dim: 25", r"base: hidden_dim 25 must be divisible by patch_size² = 4"),
         (
-            "\nbase: {hidden_dim: 32, depth:",
-            "\nbase: {hidden_dim: 32, dept:",
+            "\nbase: {hidden_dim: 24, depth:",
+            "\nbase: {hidden_dim: 24, dept:",
             r"base: unknown key 'dept'; did you mean 'depth'",
         ),
         ("depth: 3", "depth: true", r"data\.taxibj\.base\.depth: input should be a valid integer, got True"),
         ("kth:", "kht:", r"data: unknown data set 'kht'; did you mean 'kth'"),
         ("taxibj: {source: auto", "taxibj: {source: web", r"data\.taxibj\.source: .*got 'web'"),
-        ("custom: {clips_per_epoch: 150", "custom: {clips_per_epoch: 0", r"custom\.clips_per_epoch: .*greater.*got 0"),
+        ("custom: {clips_per_epoch: 160", "custom: {clips_per_epoch: 0", r"custom\.clips_per_epoch: .*greater.*got 0"),
         ("seeds: 1", "seeds: 1\ncompute: {kernels: fast}", r"compute\.kernels: .*got 'fast'"),
         ("seeds: 1", "", "seeds: is missing"),
+        ("{ConvLSTM-S:", "{ConvLSTM:", r"baselines\.max_lr: no baseline 'ConvLSTM'; did you mean 'ConvLSTM-S'"),
+        ("baseline_depth: 0.5", "baseline_depth: 2", r"baselines\.baseline_depth: .*got 2"),
     ],
 )
 def test_mistakes_in_a_scale_are_named(scales, old, new, words):
@@ -154,5 +171,5 @@ def test_mistakes_in_a_scale_are_named(scales, old, new, words):
 
 @pytest.mark.parametrize("name", ["dmeo", "../scales/demo", "a/b", "", ".", "demo ", "$(id)"])
 def test_a_scale_s_name_stays_a_folder_under_the_results(name):
-    with pytest.raises(ExperimentError, match="the scales are demo, paper, small, smoke"):
+    with pytest.raises(ExperimentError, match="the scales are demo, gpu, paper, small, smoke"):
         load_scale(WORKFLOW, name)
