@@ -9,9 +9,9 @@ from typing import Self
 import numpy as np
 from scipy import stats
 
-from stlight.analysis.verdicts.differences import Comparison, is_constant
+from stlight.analysis.verdicts.differences import Comparison, is_constant, standard_error
 
-_DRAWS = 9_999
+_DRAWS = 1_999
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -101,14 +101,12 @@ class Contrast(Comparison):
 
     def error(self) -> tuple[float, float]:
         """Return the standard error of the estimate and its degrees of freedom (Welch and Satterthwaite)."""
-        squares = np.array([sample.var(ddof=1) / len(sample) for sample in self.samples])
-        freedom = np.array([len(sample) - 1 for sample in self.samples])
-        return math.sqrt(squares.sum()), float(squares.sum() ** 2 / (squares**2 / freedom).sum())
+        return standard_error(self.samples)
 
     def rank_p(self) -> float:
         """Return the one-sided p-value of the contrast of ranks within each block. Diverged runs tie as the worst.
 
-        The losses of the k-th seed are permuted among the cells of a block, 9,999 times, always with the same random numbers.
+        The losses of the k-th seed are permuted among the cells of a block, 1,999 times, always with the same random numbers.
         """
         rng, observed, permuted = np.random.default_rng(0), 0.0, np.zeros(_DRAWS)
         for block in dict.fromkeys(self.blocks):

@@ -5,11 +5,10 @@ Values are losses, one per seed: lower is better, infinite for a diverged run.
 
 import bisect
 import math
-import warnings
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -161,22 +160,10 @@ class Difference(Comparison):
         """The losses of the seeds that both sides have."""
         return self.a[: self.n], self.b[: self.n]
 
-    @cached_property
-    def _t_test(self) -> Any:
-        """SciPy's paired t test, or Welch's, of the difference."""
-        if self.paired:
-            a, b = self._pairs
-            return stats.ttest_rel(b, a)
-        with warnings.catch_warnings():
-            # SciPy warns about a side whose values are all equal, which Welch's test allows.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            return stats.ttest_ind(self.b, self.a, equal_var=False)
-
     def error(self) -> tuple[float, float]:
         """Return the standard error of the estimate and its degrees of freedom, for at least two seeds with some spread."""
         a, b = self._pairs
-        error = stats.sem(b - a) if self.paired else math.hypot(stats.sem(self.a), stats.sem(self.b))
-        return float(error), float(self._t_test.df)
+        return standard_error([b - a] if self.paired else [self.a, self.b])
 
     def rank_p(self) -> float:
         """Return the one-sided p-value of "b is worse than a" by the rank sum. Diverged runs tie as the worst.
@@ -201,6 +188,13 @@ class Difference(Comparison):
         if not self.cells:
             return id(self.a), id(self.b), self.threshold, bool(self.seeds)
         return tuple(cell.label for cell in self.cells), self.metric, self.threshold, bool(self.seeds)
+
+
+def standard_error(samples: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return the standard error of a sum of means of independent samples, and its degrees of freedom (Welch, Satterthwaite)."""
+    squares = np.array([sample.var(ddof=1) / len(sample) for sample in samples])
+    freedom = np.array([len(sample) - 1 for sample in samples])
+    return math.sqrt(squares.sum()), float(squares.sum() ** 2 / (squares**2 / freedom).sum())
 
 
 def is_constant(values: np.ndarray, size: float = 0.0) -> bool:

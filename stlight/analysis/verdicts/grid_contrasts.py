@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
-from stlight.analysis.text import axis_text, field_label, settings_text
+from stlight.analysis.text import axis_text, field_label
 from stlight.analysis.verdicts.contrasts import Contrast, block_weights
 from stlight.analysis.verdicts.differences import CONFIDENCE
 from stlight.experiments.grid_cells import GridCell
@@ -133,12 +133,12 @@ def _mean(compare: "Comparer", cells: Cells, weights: np.ndarray, metric: str) -
 
 
 def _side_text(cells: Cells, others: Cells, averaged: list[str]) -> str:
-    """Return the settings that all cells of a side have in common and the other side has not."""
-    shared = {
-        axis: cells[0].coordinates[axis]
-        for axis in cells[0].coordinates
-        if axis not in averaged
-        and len({str(cell.coordinates.get(axis)) for cell in cells}) == 1
-        and any(cell.coordinates.get(axis) != cells[0].coordinates[axis] for cell in others)
-    }
-    return settings_text(shared, shared) or f"{len(cells)} cells"
+    """Return the settings of a side that the other side does not have."""
+
+    def settings(side: Cells) -> dict[str, list[str]]:
+        axes = [axis for axis in side[0].coordinates if axis not in averaged]
+        return {axis: list(dict.fromkeys(axis_text(cell.coordinates[axis]) for cell in side)) for axis in axes}
+
+    own, other = settings(cells), settings(others)
+    told = (f"{field_label(axis)} = {' or '.join(texts)}" for axis, texts in own.items() if texts != other.get(axis))
+    return ", ".join(told)

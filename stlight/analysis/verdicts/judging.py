@@ -119,7 +119,7 @@ class Reading:
         return min([1.0, *(test.p(contradicted) / share for test, share in self.looks if share)])
 
     def judged(self, p: float, level: float, sentences: int) -> Judgement:
-        """Return the judgement if the corrections make `p` of the reading's p-value. The first look that decides is reported."""
+        """Return the judgement if the corrections make the p-value `p`. The first look that decides is reported."""
         test, share = self.looks[-1]
         verdict: Decision = "undecided"
         if p <= LEVEL:

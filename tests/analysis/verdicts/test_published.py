@@ -60,11 +60,23 @@ REPRODUCED = {
     "fewer_parameters_than_recurrent_free",
     "large_kernels_worse",
     "optimal_lr",
+    "optimal_lr_near",
+    "optimal_lr_near_over_factors",
+    "small_lr_worse_over_factors",
+    "large_lr_worse_over_factors",
+    "small_k1_better",
+    "larger_k2_better",
+    "larger_k1_worse",
+    "larger_k2_worse",
+    # On average over the sizes the noise is smaller than at each.
+    "skip_helps_on_average",
+    "short_skip_helps_on_average",
     "small_lr_worse",
     "large_lr_worse",
     "longer_training_mse",
     "longer_training_mae",
     "longer_training_ssim",
+    "each_extension_improves",
     "optimal_lr_at_each_factor",
     "small_lr_worse_at_each_factor",
     "large_lr_worse_at_each_factor",
@@ -75,6 +87,7 @@ REPRODUCED = {
     "normal_starts_late",
     "uniform_never_settles",
     "shuffle_first_lowers_dispersion",
+    "shuffle_first_lowers_mean_dispersion",
 }
 
 
