@@ -22,6 +22,9 @@ VERDICTS: tuple[Verdict, ...] = (*get_args(Decision), "untested")
 LEVEL = 0.04
 """Nominal one-sided level of an item. Unequal spreads and ranks add to the error, which stays below 5 %."""
 
+ERROR_BOUND = 0.05
+"""Simulated chance of any wrong verdict in an item, at most."""
+
 Comparison = Difference | Contrast
 Group = tuple[Comparison, ...]
 """Comparisons that must all exceed their thresholds."""
@@ -155,6 +158,11 @@ def judge(readings: Mapping[str, Reading]) -> dict[str, Judgement]:
             level = LEVEL / max(1, len(within)) / max(1, len(tests))
             found[name] = reading.judged(p if reading.live else 1.0, level, len(within))
     return found
+
+
+def wrong_items(items: int) -> float:
+    """Return the expected number of items with a wrong verdict, at most, among so many items."""
+    return items * ERROR_BOUND
 
 
 def holm(p: Mapping[Key, float]) -> dict[Key, float]:

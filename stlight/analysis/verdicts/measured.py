@@ -137,14 +137,15 @@ class Measured:
     def _seeds_to_decide(self, judgement: Judgement) -> str:
         """Return how many seeds would decide, by the spread of these seeds or, if there is one, of other cells' seeds."""
         deciding, sd = judgement.deciding, math.nan
-        if deciding.n == 1 and (variant := deciding.cells[0].variant):
+        borrowed = deciding.n == 1 and not deciding.testable
+        if borrowed and (variant := deciding.cells[0].variant):
             sd = float(self.spread.get((variant.dataset, deciding.metric), math.nan)) * abs(float(deciding.b.mean()))
         elif not deciding.by_ranks:
             sd = deciding.error()[0] * math.sqrt(deciding.n / 2)
         needed = seeds_needed(deciding.margin, sd, judgement.level)
         if needed is None:
             return f"n = {deciding.n}: no number of seeds up to 1000 is known to decide this"
-        seeds, whose = max(needed, deciding.n + 1), "other cells" if deciding.n == 1 else "these cells"
+        seeds, whose = max(needed, deciding.n + 1), "other cells" if borrowed else "these cells"
         return f"n = {deciding.n}: about {seeds} seeds would tell a difference of this size, by the spread of {whose}"
 
 
