@@ -263,7 +263,7 @@ def test_diverged_cells_are_ranked_last_and_waiting_ones_not_at_all():
 @pytest.mark.parametrize(
     ("noise", "names"),
     [
-        ("normal", ("A better than B", "five sentences of one item (any wrong)")),
+        ("normal", ("A better than B", "five sentences (any wrong)")),
         ("heavy", ("A better than B", "each of four steps improves", "as good as the best, within 1")),
     ],
 )
@@ -273,6 +273,10 @@ def test_wrong_verdicts_are_rare(noise, names):
     found = measure(trials, names, seeds=(1, 5), noises=(noise,), effects=(0.0, 1.0, 4.0), processes=1)
     # At an error rate of 5 %, more than 10 of 50 trials have a chance below a ten-thousandth.
     assert max(wrong for wrong, _ in found.values()) <= 0.2
+    over_a_grid = measure(trials, ("on average over 11 sizes, paired",), (1, 3), (noise,), (0.0, 4.0), processes=1)
+    assert max(wrong for wrong, _ in over_a_grid.values()) <= 0.2
+    # One seed of each cell is enough: the sizes are repeats.
+    assert over_a_grid["on average over 11 sizes, paired", 4.0, 1, noise, trials][1] > 0.9
     of_one_seed = [rates for (_, _, n, _, _), rates in found.items() if n == 1]
     assert set(of_one_seed) == {(0.0, 0.0)}
     assert found["A better than B", 4.0, 5, noise, trials][1] > 0.9
