@@ -26,6 +26,9 @@ from stlight.registry.dataset_specs import ClipShape
 from stlight.registry.metric_specs import COUNTED_METRICS, TIMED_METRICS
 from stlight.registry.model_specs import OURS
 
+SHARED_SEED_FIELDS = frozenset({"initialization", "decoder", "skip", "skip_parts", "dilation", "final_div_factor"})
+"""Fields that change neither a tensor's shape nor a clip: variants that differ in nothing else use the same seeds."""
+
 
 class PaperItem(FileModel):
     """Where the paper has it."""
@@ -104,6 +107,12 @@ class Variant:
     """The configuration at this scale, for seed 0."""
     run_as: str
     """Variant whose runs it shares: itself, or the experiment's first one of the same configuration at this scale."""
+
+    @property
+    def seed_group(self) -> str:
+        """Name of the variants whose k-th runs use the same seed: those that have the same tensors and the same clips."""
+        fields = {name: value for name, value in self.config.fields.items() if name not in SHARED_SEED_FIELDS}
+        return f"{self.dataset} {sorted(fields.items())}"
 
     def run_name(self, seed: int) -> str:
         """Return `<dataset>/<variant>/seed<k>`, which is also the run's folder."""

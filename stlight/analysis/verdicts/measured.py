@@ -12,14 +12,16 @@ from stlight.analysis.evidence import Evidence
 from stlight.analysis.protocol import Protocol, least_exact, protocol_of
 from stlight.analysis.values import Values
 from stlight.analysis.verdicts.comparisons import DEVIATIONS_BY_KIND, Comparer, build_test, compared_cells
+from stlight.analysis.verdicts.differences import seeds_needed
 from stlight.analysis.verdicts.eligibility import Remedy, find_bar
 from stlight.analysis.verdicts.findings import Finding, Part, label
-from stlight.analysis.verdicts.judging import Judgement, Test, judge, seeds_needed
+from stlight.analysis.verdicts.judging import LEVEL, Judgement, Reading, Test, judge
+from stlight.analysis.verdicts.looks import shares
 from stlight.analysis.verdicts.published import by_arithmetic, on_published
-from stlight.analysis.verdicts.ranking import seeds_move_together
 from stlight.analysis.verdicts.repeats import PaperNoise
-from stlight.experiments import Plan, Variant
-from stlight.experiments.claim_types import BaseClaim, ComparisonClaim, UntestedClaim
+from stlight.experiments import Plan
+from stlight.experiments.claim_base import BaseClaim, ComparisonClaim
+from stlight.experiments.claim_types import UntestedClaim
 from stlight.experiments.grid_cells import GridCell, cells_of
 from stlight.registry.metric_specs import COUNTED_METRICS, METRICS
 
@@ -29,7 +31,7 @@ def all_findings(plan: Plan, values: Mapping[str, Values]) -> list[tuple[Finding
     spread, noise = seed_spread(values), PaperNoise(plan.experiments.values())
     found = []
     for name, experiment in plan.experiments.items():
-        measured = Measured(values[name], spread).findings()
+        measured = Measured(values[name], spread, getattr(plan.scale, "looks", ())).findings()
         found += [(on_published(experiment, claim, noise), measured[claim.id]) for claim in experiment.claims]
     return found
 
@@ -49,17 +51,19 @@ def seed_spread(values: Mapping[str, Values]) -> "pd.Series[float]":
 class Measured:
     """The measured findings of one experiment."""
 
-    def __init__(self, values: Values, spread: "pd.Series[float]") -> None:
-        self.values, self.spread = values, spread
+    def __init__(self, values: Values, spread: "pd.Series[float]", looks: tuple[int, ...] = ()) -> None:
+        self.values, self.spread, self.looks = values, spread, looks
         self.evidence, self.experiment = values.evidence, values.experiment
-        self.family = sum(claim.statistical for claim in self.experiment.claims)
+        readings = sum(claim.statistical for claim in self.experiment.claims)
+        self.shares = shares(looks, LEVEL / max(1, readings)) if looks else ()
+        """Share of the level that each look may spend, at the lowest level that a reading can get."""
 
     def findings(self) -> dict[str, Finding]:
-        """Return one finding per claim by its id. The item's sentences are corrected together (Holm)."""
+        """Return one finding per claim by its id. The item's sentences share one error budget."""
         cells = cells_of(self.experiment)
         compared = {c.id: compared_cells(c, cells) for c in self.experiment.claims if isinstance(c, ComparisonClaim)}
         found: dict[str, Finding] = {}
-        tests: dict[str, Test] = {}
+        readings: dict[str, Reading] = {}
         for claim in self.experiment.claims:
             protocol = self._protocol(claim, compared.get(claim.id, []))
             blank = found[claim.id] = Finding(claim, self.experiment.name, "measured", protocol)
@@ -69,18 +73,34 @@ class Measured:
                 found[claim.id] = _judge_counts(blank, self.evidence)
             elif why := self._cannot(claim, compared[claim.id]):
                 found[claim.id] = replace(blank, why=why)
+                if claim.statistical and not any(cell.quoted for cell in compared[claim.id]):
+                    # Runs may still come, so that the sentence keeps its part of the error budget.
+                    readings[claim.id] = Reading(claim.sentence)
+            elif not claim.statistical:
+                found[claim.id] = by_arithmetic(blank, self._test(claim, cells))
+            elif barred := self._barred(blank, claim, self._test(claim, cells), compared[claim.id]):
+                found[claim.id] = barred
             else:
-                test = build_test(Comparer(self.experiment, claim, self.values.losses, self._paired), cells)
-                if not claim.statistical:
-                    found[claim.id] = by_arithmetic(blank, test)
-                elif bar := find_bar(self.values, claim, compared[claim.id]):
-                    deciding, runs = test.deciding("undecided"), self._runs(compared[claim.id])
-                    found[claim.id] = blank.decided(test, "undecided", deciding, why=bar.why, remedy=bar.remedy, runs=runs)
-                else:
-                    tests[claim.id] = test
-        for name, judgement in judge(tests, self.family).items():
-            found[name] = self._judged(found[name], tests[name], compared[name], judgement)
+                readings[claim.id] = self._reading(claim, cells, compared[claim.id])
+        for name, judgement in judge(readings).items():
+            found[name] = self._judged(found[name], compared[name], judgement)
         return found
+
+    def _test(self, claim: ComparisonClaim, cells: list[GridCell], seeds: int | None = None) -> Test:
+        """Return a claim's test on the first seeds of each cell; on all of them by default."""
+        return build_test(Comparer(self.experiment, claim, lambda v, metric: self.values.losses(v, metric)[:seeds]), cells)
+
+    def _reading(self, claim: ComparisonClaim, cells: list[GridCell], compared: list[GridCell]) -> Reading:
+        """Return a claim's test at each look that its cells have the seeds for. Without looks, they are looked at once."""
+        counts = [
+            len(self.values.losses(cell.variant, metric)) for cell in compared if cell.variant for metric in claim.metrics
+        ]
+        shares = {n: share for n, share in zip(self.looks, self.shares, strict=True) if n <= min(counts)}
+        if not self.looks:
+            return Reading(claim.sentence, ((self._test(claim, cells), 1.0),))
+        # Before the first look nothing may be spent.
+        looks = shares or {min(counts): 0.0}
+        return Reading(claim.sentence, tuple((self._test(claim, cells, n), share) for n, share in looks.items()))
 
     def _cannot(self, claim: ComparisonClaim, cells: list[GridCell]) -> str:
         """Return why the runs say nothing about a claim; empty if they do."""
@@ -113,11 +133,7 @@ class Measured:
         seeds = range(self.experiment.seeds)
         return list(dict.fromkeys(c.variant.run_name(seed) for c in cells if c.variant for seed in seeds))
 
-    def _paired(self, variant: Variant, metric: str) -> bool:
-        """Return True if seeds shift all cells of the data set alike."""
-        return seeds_move_together([self.values.losses(other, metric) for other in self.values.variants_of(variant.dataset)])
-
-    def _judged(self, blank: Finding, test: Test, cells: list[GridCell], judgement: Judgement) -> Finding:
+    def _judged(self, blank: Finding, cells: list[GridCell], judgement: Judgement) -> Finding:
         deciding, names = judgement.deciding, self._runs(cells)
         words: list[str] = [label(deciding)]
         remedy: Remedy = ""
@@ -125,14 +141,24 @@ class Measured:
             what, remedy = self._what_would_decide(judgement)
             words.append(what)
         else:
-            over = f" after Holm over {self.family} sentences" if self.family > 1 else ""
-            by = "by ranks" if deciding.by_ranks else "paired by seed" if deciding.paired else "by Welch's test"
+            over = f" after Holm over {judgement.sentences} sentences" if judgement.sentences > 1 else ""
+            by = "by ranks" if deciding.by_ranks else "paired by seed" if deciding.paired else "by a t test"
             words.append(f"p = {judgement.p:.2g}{over}, {by}")
         diverged = [name for name in names if self.evidence.runs[name].record.status == "diverged"]
         words += [f"{len(diverged)} of {len(names)} runs diverged and count as the worst"] if diverged else []
         words += ["on stand-in data"] if any(c.variant and c.variant.config.data.source == "stand_in" for c in cells) else []
         why, detectable = "; ".join(words), deciding.detectable(judgement.level)
-        return blank.decided(test, judgement.verdict, deciding, why=why, remedy=remedy, detectable=detectable, runs=names)
+        return blank.decided(
+            judgement.test, judgement.verdict, deciding, why=why, remedy=remedy, detectable=detectable, runs=names
+        )
+
+    def _barred(self, blank: Finding, claim: ComparisonClaim, test: Test, cells: list[GridCell]) -> Finding | None:
+        """Return the finding if these runs may not decide the claim; None if they may."""
+        if (bar := find_bar(self.values, claim, cells)) is None:
+            return None
+        return blank.decided(
+            test, "undecided", test.deciding("undecided"), why=bar.why, remedy=bar.remedy, runs=self._runs(cells)
+        )
 
     def _what_would_decide(self, judgement: Judgement) -> tuple[str, Remedy]:
         """Return what would decide a sentence: the seeds, by the spread of these or of other cells' seeds, or what else."""
@@ -145,19 +171,20 @@ class Measured:
         if deciding.margin == 0:
             remedy: Remedy = "longer curves" if METRICS[deciding.metric].origin == "curve" else "a larger scale"
             return f"{n}: equal to the last digit, so no number of seeds tells them apart", remedy
-        if math.isinf(deciding.estimate) or (deciding.n > 1 and deciding.by_ranks):
+        if math.isinf(deciding.estimate) or (deciding.testable and deciding.by_ranks):
             # The most extreme order of n seeds against n has this probability.
-            least = next(count for count in range(2, 100) if 2 / math.comb(2 * count, count) <= judgement.level)
+            least = next(count for count in range(2, 100) if 1 / math.comb(2 * count, count) <= judgement.level)
             return f"{n}: only ranks can be compared, which decide from {max(least, deciding.n + 1)} seeds on", "more seeds"
-        sd = deciding.error()[0] * math.sqrt(deciding.n / 2) if deciding.n > 1 else math.nan
-        if deciding.n == 1 and (variant := deciding.cells[0].variant):
+        borrowed = not deciding.testable
+        sd = math.nan if borrowed else deciding.error()[0] * math.sqrt(deciding.n / 2)
+        if borrowed and (variant := deciding.cells[0].variant):
             sd = float(self.spread.get((variant.dataset, deciding.metric), math.nan)) * abs(float(deciding.b.mean()))
         if math.isnan(sd):
             return f"{n}: one seed shows no spread, so more seeds are needed, and how many is not known", "more seeds"
         needed = seeds_needed(deciding.margin, sd, judgement.level)
         if needed is None:
             return f"{n}: even 1000 seeds would not tell a difference as small as this", "more than 1000 seeds"
-        seeds, whose = max(needed, deciding.n + 1), "other cells" if deciding.n == 1 else "these cells"
+        seeds, whose = max(needed, deciding.n + 1), "other cells" if borrowed else "these cells"
         return f"{n}: about {seeds} seeds would tell a difference of this size, by the spread of {whose}", "more seeds"
 
 
