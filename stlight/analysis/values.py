@@ -126,7 +126,7 @@ class Values:
         elif rows["diverged"].any():
             status = "diverged"
         else:
-            status = "waiting" if len(rows) < experiment.seeds else "done"
+            status = "waiting" if len(rows) < max(1, experiment.seeds_of(variant)) else "done"
         source = "custom files" if data.custom_shape else SOURCES[data.source]
         low, high = interval(values)
         cell = ({"model": OURS} if experiment.quoted else {}) | variant.axes

@@ -84,6 +84,8 @@ class Measured:
         if quoted := list(dict.fromkeys(cell.label for cell in cells if cell.quoted)):
             names = ", ".join(quoted[:3]) + (" and others" if len(quoted) > 3 else "")
             return f"{names}: quoted, not trained for this item; a single number of another training is nothing to test against"
+        if unplanned := [c.label for c in cells if c.variant and not self.experiment.seeds_of(c.variant)]:
+            return f"no run of {unplanned[0]} fits into the budget so far"
         runs = self._runs(cells)
         if waiting := {run: why for run, why in self.evidence.missing.items() if run in runs}:
             run, why = next(iter(waiting.items()))
@@ -95,8 +97,7 @@ class Measured:
 
     def _runs(self, cells: list[GridCell]) -> list[str]:
         """Return the names of all runs of some cells."""
-        seeds = range(self.experiment.seeds)
-        return list(dict.fromkeys(c.variant.run_name(seed) for c in cells if c.variant for seed in seeds))
+        return list(dict.fromkeys(name for c in cells if c.variant for name in self.experiment.runs_of(c.variant)))
 
     def _paired(self, variant: Variant, metric: str) -> bool:
         """Return True if seeds shift all cells of the data set alike."""
