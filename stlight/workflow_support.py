@@ -3,17 +3,19 @@
 import os
 import re
 import shlex
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
 from stlight.config import error_words
 from stlight.experiments import Experiment, load_plan
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runs.record import load_valid_record
+from stlight.runs.rounds import Round, path_of, read_rounds, reopen, seeds_after
 from stlight.runtime.atomic_files import has_changed
 from stlight.runtime.run_lock import living_holder
 
@@ -29,6 +31,8 @@ class Settings(BaseModel):
     data: str = "data"
     slots_per_gpu: PositiveInt = 1
     mixed_versions: bool = False
+    hours: PositiveFloat | None = None
+    """Budget in core hours, which rounds spend where runs settle most sentences; without it, seeds are as the scale says."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":
@@ -54,6 +58,7 @@ class Settings(BaseModel):
         options = ["--scale", self.scale, "--results", self.results, "--data-root", self.data]
         options += ["--workflow", str(workflow), "--slots-per-gpu", str(self.slots_per_gpu)]
         options += ["--mixed-versions"] if self.mixed_versions else []
+        options += ["--rounds"] if self.hours else []
         # `exec` replaces the shell, so that a signal to the job reaches the process that must save its state. Therefore
         # `stlight` must be the last command of a rule.
         call = f'stlight() {{ exec {shlex.join(python)} -m stlight "$@" {shlex.join(options)}; }}; '
@@ -67,7 +72,27 @@ class Workflow:
     def __init__(self, workflow: Path, settings: Settings) -> None:
         """Load and check all experiments. Raises `ValueError` if a file is wrong."""
         self._folder, self._data, self._out = workflow, settings.data, settings.out
+        self._hours = settings.hours
         self.plan = load_plan(workflow, settings.scale, Path(settings.data))
+        self.rounds: list[Round] = []
+        """The rounds of the budget so far; none without a budget."""
+        if settings.hours:
+            self.read_rounds()
+
+    def read_rounds(self) -> None:
+        """Read the rounds that are there and give each cell the seeds that they chose."""
+        self.rounds = read_rounds(Path(self._out), self.plan.hash)
+        self.plan = self.plan.for_budget(seeds_after(self.rounds))
+
+    def reopen_rounds(self) -> None:
+        """Set aside rounds of another plan, and go on if the budget has grown. Says so on stderr."""
+        if why := reopen(Path(self._out), self.plan.hash, self._hours or 0.0):
+            print(why, file=sys.stderr)
+
+    def round_inputs(self, wildcards: Any) -> list[str]:
+        """Return the records that a round decides on: those of all earlier rounds. `read_rounds` must have seen these."""
+        earlier = self.plan.with_seeds(seeds_after(self.rounds[: int(wildcards.round) - 1]))
+        return [f"{self._out}/runs/{name}/record.json" for name in earlier.runs]
 
     def run_name(self, wildcards: Any) -> str:
         """Return a run's name, `<dataset>/<variant>/seed<k>`."""
@@ -123,7 +148,8 @@ class Workflow:
         """Return all items, the counts that claims need, and the stated errata. A custom workflow may have none."""
         counts = [path for experiment in self.plan.experiments.values() for path in self._counts(experiment)]
         stated = [self._folder / name for name in ("errata.yaml", "quoted_sources.yaml")]
-        return self.items() + counts + [str(path) for path in stated if path.exists()]
+        rounds = [str(path_of(Path(self._out), found.number)) for found in self.rounds]
+        return self.items() + counts + rounds + [str(path) for path in stated if path.exists()]
 
     def request_files(self) -> None:
         """Write a marker for each data set whose benchmark files must be fetched or verified again.

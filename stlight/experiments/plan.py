@@ -35,6 +35,10 @@ PAIRED_FIELDS = frozenset({"initialization", "decoder", "skip", "skip_parts", "d
 """Fields that two variants may differ in and still use the same seeds: they change neither a tensor's shape nor a clip."""
 
 
+LOOKS = (3, 5, 8, 12)
+"""Numbers of seeds at which verdicts are drawn when a budget adds seeds, unless the scale states others."""
+
+
 class PaperItem(FileModel):
     """Where the paper has it."""
 
@@ -233,6 +237,14 @@ class Plan:
                 found[variant.cell] = max(found.get(variant.cell, 0), variant.seeds)
         return found
 
+    @cached_property
+    def hash(self) -> str:
+        """Hash of the cells and claims, which changes with neither seeds nor words elsewhere."""
+        cells = {v.cell: v.config.hash for e in self.experiments.values() if e.train for v in e.variants}
+        claims = [claim.model_dump(mode="json", exclude={"note"}) for e in self.experiments.values() for claim in e.claims]
+        content = json.dumps([cells, claims], sort_keys=True)
+        return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
     def with_seeds(self, seeds: Mapping[str, int]) -> Self:
         """Return the plan with these numbers of runs by cell, for all experiments alike. Cells that are not named have none."""
         experiments: dict[str, Experiment] = {}
@@ -243,6 +255,11 @@ class Plan:
             for variant in variants if experiment.train else []:
                 runs |= {variant.run_name(k): variant.run_config(k) for k in range(variant.seeds)}
         return replace(self, experiments=experiments, runs=runs)
+
+    def for_budget(self, seeds: Mapping[str, int]) -> Self:
+        """Return the plan of a budget's rounds: `with_seeds`, looked at as the scale says or, if it does not, at `LOOKS`."""
+        scale = self.scale.model_copy(update={"looks": self.scale.looks or LOOKS})
+        return replace(self.with_seeds(seeds), scale=scale)
 
     def run(self, name: str) -> RunConfig:
         """Return a run's configuration. Raises `ExperimentError` for an unknown name, with the nearest known one."""

@@ -4,7 +4,7 @@
 
 rule report:
     input:
-        SUITE.report_inputs(),
+        report_inputs,
     output:
         page=report(
             f"{OUT}/report.html", caption="../report/report.rst", category="Report"

@@ -11,7 +11,7 @@ from stlight.analysis.evidence import Evidence
 from stlight.analysis.values import Values
 from stlight.analysis.verdicts.comparisons import DEVIATIONS_BY_KIND, Comparer, build_test, compared_cells
 from stlight.analysis.verdicts.findings import Finding, Part, label
-from stlight.analysis.verdicts.judging import Judgement, Test, judge, seeds_needed
+from stlight.analysis.verdicts.judging import Judgement, Test, judge, p_either, seeds_needed
 from stlight.analysis.verdicts.published import by_arithmetic, on_published
 from stlight.analysis.verdicts.ranking import seeds_move_together
 from stlight.analysis.verdicts.repeats import PaperNoise
@@ -116,7 +116,9 @@ class Measured:
         words += [f"{len(diverged)} of {len(names)} runs diverged and count as the worst"] if diverged else []
         words += ["on stand-in data"] if any(c.variant and c.variant.config.data.source == "stand_in" for c in cells) else []
         why, detectable = "; ".join(words), deciding.detectable(judgement.level)
-        return blank.decided(test, judgement.verdict, deciding, why=why, detectable=detectable, runs=names)
+        sides = max(map(p_either, test.holds)), p_either(test.fails)
+        more = {"why": why, "detectable": detectable, "runs": names, "sides": sides, "level": judgement.level / 2}
+        return blank.decided(test, judgement.verdict, deciding, **more)
 
     def _seeds_to_decide(self, judgement: Judgement) -> str:
         """Return how many seeds would decide, by the spread of these seeds or, if there is one, of other cells' seeds."""
