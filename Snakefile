@@ -25,6 +25,7 @@ rule all:
     input:
         SUITE.items(),
         f"{OUT}/report.html",
+        rounds,
 
 
 onstart:

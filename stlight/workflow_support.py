@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from stlight.config import error_words
 from stlight.experiments import Experiment, load_plan
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runs.record import load_valid_record
-from stlight.runs.rounds import Round, path_of, read_rounds, reopen, seeds_after
+from stlight.runs.rounds import Round, basis_of, path_of, read_rounds, seeds_after
 from stlight.runtime.atomic_files import has_changed
 from stlight.runtime.run_lock import living_holder
 
@@ -84,10 +83,25 @@ class Workflow:
         self.rounds = read_rounds(Path(self._out), self.plan.hash)
         self.plan = self.plan.for_budget(seeds_after(self.rounds))
 
-    def reopen_rounds(self) -> None:
-        """Set aside rounds of another plan, and go on if the budget has grown. Says so on stderr."""
-        if why := reopen(Path(self._out), self.plan.hash, self._hours or 0.0):
-            print(why, file=sys.stderr)
+    def is_last_round(self, number: int) -> bool:
+        """Return True if the rounds end with this one. Raises `ValueError` if its file is not of this plan and budget.
+
+        Snakemake makes such a file again, unless its records of how files were made are lost.
+        """
+        found = self.rounds[number - 1] if number <= len(self.rounds) else None
+        if not found or (found.stop == "budget" and found.hours < (self._hours or 0)):
+            raise ValueError(
+                f"{path_of(Path(self._out), number)} is of another plan or budget: delete it and the rounds after it"
+            )
+        return bool(found.stop)
+
+    def round_files(self) -> list[str]:
+        """Return the files of the rounds so far."""
+        return [str(path_of(Path(self._out), found.number)) for found in self.rounds]
+
+    def round_basis(self, wildcards: Any) -> dict[str, Any]:
+        """Return the plan and the budget that a round is made for."""
+        return basis_of(self.rounds, int(wildcards.round), self.plan.hash, self._hours or 0.0)
 
     def round_inputs(self, wildcards: Any) -> list[str]:
         """Return the records that a round decides on: those of all earlier rounds. `read_rounds` must have seen these."""
@@ -148,8 +162,7 @@ class Workflow:
         """Return all items, the counts that claims need, and the stated errata. A custom workflow may have none."""
         counts = [path for experiment in self.plan.experiments.values() for path in self._counts(experiment)]
         stated = [self._folder / name for name in ("errata.yaml", "quoted_sources.yaml")]
-        rounds = [str(path_of(Path(self._out), found.number)) for found in self.rounds]
-        return self.items() + counts + rounds + [str(path) for path in stated if path.exists()]
+        return self.items() + counts + [str(path) for path in stated if path.exists()]
 
     def request_files(self) -> None:
         """Write a marker for each data set whose benchmark files must be fetched or verified again.

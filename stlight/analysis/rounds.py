@@ -1,6 +1,7 @@
 """Make the next round of a budget from the records of the earlier ones, and show rounds to readers."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from stlight.analysis.allocation import Allocation, Choice, Question
@@ -83,30 +84,25 @@ def forecast(plan: Plan, values: Mapping[str, Values], estimates: Mapping[str, f
     return rows
 
 
-def rounds_table(rounds: Iterable[Round]) -> list[dict[str, Any]]:
-    """Return one row per round for readers: what it knew, what it added, and why."""
+def rounds_table(rounds: Sequence[Round]) -> list[dict[str, Any]]:
+    """Return one row per round for readers: what it added and why, and what its runs settled."""
     rows: list[dict[str, Any]] = []
-    before: dict[str, int] = {}
-    for found in rounds:
-        states = [outlook.state for outlook in found.claims]
-        added = {cell: count - before.get(cell, 0) for cell, count in found.seeds.items()}
-        row = {"round": found.number, "core hours before": found.spent_seconds / _HOUR, "runs added": sum(added.values())}
-        row |= {state: states.count(state) for state in ("settled", "open", "hopeless", "unseen")}
-        rows.append(row | {"expected to settle": found.expected_settled, "why": found.reason})
-        before |= found.seeds
+    seeds: dict[str, int] = {}
+    for number, found in enumerate(rounds):
+        states = Counter(outlook.state for outlook in found.claims)
+        # The next round's file says what this round's runs have settled.
+        after = _settled(rounds[number + 1]) - _settled(found) if number + 1 < len(rounds) else set()
+        row = {"round": found.number, "core hours before": f"{found.spent_seconds / _HOUR:.2f}"}
+        row |= {"runs added": sum(count - seeds.get(cell, 0) for cell, count in found.seeds.items())}
+        row |= {"expected to settle": f"{found.expected_settled:.1f}", "settled": ", ".join(sorted(after)) or "–"}
+        row |= {"open before": states["open"] + states["unseen"], "hopeless": states["hopeless"]}
+        rows.append(row | {"why": found.reason})
+        seeds |= found.seeds
     return rows
 
 
-def settled_by(rounds: Iterable[Round]) -> dict[int, list[str]]:
-    """Return the claims that the runs of each round settled, by the round's number, as the round after it found."""
-    settled: dict[int, list[str]] = {}
-    known: set[str] = set()
-    for found in rounds:
-        now = {outlook.claim for outlook in found.claims if outlook.state == "settled"}
-        settled[found.number - 1] = sorted(now - known)
-        known = now
-    settled.pop(0, None)
-    return settled
+def _settled(found: Round) -> set[str]:
+    return {outlook.claim for outlook in found.claims if outlook.state == "settled"}
 
 
 def _cells(experiment: Experiment, claim: Claim) -> frozenset[str]:

@@ -5,9 +5,9 @@ A round's choice stands once it is written. The rounds of another plan, whose ce
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -81,12 +81,22 @@ def read_rounds(folder: Path, plan: str) -> list[Round]:
         if not path.is_file() or (rounds and rounds[-1].stop):
             break
         try:
-            rounds.append(Round.model_validate_json(path.read_bytes()))
+            found = Round.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise ValueError(f"{path} is damaged: {describe(error)}; delete it and the rounds after it") from error
-        if rounds[-1].plan != plan:
-            return []
+        if found.plan != plan:
+            break
+        rounds.append(found)
     return rounds
+
+
+def basis_of(rounds: Sequence[Round], number: int, plan: str, hours: float) -> dict[str, Any]:
+    """Return the plan and the budget that a round is made for, so that it is made again if they differ from its own.
+
+    A round that added runs stands although the budget has grown since.
+    """
+    made = rounds[number - 1] if number <= len(rounds) else None
+    return {"plan": plan, "hours": made.hours if made and (made.stop != "budget" or made.hours >= hours) else hours}
 
 
 def seeds_after(rounds: Iterable[Round]) -> dict[str, int]:
@@ -95,21 +105,3 @@ def seeds_after(rounds: Iterable[Round]) -> dict[str, int]:
     for found in rounds:
         seeds |= found.seeds
     return seeds
-
-
-def reopen(folder: Path, plan: str, hours: float) -> str:
-    """Set aside what no longer stands, and return why; empty if everything stands.
-
-    Rounds of another plan are set aside together. A last round that a smaller budget ended is removed, so that they go on.
-    """
-    rounds = read_rounds(folder, plan)
-    if not rounds and path_of(folder, 1).is_file():
-        for number in itertools.count(1):
-            path = path_of(folder, number)
-            if not path.is_file():
-                return "the experiments or the scale have changed: the rounds start again; runs that still fit are kept"
-            path.replace(path.with_suffix(".json.set-aside"))
-    if rounds and rounds[-1].stop == "budget" and rounds[-1].hours < hours:
-        path_of(folder, rounds[-1].number).unlink()
-        return f"the budget has grown from {rounds[-1].hours:g} to {hours:g} core hours: the rounds go on"
-    return ""

@@ -20,26 +20,30 @@ if workflow.is_main_process:
     SUITE.request_files()
 
 
-# While Snakemake reads this file, `workflow.dryrun` is always False; when it calls a function for inputs, it is right.
 def await_rounds(last=None):
     """Wait for the first `last` rounds of a budget, or for all of them: until they are there, Snakemake calls again."""
-    # The Snakemake inside a cluster job need not wait, because its scheduler's Snakemake has.
-    if not SETTINGS.hours or not workflow.is_main_process:
-        return
-    if not workflow.dryrun:
-        SUITE.reopen_rounds()
-    number = 0
-    while number != last and not (number and SUITE.rounds[number - 1].stop):
-        number += 1
-        checkpoints.allocate.get(round=number)
-        SUITE.read_rounds()
+    # The Snakemake inside a cluster job need not wait, because the one that submitted it has.
+    if SETTINGS.hours and workflow.is_main_process:
+        number, ended = 0, False
+        while number != last and not ended:
+            number += 1
+            checkpoints.allocate.get(round=number)
+            SUITE.read_rounds()
+            ended = SUITE.is_last_round(number)
 
 
 def experiment_inputs(wildcards):
     await_rounds()
+    # Called when the DAG is built: while Snakemake reads this file, `workflow.dryrun` is always False.
     if workflow.is_main_process and not workflow.dryrun:
         SUITE.set_aside_damaged_records(wildcards)
     return SUITE.experiment_inputs(wildcards)
+
+
+def rounds(wildcards):
+    # A target of its own: Snakemake makes no next round for tables that are there already.
+    await_rounds()
+    return SUITE.round_files()
 
 
 def round_inputs(wildcards):

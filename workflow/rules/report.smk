@@ -5,6 +5,7 @@
 rule report:
     input:
         report_inputs,
+        rounds,
     output:
         page=report(
             f"{OUT}/report.html", caption="../report/report.rst", category="Report"
