@@ -77,9 +77,13 @@ def forecast(plan: Plan, values: Mapping[str, Values], estimates: Mapping[str, f
     rows: list[dict[str, Any]] = []
     while (choice := state.choose(hours * _HOUR - spent)).seeds:
         added = sum(count - state.seeds[cell] for cell, count in choice.seeds.items())
+        looked_at = [
+            q for q in state.questions.values() if q.open and state.look(q, state.seeds | choice.seeds) > state.look(q)
+        ]
         spent += choice.seconds
-        row = {"runs": added, "core hours": choice.seconds / _HOUR, "spent": spent / _HOUR, "settled": choice.settled}
-        rows.append({"round": f"+{len(rows) + 1}", "sentences": len(choice.chosen)} | row)
+        row = {"round": f"+{len(rows) + 1}", "runs": added, "core hours": choice.seconds / _HOUR, "spent": spent / _HOUR}
+        row |= {"sentences looked at": len(looked_at), "unseen": sum(not state.look(q) for q in looked_at)}
+        rows.append(row | {"expected to settle": choice.settled})
         state = state.after(choice)
     return rows
 

@@ -33,6 +33,27 @@ def allocate(options: argparse.Namespace) -> None:
     tell(f"round {found.number}: {found.reason}")
 
 
+def print_rounds(options: argparse.Namespace) -> None:
+    """Print the rounds of a budget: those that are there, and those to expect."""
+    from tabulate import tabulate
+
+    from stlight.analysis.allocation import PRIOR
+    from stlight.analysis.rounds import forecast, rounds_table
+
+    plan, rounds = with_rounds(load_static(options), options)
+    if rounds and not rounds[-1].stop:
+        # Its runs may not be there yet, so the next round cannot be foreseen from them.
+        plan, rounds = with_rounds(load_static(options), options, last=len(rounds) - 1)
+    values = load_values(plan, options)
+    if rounds:
+        print(tabulate(rounds_table(rounds), "keys", disable_numparse=True), end="\n\n")
+    rows = forecast(plan, values, estimates(plan, rounds, options), options.hours)
+    print(f"scale {plan.scale.name}, {options.hours:g} core hours: rounds to expect")
+    print(tabulate(rows, "keys", floatfmt=".2f") if rows else "none: everything is settled or hopeless, or the budget is spent")
+    if any(row["unseen"] for row in rows):
+        print(f"A look at a sentence without data is assumed to settle it with a chance of {PRIOR:.0%}.")
+
+
 def load_values(plan: "Plan", options: argparse.Namespace) -> "dict[str, Values]":
     """Load the numbers of all experiments."""
     from stlight.analysis.evidence import load_evidence
