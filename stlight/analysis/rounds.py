@@ -10,7 +10,8 @@ from stlight.analysis.verdicts.comparisons import compared_cells
 from stlight.analysis.verdicts.findings import Finding
 from stlight.analysis.verdicts.measured import Measured, seed_spread
 from stlight.experiments import Experiment, Plan
-from stlight.experiments.claim_types import Claim, ComparisonClaim
+from stlight.experiments.claim_base import ComparisonClaim
+from stlight.experiments.claim_types import Claim
 from stlight.experiments.grid_cells import cells_of
 from stlight.runs.record import RunRecord
 from stlight.runs.rounds import Outlook, Round
@@ -60,7 +61,7 @@ def questions(plan: Plan, values: Mapping[str, Values]) -> Iterator[Question]:
     """Yield the sentences that runs can decide, with their verdicts so far."""
     spread, first = seed_spread(values), plan.scale.looks[0]
     for name, experiment in plan.experiments.items():
-        findings = Measured(values[name], spread).findings() if experiment.train else {}
+        findings = Measured(values[name], spread, plan.scale.looks).findings() if experiment.train else {}
         for claim in experiment.claims:
             if cells := _cells(experiment, claim):
                 seen = min(plan.seeds[cell] for cell in cells) >= first

@@ -13,7 +13,7 @@ from stlight.analysis import curves
 from stlight.analysis.evidence import Evidence, Recorded, key
 from stlight.analysis.verdicts import ranking
 from stlight.analysis.verdicts.comparisons import band_edges
-from stlight.analysis.verdicts.judging import CONFIDENCE
+from stlight.analysis.verdicts.differences import CONFIDENCE
 from stlight.experiments import Variant
 from stlight.registry.metric_specs import COUNTED_METRICS, METRICS, TIMED_METRICS
 from stlight.registry.model_specs import OURS
@@ -77,7 +77,9 @@ class Values:
             for metric in sorted(m for m in metrics if METRICS[m].ranked):
                 variants = self.variants_of(dataset)
                 if len(variants) > 1:
-                    found[dataset, metric] = ranking.rank([self.losses(v, metric) for v in variants])
+                    found[dataset, metric] = ranking.rank(
+                        [self.losses(v, metric) for v in variants], [v.seed_group for v in variants]
+                    )
         return found
 
     def variants_of(self, dataset: str) -> list[Variant]:

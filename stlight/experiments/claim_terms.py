@@ -1,7 +1,8 @@
 """Terms of a claim's test, the cells it compares and the amounts it expects: the content of the field named like its kind."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from typing_extensions import TypeAliasType
 
 from stlight.experiments.field_types import Coordinates, OneOrMore, PositiveFloat
@@ -42,6 +43,22 @@ class Gain(FileModel):
     by: float
     margin: PositiveFloat
     """How far from `by` the improvement may be."""
+
+
+class Trend(FileModel):
+    """An axis, and what happens along it."""
+
+    axis: str
+    becomes: Literal["better", "worse"]
+
+
+class Optimum(FileModel):
+    """The value of an axis at which the error is said to be lowest."""
+
+    axis: str
+    near: PositiveFloat
+    factor: Annotated[float, Field(gt=1)]
+    """The optimum is near `near` if it lies between `near / factor` and `near * factor`."""
 
 
 class EqualCount(FileModel):

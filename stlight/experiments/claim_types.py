@@ -1,56 +1,25 @@
 """The kinds of claims: sentences of the paper, each with the one test that decides it. One type per kind."""
 
-from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from stlight.experiments.claim_terms import AsGoodAsBest, CountGrowth, Domination, EqualCount, Gain, Places, Sides
-from stlight.experiments.field_types import Coordinates, MetricName, OneOrMore, Text
-from stlight.experiments.grid_cells import GridCell, select
-from stlight.experiments.yaml_files import FileModel, check_known, state
-from stlight.registry.metric_specs import COUNTED_METRICS, metrics_from
-
-
-class BaseClaim(FileModel):
-    """A sentence of the supplement. A subclass holds the one test that decides it, in the field that is its kind."""
-
-    kind: ClassVar[str]
-
-    id: str = Field(pattern="^[a-z][a-z0-9_]*$")
-    """Unique among all experiments."""
-    sentence: Text
-    """As the paper has it."""
-    section: str = ""
-    """Where the sentence stands, if not in the item's section."""
-    metrics: OneOrMore[MetricName] = Field(default_factory=list, alias="metric")
-    """The sentence must hold for each of them."""
-    each: list[str] = Field(default_factory=list)
-    """Axes: the sentence must hold at each value of them."""
-    among: Coordinates = Field(default_factory=dict)
-    """The part of the grid that the sentence speaks of."""
-    note: Text = ""
-    """How the sentence was read, if it can be read otherwise."""
-    not_on_published: Text = ""
-    """Why the printed numbers cannot decide it, if they seem to."""
-
-    @property
-    def terms(self) -> Any:
-        """The content of the field that holds the test."""
-        return getattr(self, self.kind)
-
-    @property
-    def named_metrics(self) -> list[str]:
-        """All metrics that the claim needs."""
-        return self.metrics
-
-    @property
-    def statistical(self) -> bool:
-        """True if seeds decide the claim, so that the correction for multiple tests counts it."""
-        return False
-
-    def check(self, cells: list[GridCell], axes: list[str], trained: bool) -> None:
-        """Raise `ValueError` if the claim speaks of something that the grid does not have."""
+from stlight.experiments.claim_base import BaseClaim, ComparisonClaim, check_axes, check_numbers
+from stlight.experiments.claim_terms import (
+    AsGoodAsBest,
+    CountGrowth,
+    Domination,
+    EqualCount,
+    Gain,
+    Optimum,
+    Places,
+    Sides,
+    Trend,
+)
+from stlight.experiments.field_types import Text
+from stlight.experiments.grid_cells import GridCell
+from stlight.experiments.yaml_files import check_known, state
+from stlight.registry.metric_specs import METRICS
 
 
 class UntestedClaim(BaseClaim):
@@ -61,83 +30,28 @@ class UntestedClaim(BaseClaim):
     """Why nothing can test it."""
 
 
-class ComparisonClaim(BaseClaim):
-    """A claim that compares cells by one or more metrics."""
-
-    two_cells: ClassVar[bool] = False
-    """True if each side must be a single cell."""
-
-    @property
-    def statistical(self) -> bool:
-        """True if seeds decide the claim, so that the correction for multiple tests counts it."""
-        return not set(self.metrics) <= COUNTED_METRICS
-
-    def groups(self, cells: Iterable[GridCell]) -> list[list[GridCell]]:
-        """Return the cells in `among`, one list for each combination of values of the axes in `each`."""
-        # A quoted row must have all of the claim's metrics.
-        usable = [cell for cell in cells if not cell.quoted or set(self.metrics) <= cell.printed.keys()]
-        found: dict[tuple[Any, ...], list[GridCell]] = {}
-        for cell in select(usable, [self.among]) if self.among else usable:
-            if all(axis in cell.coordinates for axis in self.each):
-                found.setdefault(tuple(cell.coordinates[axis] for axis in self.each), []).append(cell)
-        return list(found.values())
-
-    def sides(self, group: list[GridCell]) -> tuple[list[GridCell], list[GridCell]]:
-        """Return the cells of a group that the claim is about, and those that it compares them with."""
-        this, than = self._places
-        first = select(group, this)
-        return first, select(group, than) if than else [cell for cell in group if cell not in first and not cell.quoted]
-
-    @property
-    def _places(self) -> tuple[list[Coordinates], list[Coordinates]]:
-        """The places of both sides; those of the second are empty for all other variants."""
-        match self.terms:
-            case Sides(this=this, than=than) | Gain(this=this, over=than) | Domination(this=this, by=than):
-                return this, than
-            case AsGoodAsBest(places=places) | list(places):
-                return places, []
-        return [], []
-
-    def check(self, cells: list[GridCell], axes: list[str], trained: bool) -> None:
-        """Raise `ValueError` if the claim speaks of something that the grid does not have."""
-        counted, others = set(self.metrics) & COUNTED_METRICS, set(self.metrics) - COUNTED_METRICS
-        if not self.metrics:
-            raise ValueError("metric: is missing: the metrics that it must hold for")
-        if timed := set(self.metrics) & metrics_from("timed", "recorded"):
-            raise ValueError(f"metric: no claim can be about {', '.join(sorted(timed))}, which depend on the machine")
-        if others and not trained:
-            raise ValueError(f"metric: train: false can only have {', '.join(sorted(COUNTED_METRICS))}, got {min(others)}")
-        if others and counted:
-            words = f"{', '.join(sorted(counted))} is counted, {', '.join(sorted(others))} is trained for"
-            raise ValueError(f"metric: {words}: they cannot be in one claim")
-        _check_axes("each", self.each, axes)
-        _check_axes("among", self.among, axes)
-        if self.among and not select(cells, [self.among]):
-            raise ValueError(f"among: no cell has {state(self.among)}")
-        self._check_sides(self.groups(cells), axes)
-
-    def _check_sides(self, groups: list[list[GridCell]], axes: list[str]) -> None:
-        this, than = self._places
-        for place in [*this, *than]:
-            _check_axes(self.kind, place, [*axes, "model"])
-            if not any(select(group, [place]) for group in groups):
-                raise ValueError(f"{self.kind}: no cell has {state(place)}")
-        for group in groups:
-            first, second = self.sides(group)
-            if not first or not second:
-                each = f" at each {', '.join(self.each)}" if self.each else ""
-                raise ValueError(f"{self.kind}: nothing to compare{each}")
-            if set(map(id, first)) & set(map(id, second)):
-                raise ValueError(f"{self.kind}: a cell would be compared with itself")
-            if self.two_cells and (len(first), len(second)) != (1, 1):
-                raise ValueError(f"{self.kind}: compares two cells, got {len(first)} and {len(second)}")
-
-
 class BetterClaim(ComparisonClaim):
-    """Every cell of `this` is better than every cell of `than`."""
+    """Every cell of `this` is better than every cell of `than`, or their means are."""
 
     kind = "better"
     better: Sides
+    on_average: list[str] = Field(default_factory=list)
+    """Axes: `this` is better than `than` on average over the values of them that both have, instead of cell by cell."""
+
+    def block(self, cell: GridCell) -> tuple[Any, ...]:
+        """Return a cell's values on the axes averaged over."""
+        return tuple(cell.coordinates.get(axis) for axis in self.on_average)
+
+    def _check_sides(self, groups: list[list[GridCell]], axes: list[str]) -> None:
+        super()._check_sides(groups, axes)
+        check_axes("on_average", self.on_average, axes)
+        if both := set(self.on_average) & set(self.each):
+            raise ValueError(f"on_average: {min(both)} is in each, too")
+        for group in groups if self.on_average else []:
+            first, second = ({self.block(cell) for cell in side} for side in self.sides(group))
+            if alone := first ^ second:
+                place = dict(zip(self.on_average, min(alone, key=str), strict=True))
+                raise ValueError(f"on_average: nothing to compare at {state(place)}")
 
 
 class OptimumInClaim(ComparisonClaim):
@@ -177,7 +91,56 @@ class ImprovesAlongClaim(ComparisonClaim):
         return [cell for cell in group if not cell.quoted], []
 
     def _check_sides(self, groups: list[list[GridCell]], axes: list[str]) -> None:
-        _check_numbers("improves_along", self.improves_along, [self.sides(group)[0] for group in groups], axes)
+        check_numbers("improves_along", self.improves_along, [self.sides(group)[0] for group in groups], axes)
+
+
+class LineClaim(ComparisonClaim):
+    """A claim about the cells along an axis, on average over all other axes."""
+
+    least: ClassVar[int]
+    """Number of values that the axis must have at each value of the others."""
+
+    def sides(self, group: list[GridCell]) -> tuple[list[GridCell], list[GridCell]]:
+        """Return our cells of a group, and none to compare them with."""
+        return [cell for cell in group if not cell.quoted], []
+
+    def block(self, cell: GridCell) -> tuple[Any, ...]:
+        """Return a cell's values on all other axes."""
+        return tuple(value for axis, value in cell.coordinates.items() if axis != self.terms.axis)
+
+    def _check_sides(self, groups: list[list[GridCell]], axes: list[str]) -> None:
+        axis = self.terms.axis
+        check_known(f"{self.kind}: unknown axis", axis, axes)
+        for group in groups:
+            lines: dict[tuple[Any, ...], set[Any]] = {}
+            for cell in self.sides(group)[0]:
+                lines.setdefault(self.block(cell), set()).add(cell.coordinates[axis])
+            values = sorted(set().union(*lines.values()), key=str)
+            if not all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in values):
+                raise ValueError(f"{self.kind}: {axis} must have numbers above zero, got {values}")
+            if min(map(len, lines.values()), default=0) < self.least:
+                raise ValueError(f"{self.kind}: {axis} must take {self.least} numbers or more at each value of the other axes")
+
+
+class TrendClaim(LineClaim):
+    """Along an axis the cells become better, or worse, from step to step on average."""
+
+    kind = "trend"
+    least = 2
+    trend: Trend
+
+
+class OptimumClaim(LineClaim):
+    """The best value of an axis, by a parabola through the logarithm of the error, is near a stated one."""
+
+    kind = "optimum"
+    least = 3
+    optimum: Optimum
+
+    def _check_sides(self, groups: list[list[GridCell]], axes: list[str]) -> None:
+        super()._check_sides(groups, axes)
+        if better := [metric for metric in self.metrics if METRICS[metric].higher_is_better]:
+            raise ValueError(f"metric: an optimum is that of an error, got {better[0]}, of which more is better")
 
 
 class GainsClaim(ComparisonClaim):
@@ -221,23 +184,7 @@ class CountGrowsClaim(CountClaim):
     def check(self, cells: list[GridCell], axes: list[str], trained: bool) -> None:
         """Raise `ValueError` if the claim speaks of something that the grid does not have."""
         super().check(cells, axes, trained)
-        _check_numbers("count_grows", self.count_grows.axis, [cells], axes)
-
-
-def _check_axes(place: str, names: Iterable[str], axes: list[str]) -> None:
-    for name in names:
-        check_known(f"{place}: unknown axis", name, axes)
-
-
-def _check_numbers(place: str, axis: str, groups: list[list[GridCell]], axes: list[str]) -> None:
-    check_known(f"{place}: unknown axis", axis, axes)
-    for group in groups:
-        values = {cell.coordinates[axis] for cell in group}
-        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        grows = place == "count_grows"
-        if len(values) < 2 or not numbers or (min(values) <= 0 if grows else len(values) < len(group)):
-            needs = "above zero" if grows else "or more, each once: say `among` which cells"
-            raise ValueError(f"{place}: {axis} must take two numbers {needs}")
+        check_numbers("count_grows", self.count_grows.axis, [cells], axes)
 
 
 def _check_one_test(stated: Any) -> Any:
@@ -260,6 +207,8 @@ Claim = Annotated[
     | Annotated[AsGoodAsBestClaim, Tag("claim as_good_as_best")]
     | Annotated[NotDominatedClaim, Tag("claim not_dominated")]
     | Annotated[ImprovesAlongClaim, Tag("claim improves_along")]
+    | Annotated[TrendClaim, Tag("claim trend")]
+    | Annotated[OptimumClaim, Tag("claim optimum")]
     | Annotated[GainsClaim, Tag("claim gains")]
     | Annotated[SmallerSpreadClaim, Tag("claim smaller_spread")]
     | Annotated[CountsEqualClaim, Tag("claim counts_equal")]

@@ -31,7 +31,7 @@ from stlight.registry.dataset_specs import ClipShape
 from stlight.registry.metric_specs import COUNTED_METRICS, TIMED_METRICS
 from stlight.registry.model_specs import OURS
 
-PAIRED_FIELDS = frozenset({"initialization", "decoder", "skip", "skip_parts", "dilation", "final_div_factor"})
+SHARED_SEED_FIELDS = frozenset({"initialization", "decoder", "skip", "skip_parts", "dilation", "final_div_factor"})
 """Fields that two variants may differ in and still use the same seeds: they change neither a tensor's shape nor a clip."""
 
 
@@ -135,13 +135,13 @@ class Variant:
 
     @cached_property
     def seed_group(self) -> str:
-        """Name of the variants whose k-th runs use the same seed: those that differ in nothing but `PAIRED_FIELDS`.
+        """Name of the variants whose k-th runs use the same seed: those that differ in nothing but `SHARED_SEED_FIELDS`.
 
         Runs with the same seed start from the same random draws and see the same clips, so they can be compared in pairs. All
         other variants have seeds of their own and are independent replicates.
         """
         meaning = self.config.model_dump(mode="json", exclude={"seed": True, "training": {"out_of_memory"}})
-        kept = {name: {n: v for n, v in section.items() if n not in PAIRED_FIELDS} for name, section in meaning.items()}
+        kept = {name: {n: v for n, v in section.items() if n not in SHARED_SEED_FIELDS} for name, section in meaning.items()}
         return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 

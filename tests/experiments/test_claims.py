@@ -43,6 +43,17 @@ def claim(**content):
         (claim(metric="mse", improves_along="k1"), "improves_along: unknown axis 'k1'; known are depth"),
         (claim(metric="mse", improves_along="depth", among={"depth": 8}), "must take two numbers or more"),
         (claim(metric="mse", optimum_in={"depth": [8, 16]}), "nothing to compare"),
+        (claim(metric="mse", better=TWO, on_average=["depth"]), "on_average: nothing to compare at depth = "),
+        (claim(metric="mse", better=TWO, on_average=["width"]), "on_average: unknown axis 'width'"),
+        (
+            claim(metric="mse", improves_along="depth", on_average=["depth"]),
+            "unknown key 'on_average'",
+        ),
+        (claim(metric="mse", trend={"axis": "width", "becomes": "worse"}), "trend: unknown axis 'width'"),
+        (claim(metric="mse", trend={"axis": "depth", "becomes": "worse"}, among={"depth": 8}), "depth must take 2 numbers"),
+        (claim(metric="mse", trend={"axis": "depth", "becomes": "larger"}), r"trend\.becomes: .*got 'larger'"),
+        (claim(metric="mse", optimum={"axis": "depth", "near": 8, "factor": 2}), "optimum: depth must take 3 numbers"),
+        (claim(metric="mse", optimum={"axis": "depth", "near": 8, "factor": 1}), r"optimum\.factor: .*got 1"),
         (claim(metric="mse", gains=TWO | {"by": 1, "margin": 1}), "gains: unknown key 'than'"),
         (
             claim(metric="mse", gains={"this": {"depth": 16}, "over": {"depth": 8}, "by": 1, "margin": 0}),

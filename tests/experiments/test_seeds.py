@@ -3,7 +3,7 @@
 import pytest
 
 from stlight.experiments import ExperimentError, load_plan
-from stlight.experiments.plan import PAIRED_FIELDS
+from stlight.experiments.plan import SHARED_SEED_FIELDS
 from tests.conftest import WORKFLOW
 from tests.tiny_runs import write_experiment
 
@@ -35,7 +35,7 @@ def test_variants_with_other_steps_or_shapes_have_seeds_of_their_own(workflow, f
 def test_no_two_groups_share_a_seed_at_any_scale(scale):
     plan, group_of = load_plan(WORKFLOW, scale), {}
     for variant in (v for experiment in plan.experiments.values() for v in experiment.variants):
-        fields = {n: value for n, value in variant.config.fields.items() if n not in PAIRED_FIELDS}
+        fields = {n: value for n, value in variant.config.fields.items() if n not in SHARED_SEED_FIELDS}
         for k in range(50):
             seed = variant.run_config(k).seed
             assert 0 <= seed < 2**32

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,10 +12,13 @@ from scipy.stats import linregress
 from stlight.analysis import curves
 from stlight.analysis.evidence import key
 from stlight.analysis.text import settings_text
-from stlight.analysis.verdicts.judging import Difference, Either, Test
+from stlight.analysis.verdicts.contrasts import Contrast
+from stlight.analysis.verdicts.differences import Difference
+from stlight.analysis.verdicts.grid_contrasts import on_average, optimum, trend
+from stlight.analysis.verdicts.judging import Either, Test
 from stlight.analysis.verdicts.repeats import PaperNoise
 from stlight.experiments import Experiment, Variant
-from stlight.experiments.claim_types import ComparisonClaim
+from stlight.experiments.claim_base import ComparisonClaim
 from stlight.experiments.grid_cells import GridCell
 from stlight.experiments.published_data import PublishedBand
 from stlight.registry.metric_specs import METRICS
@@ -29,17 +32,15 @@ class Comparer:
     claim: ComparisonClaim
     losses: Callable[[Variant, str], np.ndarray] | None = None
     """The losses of a variant in a metric, one per seed; None to compare the paper's numbers."""
-    paired: Callable[[Variant, str], bool] = lambda variant, metric: False
-    """True if a variant is compared with others seed by seed."""
     noise: PaperNoise | None = None
     """How far apart two of the paper's numbers must be."""
 
     def __call__(self, better: GridCell, worse: GridCell, metric: str, threshold: float = 0.0) -> Difference:
         """Return the difference that exceeds the threshold if the first cell is better by more than it."""
         cells = (better, worse)
-        a, b = (self._losses(cell, metric) for cell in cells)
-        paired = better.variant is not None and self.paired(better.variant, metric)
-        difference = Difference(a, b, paired, threshold, metric=metric, cells=cells, names=self._names(*cells))
+        a, b = (self.values(cell, metric) for cell in cells)
+        paired = len(set(map(self.seed_group, cells))) == 1
+        difference = Difference(a, b, paired, threshold=threshold, metric=metric, cells=cells, names=self._names(*cells))
         if self.losses:
             return difference
         if len(a) > 1:
@@ -47,16 +48,42 @@ class Comparer:
             resolution = float(np.ptp(a) + np.ptp(b)) / 2
         else:
             rounding = max(cell.printed[metric].half_unit for cell in cells)
-            resolution = max(rounding, self.noise.resolution(*cells, metric) if self.noise else 0.0)
+            resolution = max(rounding, self.noise.resolution(cells, (-1.0, 1.0), metric) if self.noise else 0.0)
         return replace(difference, published=True, resolution=resolution)
+
+    def contrast(self, cells: list[GridCell], weights: np.ndarray, blocks: list[Any], metric: str, **more: Any) -> Contrast:
+        """Return the contrast of cells with these weights, in the metric's unit."""
+        losses = tuple(self.values(cell, metric) for cell in cells)
+        resolution = 0.0
+        if not self.losses:
+            halves = [np.ptp(x) / 2 if len(x) > 1 else c.printed[metric].half_unit for c, x in zip(cells, losses, strict=True)]
+            resolution = float(np.abs(weights) @ halves)
+            if self.noise and metric in cells[0].printed:
+                resolution = max(resolution, self.noise.resolution(cells, weights, metric))
+        return Contrast(
+            losses=losses,
+            weights=weights,
+            groups=tuple(map(self.seed_group, cells)),
+            blocks=tuple(blocks),
+            cells=tuple(cells),
+            metric=metric,
+            published=not self.losses,
+            resolution=resolution,
+            **more,
+        )
+
+    def seed_group(self, cell: GridCell) -> Hashable:
+        """Return what cells that are compared seed by seed have in common."""
+        return cell.variant.seed_group if cell.variant and self.claim.paired else cell.label
 
     def scaled(self, amount: float, cell: GridCell, metric: str) -> float:
         """Return an amount in the paper's units as the same share of the cell's value at this scale."""
-        here = abs(float(self._losses(cell, metric).mean()))
+        here = abs(float(self.values(cell, metric).mean()))
         printed = abs(cell.printed[metric].value) if metric in cell.printed else 0.0
         return amount * here / printed if printed and math.isfinite(here) else float(amount)
 
-    def _losses(self, cell: GridCell, metric: str) -> np.ndarray:
+    def values(self, cell: GridCell, metric: str) -> np.ndarray:
+        """Return the losses of a cell: one per seed, or the printed number or band."""
         if self.losses and cell.variant:
             return self.losses(cell.variant, metric)
         values = np.array([cell.printed[metric].value]) if metric in cell.printed else band_edges(cell.band, metric)
@@ -102,6 +129,8 @@ Eithers = tuple[Either, ...]
 
 
 def _better(claim: Any, this: Cells, than: Cells, metric: str, compare: Comparer) -> Eithers:
+    if claim.on_average:
+        return (((on_average(claim, this, than, metric, compare),),),)
     return ((tuple(compare(a, b, metric) for a, b in itertools.product(this, than)),),)
 
 
@@ -145,6 +174,8 @@ def _from_median(values: np.ndarray) -> np.ndarray:
 
 
 COMPARISONS_BY_KIND: dict[str, Callable[[Any, Cells, Cells, str, Comparer], Eithers]] = {
+    "trend": lambda *claimed: (((trend(*claimed),),),),
+    "optimum": lambda *claimed: tuple(((slope,),) for slope in optimum(*claimed)),
     "better": _better,
     "optimum_in": _optimum_in,
     "as_good_as_best": _as_good_as_best,

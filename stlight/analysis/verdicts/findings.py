@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from stlight.analysis.verdicts.judging import Difference, Test, Verdict
+from stlight.analysis.verdicts.contrasts import Contrast
+from stlight.analysis.verdicts.judging import Comparison, Test, Verdict
 from stlight.experiments.claim_types import Claim
 from stlight.experiments.grid_cells import GridCell
 from stlight.registry.metric_specs import METRICS
@@ -52,7 +53,7 @@ class Finding:
     level: float = math.nan
     """One-sided level at which these decide, whatever the other sentences' verdicts are."""
 
-    def decided(self, test: Test, verdict: Verdict, deciding: Difference, **more: Any) -> "Finding":
+    def decided(self, test: Test, verdict: Verdict, deciding: Comparison, **more: Any) -> "Finding":
         """Return the finding with a verdict, the effect of the comparison that decides it, and all parts of the test."""
         # The effect is stated in the direction of the sentence.
         stated = deciding.reversed() if verdict == "contradicted" else deciding
@@ -67,8 +68,10 @@ def as_table(findings: Iterable[Finding]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def label(difference: Difference) -> str:
+def label(difference: Comparison) -> str:
     """Return what is compared with what: "MSE 60.10 (depth = 16) against 80.20 (depth = 4)"."""
+    if isinstance(difference, Contrast):
+        return difference.said
     metric, threshold, sides = METRICS[difference.metric].label, difference.threshold, (difference.a, difference.b)
     if difference.seeds:
         metric = f"mean distance of {metric} from its median"
@@ -87,7 +90,7 @@ def _as_published(cell: GridCell, losses: np.ndarray, metric: str) -> str:
     return str(cell.printed[metric]) if metric in cell.printed else " to ".join(loss_text(loss, metric) for loss in losses)
 
 
-def seeds_text(difference: Difference) -> str:
+def seeds_text(difference: Comparison) -> str:
     """Return every seed's value on both sides."""
     sides = difference.seeds or (difference.a, difference.b)
     return " | ".join(", ".join(loss_text(loss, difference.metric) for loss in losses) for losses in sides)

@@ -3,187 +3,38 @@
 Values are losses, one per seed: lower is better, infinite for a diverged run.
 """
 
-import bisect
 import itertools
 import math
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import Literal, TypeVar, get_args
 
-import numpy as np
-from scipy import optimize, special, stats
+from stlight.analysis.verdicts.contrasts import Contrast
+from stlight.analysis.verdicts.differences import Difference
 
-from stlight.registry.metric_specs import COUNTED_METRICS
-
-if TYPE_CHECKING:
-    from stlight.experiments.grid_cells import GridCell
+Key = TypeVar("Key", bound=Hashable)
 
 Decision = Literal["reproduced", "contradicted", "undecided"]
 Verdict = Literal[Decision, "untested"]
 VERDICTS: tuple[Verdict, ...] = (*get_args(Decision), "untested")
 
 LEVEL = 0.04
-"""Nominal level of a verdict. Unequal spreads and the choice between paired and unpaired tests add to the error, which stays
-below 5 %."""
+"""Nominal one-sided level of an item. Unequal spreads and ranks add to the error, which stays below 5 %."""
 
-CONFIDENCE = 0.95
-"""Confidence level of every interval."""
+ERROR_BOUND = 0.05
+"""Simulated chance of any wrong verdict in an item, at most."""
 
-POWER = 0.8
-"""Chance of detecting a difference that a number of seeds is said to suffice for."""
-
-_MAX_SEEDS = 1000
-_MAX_EXACT = 9999
-
-
-@dataclass(frozen=True, eq=False)
-class Difference:
-    """By how much `b` is worse than `a`. The claim is that it exceeds `threshold`."""
-
-    a: np.ndarray
-    b: np.ndarray
-    paired: bool = False
-    """True if the cells are compared seed by seed."""
-    threshold: float = 0.0
-    published: bool = False
-    """True if the paper's numbers are compared."""
-    resolution: float = 0.0
-    """Distance from the threshold within which a difference of the paper's numbers decides nothing."""
-    metric: str = ""
-    cells: "tuple[GridCell, ...]" = ()
-    names: tuple[str, ...] = ()
-    """The settings that tell the two cells apart."""
-    seeds: tuple[np.ndarray, ...] = ()
-    """The losses of both cells, if `a` and `b` are their distances from the median instead."""
-
-    @property
-    def estimate(self) -> float:
-        """Difference of the means; infinite if one side diverged, NaN if both did."""
-        if np.isinf(self.a).any() and np.isinf(self.b).any():
-            return math.nan
-        return float(self.b.mean() - self.a.mean())
-
-    @property
-    def margin(self) -> float:
-        """Distance of the estimate from the threshold, positive if the estimate exceeds it."""
-        return self.estimate - self.threshold
-
-    @property
-    def n(self) -> int:
-        """Number of seeds of the side that has fewer."""
-        return min(len(self.a), len(self.b))
-
-    def reversed(self) -> Self:
-        """Return the opposite difference, which claims that `a` is worse than `b` by more than minus the threshold."""
-        cells, names, seeds = self.cells[::-1], self.names[::-1], self.seeds[::-1]
-        return replace(self, a=self.b, b=self.a, threshold=-self.threshold, cells=cells, names=names, seeds=seeds)
-
-    @property
-    def by_ranks(self) -> bool:
-        """True if only ranks can be tested: a run diverged, or the seeds show no spread."""
-        if not np.isfinite(self.a).all() or not np.isfinite(self.b).all():
-            return True
-        return is_constant(self.b - self.a) if self.paired else is_constant(self.a) and is_constant(self.b)
-
-    @cached_property
-    def _t_test(self) -> Any:
-        """SciPy's paired t test, or Welch's, of the difference."""
-        if self.paired:
-            return stats.ttest_rel(self.b, self.a)
-        with warnings.catch_warnings():
-            # SciPy warns about a side whose values are all equal, which Welch's test allows.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            return stats.ttest_ind(self.b, self.a, equal_var=False)
-
-    @cached_property
-    def p_above(self) -> float:
-        """One-sided p-value of "the true difference exceeds the threshold"; 1 with fewer than two seeds on a side.
-
-        Counts have no spread: 0 or 1.
-        """
-        if self.metric in COUNTED_METRICS:
-            return float(not self.margin > 0)
-        if self.n < 2:
-            return 1.0
-        if self.by_ranks:
-            return _rank_p(self.a + self.threshold, self.b)
-        error, df = self.error()
-        return float(special.stdtr(df, -self.margin / error))
-
-    def interval(self) -> tuple[float, float]:
-        """Return the t interval of the difference; NaN if a t test is impossible."""
-        if self.n < 2 or self.by_ranks:
-            return math.nan, math.nan
-        interval = self._t_test.confidence_interval(CONFIDENCE)
-        return float(interval.low), float(interval.high)
-
-    def error(self) -> tuple[float, float]:
-        """Return the standard error of the estimate and its degrees of freedom, for at least two seeds with some spread."""
-        error = stats.sem(self.b - self.a) if self.paired else math.hypot(stats.sem(self.a), stats.sem(self.b))
-        return float(error), float(self._t_test.df)
-
-    def detectable(self, level: float) -> float:
-        """Return the smallest true difference that these seeds detect with a power of 80 %; NaN if a t test is impossible."""
-        if self.n < 2 or self.by_ranks:
-            return math.nan
-        error, df = self.error()
-        return error * noncentrality(df, level)
-
-
-def is_constant(values: np.ndarray) -> bool:
-    """Return True if all values agree but for the last digits of a float."""
-    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
-
-
-def _rank_p(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the one-sided p-value of "b is worse than a" by the rank sum. Diverged runs tie as the worst.
-
-    The test is exact if the permutations of the ranks are few enough to enumerate, and otherwise the normal approximation.
-    """
-    ranks = stats.rankdata(np.concatenate([a, b]))
-    if np.ptp(ranks) == 0:
-        return 1.0
-    first, second = ranks[: len(a)], ranks[len(a) :]
-    if math.comb(len(ranks), len(a)) > _MAX_EXACT:
-        return float(stats.mannwhitneyu(first, second, alternative="less", method="asymptotic").pvalue)
-    test = stats.permutation_test(
-        (first, second), lambda x, y, axis: y.mean(axis) - x.mean(axis), vectorized=True, alternative="greater"
-    )
-    return float(test.pvalue)
-
-
-def noncentrality(df: float, level: float) -> float:
-    """Return the noncentrality of the t distribution at which a two-sided test at `level` has the usual power."""
-    critical = special.stdtrit(df, 1 - level / 2)
-    return float(optimize.brentq(lambda shift: stats.nct.sf(critical, df, shift) - POWER, 0.0, 20 * critical + 20))
-
-
-def seeds_needed(effect: float, sd: float, level: float) -> int | None:
-    """Return the seeds per side that tell apart two cells that differ by `effect`; None if 1000 do not suffice."""
-    if not 0 < abs(effect) < math.inf or not sd > 0:
-        return None
-
-    def enough(n: int) -> bool:
-        # Many seeds use the normal approximation.
-        normal = float(special.ndtri(1 - level / 2) + special.ndtri(POWER))
-        return abs(effect) / (sd * math.sqrt(2 / n)) >= (noncentrality(2 * (n - 1), level) if n <= 101 else normal)
-
-    # Power grows with the number of seeds, so bisection finds the smallest number.
-    n = bisect.bisect_left(range(2, _MAX_SEEDS + 1), True, key=enough) + 2
-    return n if n <= _MAX_SEEDS else None
-
-
-Group = tuple[Difference, ...]
-"""Differences that must all be positive."""
+Comparison = Difference | Contrast
+Group = tuple[Comparison, ...]
+"""Comparisons that must all exceed their thresholds."""
 Either = tuple[Group, ...]
 """Groups of which one must hold."""
 
 
 @dataclass(frozen=True, eq=False)
 class Test:
-    """A sentence as differences: it holds if each of its parts has a group that does."""
+    """A claim as comparisons: it holds if each of its parts has a group that does."""
 
     __test__ = False  # Keeps pytest from collecting it.
 
@@ -197,11 +48,36 @@ class Test:
         """
         return tuple(tuple(d.reversed() for d in group) for groups in self.holds for group in zip(*groups, strict=True))
 
+    def p(self, contradicted: bool) -> float:
+        """Return the one-sided p-value of the claim, or of its opposite.
+
+        All parts must hold: the largest p counts (intersection–union test).
+        """
+        return p_either(self.fails) if contradicted else max(map(p_either, self.holds))
+
+    @property
+    def testable(self) -> bool:
+        """True if the design's repeats allow a decision in one of the directions, whatever the values are."""
+
+        def possible(groups: Either) -> bool:
+            return any(all(d.testable for d in group) for group in groups)
+
+        return all(map(possible, self.holds)) or possible(self.fails)
+
+    @cached_property
+    def identity(self) -> Hashable:
+        """What is tested; equal for a test and its opposite."""
+
+        def content(parts: Iterable[Either]) -> Hashable:
+            return frozenset(frozenset(frozenset(d.identity for d in group) for group in groups) for groups in parts)
+
+        return frozenset([content(self.holds), content([self.fails])])
+
     def for_it(self) -> Group:
         """Return the comparisons that support the sentence most: the best group of each part."""
         return tuple(difference for groups in self.holds for difference in _strongest(groups))
 
-    def deciding(self, verdict: Verdict) -> Difference:
+    def deciding(self, verdict: Verdict) -> Comparison:
         """Return the comparison that a verdict depends on."""
         return max(_strongest(self.fails) if verdict == "contradicted" else self.for_it(), key=_doubt)
 
@@ -213,35 +89,86 @@ def p_either(groups: Either) -> float:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdict on one sentence, with the difference that decided it."""
+    """The verdict on one reading, with the test and the comparison that decided it."""
 
     verdict: Decision
-    deciding: Difference
+    test: Test
+    """The test at the look that decided, or at the last look."""
+    deciding: Comparison
     p: float
-    """Two-sided, after Holm's correction."""
+    """One-sided, after the correction for looks, readings and sentences."""
     level: float
-    """Level at which this sentence is decided whatever the verdicts on the others are."""
+    """One-sided level, at the last look, at which the reading is decided whatever the verdicts on the others are."""
+    sentences: int
+    """Number of sentences that share the error budget."""
 
 
-def judge(tests: Mapping[str, Test], family: int = 0) -> dict[str, Judgement]:
-    """Judge the sentences of one item. `family` is how many sentences it states, including those without data.
+@dataclass(frozen=True)
+class Reading:
+    """A claim of one item: one of the ways in which a sentence is read."""
 
-    All parts of a sentence must hold: the largest p counts (intersection–union test).
+    sentence: str
+    looks: tuple[tuple[Test, float], ...] = ()
+    """The test at each look at the seeds, first to last, and the share of the level that it may spend. Empty while runs are
+    missing: the reading still belongs to the family."""
+
+    @property
+    def live(self) -> bool:
+        """True unless no data from this many seeds could decide the reading."""
+        return not self.looks or any(test.testable for test, _ in self.looks)
+
+    def p(self, contradicted: bool) -> float:
+        """Return the p-value of a direction over all looks so far: the smallest, each divided by its share of the level."""
+        return min([1.0, *(test.p(contradicted) / share for test, share in self.looks if share)])
+
+    def judged(self, p: float, level: float, sentences: int) -> Judgement:
+        """Return the judgement if the corrections make the p-value `p`. The first look that decides is reported."""
+        test, share = self.looks[-1]
+        verdict: Decision = "undecided"
+        if p <= LEVEL:
+            against = self.p(True) < self.p(False)
+            verdict, bound = ("contradicted" if against else "reproduced"), LEVEL * self.p(against) / p if p else 0.0
+            test = next(t for t, share in self.looks if t.p(against) <= bound * share * (1 + 1e-9))
+        return Judgement(verdict, test, test.deciding(verdict), p, level * (share or 1.0), sentences)
+
+
+def judge(readings: Mapping[str, Reading]) -> dict[str, Judgement]:
+    """Judge the readings of one item's sentences, by name. Readings without a look get no judgement.
+
+    Each direction is tested at the whole level, because only one of them can be wrong (Jones and Tukey). Sentences share the
+    level by Holm's method, and the readings of a sentence share the sentence's. A sentence leaves its level to the others once
+    all of its readings are decided. A test that no data could decide is left out, and one that repeats or reverses another of
+    the same sentence counts once.
     """
-    size = max(family, len(tests))
-    sides = {name: (max(map(p_either, test.holds)), p_either(test.fails)) for name, test in tests.items()}
-    adjusted = holm({name: min(1.0, 2 * min(both)) for name, both in sides.items()}, size)
-    judgements = {}
-    for name, (for_it, against) in sides.items():
-        verdict: Decision = "undecided" if adjusted[name] > LEVEL else "reproduced" if for_it < against else "contradicted"
-        judgements[name] = Judgement(verdict, tests[name].deciding(verdict), adjusted[name], LEVEL / size)
-    return judgements
+    within: dict[str, dict[Hashable, float]] = {}
+    for name, reading in readings.items():
+        if reading.live:
+            identity = reading.looks[-1][0].identity if reading.looks else name
+            within.setdefault(reading.sentence, {})[identity] = min(reading.p(False), reading.p(True))
+    within = {sentence: holm(tests) for sentence, tests in within.items()}
+    factors, left = {}, len(within)
+    for sentence in sorted(within, key=lambda name: max(within[name].values())):
+        factors[sentence] = left
+        left -= left * max(within[sentence].values()) <= LEVEL
+    found = {}
+    for name, reading in readings.items():
+        if reading.looks:
+            tests, factor = within.get(reading.sentence, {}), factors.get(reading.sentence, 1)
+            p = min(1.0, factor * tests.get(reading.looks[-1][0].identity, 1.0))
+            level = LEVEL / max(1, len(within)) / max(1, len(tests))
+            found[name] = reading.judged(p if reading.live else 1.0, level, len(within))
+    return found
 
 
-def holm(p: Mapping[str, float], size: int) -> dict[str, float]:
-    """Return Holm's adjusted p-values for a family of `size` hypotheses; those without a p-value count as 1."""
+def wrong_items(items: int) -> float:
+    """Return the expected number of items with a wrong verdict, at most, among so many items."""
+    return items * ERROR_BOUND
+
+
+def holm(p: Mapping[Key, float]) -> dict[Key, float]:
+    """Return Holm's adjusted p-values."""
     order = sorted(p, key=lambda name: p[name])
-    adjusted = [min(1.0, (size - rank) * p[name]) for rank, name in enumerate(order)]
+    adjusted = [min(1.0, (len(p) - rank) * p[name]) for rank, name in enumerate(order)]
     return dict(zip(order, itertools.accumulate(adjusted, max), strict=True))
 
 
@@ -254,13 +181,13 @@ def arithmetic(test: Test) -> Decision:
     return "reproduced" if all(map(holds, test.holds)) else "contradicted" if holds(test.fails) else "undecided"
 
 
-def _strongest(groups: Either) -> Sequence[Difference]:
+def _strongest(groups: Either) -> Sequence[Comparison]:
     """Return the group whose weakest difference is best supported."""
     return min(groups, key=lambda group: max(map(_doubt, group)))
 
 
-def _doubt(difference: Difference) -> tuple[float, float]:
+def _doubt(comparison: Comparison) -> tuple[float, float]:
     # With one seed every p-value is 1. The margin relative to the values then orders the differences.
-    size = abs(float(difference.b.mean())) or 1.0
-    margin = difference.margin / size
-    return difference.p_above, -margin if math.isfinite(margin) else 0.0
+    size = abs(float(comparison.b.mean())) or 1.0
+    margin = comparison.margin / size
+    return comparison.p_above, -margin if math.isfinite(margin) else 0.0

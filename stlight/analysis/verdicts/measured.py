@@ -10,13 +10,15 @@ import pandas as pd
 from stlight.analysis.evidence import Evidence
 from stlight.analysis.values import Values
 from stlight.analysis.verdicts.comparisons import DEVIATIONS_BY_KIND, Comparer, build_test, compared_cells
+from stlight.analysis.verdicts.differences import seeds_needed
 from stlight.analysis.verdicts.findings import Finding, Part, label
-from stlight.analysis.verdicts.judging import Judgement, Test, judge, p_either, seeds_needed
+from stlight.analysis.verdicts.judging import LEVEL, Judgement, Reading, Test, judge
+from stlight.analysis.verdicts.looks import shares
 from stlight.analysis.verdicts.published import by_arithmetic, on_published
-from stlight.analysis.verdicts.ranking import seeds_move_together
 from stlight.analysis.verdicts.repeats import PaperNoise
-from stlight.experiments import Plan, Variant
-from stlight.experiments.claim_types import ComparisonClaim, UntestedClaim
+from stlight.experiments import Plan
+from stlight.experiments.claim_base import ComparisonClaim
+from stlight.experiments.claim_types import UntestedClaim
 from stlight.experiments.grid_cells import GridCell, cells_of
 from stlight.registry.metric_specs import COUNTED_METRICS, METRICS
 
@@ -26,7 +28,7 @@ def all_findings(plan: Plan, values: Mapping[str, Values]) -> list[tuple[Finding
     spread, noise = seed_spread(values), PaperNoise(plan.experiments.values())
     found = []
     for name, experiment in plan.experiments.items():
-        measured = Measured(values[name], spread).findings()
+        measured = Measured(values[name], spread, plan.scale.looks).findings()
         found += [(on_published(experiment, claim, noise), measured[claim.id]) for claim in experiment.claims]
     return found
 
@@ -46,17 +48,19 @@ def seed_spread(values: Mapping[str, Values]) -> "pd.Series[float]":
 class Measured:
     """The measured findings of one experiment."""
 
-    def __init__(self, values: Values, spread: "pd.Series[float]") -> None:
-        self.values, self.spread = values, spread
+    def __init__(self, values: Values, spread: "pd.Series[float]", looks: tuple[int, ...] = ()) -> None:
+        self.values, self.spread, self.looks = values, spread, looks
         self.evidence, self.experiment = values.evidence, values.experiment
-        self.family = sum(claim.statistical for claim in self.experiment.claims)
+        readings = sum(claim.statistical for claim in self.experiment.claims)
+        self.shares = shares(looks, LEVEL / max(1, readings)) if looks else ()
+        """Share of the level that each look may spend, at the lowest level that a reading can get."""
 
     def findings(self) -> dict[str, Finding]:
-        """Return one finding per claim by its id. The item's sentences are corrected together (Holm)."""
+        """Return one finding per claim by its id. The item's sentences share one error budget."""
         cells = cells_of(self.experiment)
         compared = {c.id: compared_cells(c, cells) for c in self.experiment.claims if isinstance(c, ComparisonClaim)}
         found: dict[str, Finding] = {}
-        tests: dict[str, Test] = {}
+        readings: dict[str, Reading] = {}
         for claim in self.experiment.claims:
             blank = found[claim.id] = Finding(claim, self.experiment.name, "measured")
             if isinstance(claim, UntestedClaim):
@@ -65,15 +69,32 @@ class Measured:
                 found[claim.id] = _judge_counts(blank, self.evidence)
             elif why := self._cannot(claim, compared[claim.id]):
                 found[claim.id] = replace(blank, why=why)
+                if claim.statistical and not any(cell.quoted for cell in compared[claim.id]):
+                    # Runs may still come, so that the sentence keeps its part of the error budget.
+                    readings[claim.id] = Reading(claim.sentence)
+            elif claim.statistical:
+                readings[claim.id] = self._reading(claim, cells, compared[claim.id])
             else:
-                test = build_test(Comparer(self.experiment, claim, self.values.losses, self._paired), cells)
-                if claim.statistical:
-                    tests[claim.id] = test
-                else:
-                    found[claim.id] = by_arithmetic(blank, test)
-        for name, judgement in judge(tests, self.family).items():
-            found[name] = self._judged(found[name], tests[name], compared[name], judgement)
+                found[claim.id] = by_arithmetic(blank, self._test(claim, cells))
+        for name, judgement in judge(readings).items():
+            found[name] = self._judged(found[name], compared[name], judgement)
         return found
+
+    def _test(self, claim: ComparisonClaim, cells: list[GridCell], seeds: int | None = None) -> Test:
+        """Return a claim's test on the first seeds of each cell; on all of them by default."""
+        return build_test(Comparer(self.experiment, claim, lambda v, metric: self.values.losses(v, metric)[:seeds]), cells)
+
+    def _reading(self, claim: ComparisonClaim, cells: list[GridCell], compared: list[GridCell]) -> Reading:
+        """Return a claim's test at each look that its cells have the seeds for. Without looks, they are looked at once."""
+        counts = [
+            len(self.values.losses(cell.variant, metric)) for cell in compared if cell.variant for metric in claim.metrics
+        ]
+        shares = {n: share for n, share in zip(self.looks, self.shares, strict=True) if n <= min(counts)}
+        if not self.looks:
+            return Reading(claim.sentence, ((self._test(claim, cells), 1.0),))
+        # Before the first look nothing may be spent.
+        looks = shares or {min(counts): 0.0}
+        return Reading(claim.sentence, tuple((self._test(claim, cells, n), share) for n, share in looks.items()))
 
     def _cannot(self, claim: ComparisonClaim, cells: list[GridCell]) -> str:
         """Return why the runs say nothing about a claim; empty if they do."""
@@ -99,38 +120,35 @@ class Measured:
         """Return the names of all runs of some cells."""
         return list(dict.fromkeys(name for c in cells if c.variant for name in self.experiment.runs_of(c.variant)))
 
-    def _paired(self, variant: Variant, metric: str) -> bool:
-        """Return True if seeds shift all cells of the data set alike."""
-        return seeds_move_together([self.values.losses(other, metric) for other in self.values.variants_of(variant.dataset)])
-
-    def _judged(self, blank: Finding, test: Test, cells: list[GridCell], judgement: Judgement) -> Finding:
+    def _judged(self, blank: Finding, cells: list[GridCell], judgement: Judgement) -> Finding:
         deciding, names = judgement.deciding, self._runs(cells)
         words = [label(deciding)]
         if judgement.verdict == "undecided":
             words.append(self._seeds_to_decide(judgement))
         else:
-            over = f" after Holm over {self.family} sentences" if self.family > 1 else ""
-            by = "by ranks" if deciding.by_ranks else "paired by seed" if deciding.paired else "by Welch's test"
+            over = f" after Holm over {judgement.sentences} sentences" if judgement.sentences > 1 else ""
+            by = "by ranks" if deciding.by_ranks else "paired by seed" if deciding.paired else "by a t test"
             words.append(f"p = {judgement.p:.2g}{over}, {by}")
         diverged = [name for name in names if self.evidence.runs[name].record.status == "diverged"]
         words += [f"{len(diverged)} of {len(names)} runs diverged and count as the worst"] if diverged else []
         words += ["on stand-in data"] if any(c.variant and c.variant.config.data.source == "stand_in" for c in cells) else []
         why, detectable = "; ".join(words), deciding.detectable(judgement.level)
-        sides = max(map(p_either, test.holds)), p_either(test.fails)
-        more = {"why": why, "detectable": detectable, "runs": names, "sides": sides, "level": judgement.level / 2}
-        return blank.decided(test, judgement.verdict, deciding, **more)
+        test = judgement.test
+        more = {"why": why, "detectable": detectable, "runs": names, "level": judgement.level}
+        return blank.decided(test, judgement.verdict, deciding, sides=(test.p(False), test.p(True)), **more)
 
     def _seeds_to_decide(self, judgement: Judgement) -> str:
         """Return how many seeds would decide, by the spread of these seeds or, if there is one, of other cells' seeds."""
         deciding, sd = judgement.deciding, math.nan
-        if deciding.n == 1 and (variant := deciding.cells[0].variant):
+        borrowed = deciding.n == 1 and not deciding.testable
+        if borrowed and (variant := deciding.cells[0].variant):
             sd = float(self.spread.get((variant.dataset, deciding.metric), math.nan)) * abs(float(deciding.b.mean()))
         elif not deciding.by_ranks:
             sd = deciding.error()[0] * math.sqrt(deciding.n / 2)
         needed = seeds_needed(deciding.margin, sd, judgement.level)
         if needed is None:
             return f"n = {deciding.n}: no number of seeds up to 1000 is known to decide this"
-        seeds, whose = max(needed, deciding.n + 1), "other cells" if deciding.n == 1 else "these cells"
+        seeds, whose = max(needed, deciding.n + 1), "other cells" if borrowed else "these cells"
         return f"n = {deciding.n}: about {seeds} seeds would tell a difference of this size, by the spread of {whose}"
 
 

@@ -6,10 +6,11 @@ from scipy import stats
 
 from stlight.analysis.verdicts.comparisons import Comparer, band_edges, build_test, compared_cells
 from stlight.analysis.verdicts.findings import Finding, label
-from stlight.analysis.verdicts.judging import Difference, Test, arithmetic
+from stlight.analysis.verdicts.judging import Comparison, Test, arithmetic
 from stlight.analysis.verdicts.repeats import PaperNoise
 from stlight.experiments import Experiment
-from stlight.experiments.claim_types import Claim, ComparisonClaim, SmallerSpreadClaim, UntestedClaim
+from stlight.experiments.claim_base import ComparisonClaim
+from stlight.experiments.claim_types import Claim, SmallerSpreadClaim, UntestedClaim
 from stlight.experiments.grid_cells import GridCell, cells_of
 from stlight.registry.metric_specs import METRICS
 
@@ -36,20 +37,19 @@ def by_arithmetic(blank: Finding, test: Test) -> Finding:
         more = [f"and {len(against) - 4} more"] if len(against) > 4 else []
         more += [f"as stated for {len(parts) - len(against)} of {len(parts)}"] if len(parts) > 1 else []
         why = f"{how}: not so for {'; '.join([*against[:4], *more])}"
-    if verdict == "reproduced" and len(parts) > 1 and blank.claim.kind == "better" and blank.claim.each:
+    if verdict == "reproduced" and len(parts) > 1 and blank.claim.kind == "better":
         # Losses of metrics of which more is better are negative: their ratio is the other way round.
         ratios = [max(ratio, 1 / ratio) for ratio in (part.b.mean() / part.a.mean() for part in parts)]
         why += f"; on average over {len(parts)} comparisons by a factor of {float(stats.gmean(ratios)):.2f}"
     return blank.decided(test, verdict, deciding, why=why)
 
 
-def _within(difference: Difference) -> str:
+def _within(difference: Comparison) -> str:
     """Return why a difference of published numbers is too small to say anything."""
-    if len(difference.a) > 1:
+    if not all(difference.metric in cell.printed for cell in difference.cells):
         return "the published bands overlap"
     if difference.resolution > max(cell.printed[difference.metric].half_unit for cell in difference.cells):
-        least = METRICS[difference.metric].format(difference.resolution)
-        return f"within the noise of the paper's own repeats, which reaches {least}"
+        return f"within the noise of the paper's own repeats, which reaches {difference.resolution:.2g}"
     return "no more apart than the printed digits are rounded"
 
 

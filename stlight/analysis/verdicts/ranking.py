@@ -4,17 +4,16 @@ Values are losses, one per seed: lower is better, infinite for a diverged run.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
 from scipy import special, stats
 
-from stlight.analysis.verdicts.judging import CONFIDENCE, Difference, is_constant
+from stlight.analysis.verdicts.differences import CONFIDENCE, Difference, is_constant
 
 _HOMOGENEOUS = 0.1
-_SHARED_SEEDS = 0.01
 _MIN_POOLED_DF = 10
 
 
@@ -23,7 +22,7 @@ class Ranking:
     """The order of a grid's cells and how sure the seeds make it; lists are in the order of the cells."""
 
     paired: bool
-    """True if cells were compared seed by seed."""
+    """True if all cells were compared seed by seed."""
     noise: tuple[float, str]
     """Pooled standard deviation of the seeds, and why it is NaN or not. It is descriptive: no verdict depends on it."""
     smallest_difference: float = math.nan
@@ -42,19 +41,26 @@ class Ranking:
         return "worse" if not self.ties[cell] else "best" if sum(self.ties) == 1 else "tie"
 
 
-def rank(cells: Sequence[np.ndarray], draws: int = 20_000) -> Ranking:
-    """Compare the cells of a grid with the best of them. A cell without values is no tie and cannot be the best."""
-    paired, noise = seeds_move_together(cells), fit_noise(cells)
+def rank(cells: Sequence[np.ndarray], groups: Sequence[Hashable] = (), draws: int = 20_000) -> Ranking:
+    """Compare the cells of a grid with the best of them. A cell without values is no tie and cannot be the best.
+
+    `groups` names the seed group of each cell: cells of one group are compared seed by seed. Without it, none are.
+    """
+    paired, noise = len(groups) > 1 and len(set(groups)) == 1, fit_noise(cells)
     present = [i for i, cell in enumerate(cells) if len(cell) and not np.isnan(cell).any()]
     means = {i: float(cells[i].mean()) for i in present}
     ties, p_best = [False] * len(cells), [math.nan] * len(cells)
     finite = [i for i in present if math.isfinite(means[i])]
     if not finite or len(present) < 2:
         return Ranking(paired, noise, ties=ties, p_best=p_best)
+
+    def from_best(i: int) -> Difference:
+        return Difference(cells[best], cells[i], bool(groups) and groups[best] == groups[i])
+
     best, level = min(finite, key=lambda i: means[i]), (1 - CONFIDENCE) / (len(present) - 1)
     for i in present:
         # Multiplied, not divided: the comparison is exact at the boundary.
-        ties[i] = i == best or (len(present) - 1) * Difference(cells[best], cells[i], paired).p_above > (1 - CONFIDENCE)
+        ties[i] = i == best or (len(present) - 1) * from_best(i).p_above > (1 - CONFIDENCE)
     seeds = min(len(cells[i]) for i in present)
     if seeds < 2:
         return Ranking(paired, noise, ties=ties, p_best=p_best)
@@ -66,7 +72,7 @@ def rank(cells: Sequence[np.ndarray], draws: int = 20_000) -> Ranking:
         p_best[i] = float(wins[finite.index(i)]) if i in finite else 0.0
     orders = np.array([[cells[i][seed] for i in present] for seed in range(seeds)])
     taus = [float(stats.kendalltau(one, other).statistic) for one, other in combinations(orders, 2)]
-    others = [Difference(cells[best], cells[i], paired) for i in finite if i != best]
+    others = [from_best(i) for i in finite if i != best]
     errors = [d.error() for d in others if not d.by_ranks]
     least = [error * special.stdtrit(df, 1 - level) for error, df in errors]
     return Ranking(paired, noise, float(np.median(least)) if least else math.nan, ties, p_best, float(np.mean(taus)))
@@ -87,20 +93,3 @@ def fit_noise(cells: Sequence[np.ndarray]) -> tuple[float, str]:
         return math.nan, f"the cells' spreads differ (Bartlett p = {homogeneity:.2g})"
     sd = math.sqrt(sum((len(cell) - 1) * cell.var(ddof=1) for cell in repeated) / df)
     return sd, f"the cells' spreads are alike (Bartlett p = {homogeneity:.2g})"
-
-
-def seeds_move_together(cells: Sequence[np.ndarray]) -> bool:
-    """Return True if seeds shift all cells of a grid alike, so that cells must be compared seed by seed.
-
-    The effect of the seeds is tested in a two-way analysis of variance.
-    """
-    balanced = len(cells) > 1 and len({len(cell) for cell in cells}) == 1 and len(cells[0]) > 1
-    if not balanced or not all(np.isfinite(cell).all() for cell in cells):
-        return False
-    values_CS = np.stack(cells)
-    residual = values_CS - values_CS.mean(1, keepdims=True) - values_CS.mean(0) + values_CS.mean()
-    df_seeds, df = values_CS.shape[1] - 1, (len(cells) - 1) * (values_CS.shape[1] - 1)
-    left, between = float((residual**2).sum() / df), float(len(cells) * values_CS.mean(0).var(ddof=1))
-    # Without residual noise, or without any shift, there is nothing to test against.
-    testable = left > 1e-12 * between and between > 0
-    return testable and float(special.fdtrc(df_seeds, df, between / left)) < _SHARED_SEEDS

@@ -1,7 +1,7 @@
 """The noise of the paper's own numbers: repeats that it prints of one configuration, and what they say of a difference."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,31 +50,35 @@ class PaperNoise:
         self.repeats = [repeats for experiment in experiments for repeats in _repeats_of(experiment)]
         """Repeats at each learning rate."""
 
-    def resolution(self, a: GridCell, b: GridCell, metric: str) -> float:
-        """Return the largest difference of two printed numbers that chance explains; 0 if nothing is known.
+    def resolution(self, cells: Sequence[GridCell], weights: Iterable[float], metric: str) -> float:
+        """Return the largest contrast of printed numbers that chance explains; 0 if nothing is known.
 
-        It is the 97.5 % quantile of Student's t times the standard error of the difference, so that one of forty differences in
-        one direction, or of twenty in both, exceeds it by chance. The spread is that of repeats at the cell's learning rate,
-        pooled with those of other rates that an F test at 5 % does not tell apart from it. A cell without repeats, such as a
-        quoted model, is taken to vary as the other cell does.
+        The contrast is the sum of the numbers times their weights: -1 and 1 for a difference of two. The bound is the 97.5 %
+        quantile of Student's t times the standard error of the contrast, so that one of forty contrasts in one direction, or
+        of twenty in both, exceeds it by chance. The spread is that of repeats at the cell's learning rate, pooled with those of
+        other rates that an F test at 5 % does not tell apart from it. A cell without repeats, such as a quoted model, is taken
+        to vary as the first cell that has some.
         """
-        known = [pool for cell in (a, b) if (pool := self._pool(cell, metric))]
+        pools = [self._pool(cell, metric) for cell in cells]
+        known = next((pool for pool in pools if pool), None)
         if not known:
             return 0.0
-        pools = known[0], known[-1]
-        freedom = [sum(repeats.df for repeats in pool) for pool in pools]
-        variances = [sum(r.df * r.sd**2 for r in pool) / df for pool, df in zip(pools, freedom, strict=True)]
-        parts = sum(variance**2 / df for variance, df in zip(variances, freedom, strict=True))
-        # Welch's degrees of freedom, but those of a shared estimate are the estimate's.
-        df = freedom[0] if pools[0] == pools[1] else sum(variances) ** 2 / parts
+        squares: dict[tuple[Repeats, ...], float] = {}
+        for pool, weight in zip(pools, weights, strict=True):
+            squares[pool or known] = squares.get(pool or known, 0.0) + weight**2
+        freedom = [sum(repeats.df for repeats in pool) for pool in squares]
+        shares = zip(squares.items(), freedom, strict=True)
+        variances = [square * sum(r.df * r.sd**2 for r in pool) / df for (pool, square), df in shares]
+        # Welch's degrees of freedom, in which cells of one pool share an estimate.
+        df = sum(variances) ** 2 / sum(variance**2 / df for variance, df in zip(variances, freedom, strict=True))
         return float(stats.t.ppf(0.975, df)) * math.sqrt(sum(variances))
 
-    def _pool(self, cell: GridCell, metric: str) -> list[Repeats]:
+    def _pool(self, cell: GridCell, metric: str) -> tuple[Repeats, ...]:
         if cell.variant is None or cell.variant.paper.model.model != OURS:
-            return []
+            return ()
         alike = [r for r in self.repeats if (r.dataset, r.metric) == (cell.variant.dataset, metric)]
         own = next((r for r in alike if r.max_lr == cell.variant.paper.training.max_lr), None)
-        return [r for r in alike if own and not _told_apart(own, r)]
+        return tuple(r for r in alike if own and not _told_apart(own, r))
 
 
 def _told_apart(a: Repeats, b: Repeats) -> bool:
