@@ -8,6 +8,7 @@ min_version("9.20")
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/rounds.smk"
 include: "workflow/rules/analyse.smk"
 include: "workflow/rules/report.smk"
 
@@ -24,6 +25,7 @@ rule all:
     input:
         SUITE.items(),
         f"{OUT}/report.html",
+        rounds,
 
 
 onstart:

@@ -11,9 +11,11 @@ from stlight.commands.common import ARGUMENTS, Verb, check_range, tell
 from stlight.commands.computing import count, identify, measure, plan, train
 from stlight.commands.inputs import doctor, fetch, prepare, schemas
 from stlight.commands.results import analyse, report, status, waiting
+from stlight.commands.rounds import allocate
 from stlight.runtime.run_lock import LockLost
 
-_VERBS: list[Verb] = [fetch, doctor, prepare, train, measure, count, identify, analyse, waiting, report, plan, status, schemas]
+_VERBS: list[Verb] = [fetch, doctor, prepare, train, measure, count, identify, analyse, waiting, report, plan, allocate, status]
+_VERBS += [schemas]
 VERBS = {verb.__name__: verb for verb in _VERBS}
 
 # With `pip install -e`, the package lies beside the workflow of its checkout.
@@ -50,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--threads", type=int, default=1, help="threads for torch (default: 1)")
     common.add_argument("--slots-per-gpu", type=int, default=1, help="runs that may share a GPU (default: 1)")
     common.add_argument("--mixed-versions", action="store_true", help="allow tables from results of several code versions")
+    common.add_argument("--rounds", action="store_true", help="take the seeds that the rounds of a budget chose")
     common.add_argument("--workflow", type=Path, default=_WORKFLOW, help="folder of experiments, scales and schemas")
     verbs = parser.add_subparsers(required=True, metavar="VERB", dest="verb")
     for name, verb in VERBS.items():

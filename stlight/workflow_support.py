@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
 from stlight.config import error_words
 from stlight.experiments import Experiment, load_plan
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runs.record import load_valid_record
+from stlight.runs.rounds import Round, basis_of, path_of, read_rounds, seeds_after
 from stlight.runtime.atomic_files import has_changed
 from stlight.runtime.run_lock import living_holder
 
@@ -29,6 +30,8 @@ class Settings(BaseModel):
     data: str = "data"
     slots_per_gpu: PositiveInt = 1
     mixed_versions: bool = False
+    hours: PositiveFloat | None = None
+    """Budget in core hours, which rounds spend where runs settle most sentences; without it, seeds are as the scale says."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":
@@ -54,6 +57,7 @@ class Settings(BaseModel):
         options = ["--scale", self.scale, "--results", self.results, "--data-root", self.data]
         options += ["--workflow", str(workflow), "--slots-per-gpu", str(self.slots_per_gpu)]
         options += ["--mixed-versions"] if self.mixed_versions else []
+        options += ["--rounds"] if self.hours else []
         # `exec` replaces the shell, so that a signal to the job reaches the process that must save its state. Therefore
         # `stlight` must be the last command of a rule.
         call = f'stlight() {{ exec {shlex.join(python)} -m stlight "$@" {shlex.join(options)}; }}; '
@@ -67,7 +71,42 @@ class Workflow:
     def __init__(self, workflow: Path, settings: Settings) -> None:
         """Load and check all experiments. Raises `ValueError` if a file is wrong."""
         self._folder, self._data, self._out = workflow, settings.data, settings.out
+        self._hours = settings.hours
         self.plan = load_plan(workflow, settings.scale, Path(settings.data))
+        self.rounds: list[Round] = []
+        """The rounds of the budget so far; none without a budget."""
+        if settings.hours:
+            self.read_rounds()
+
+    def read_rounds(self) -> None:
+        """Read the rounds that are there and give each cell the seeds that they chose."""
+        self.rounds = read_rounds(Path(self._out), self.plan.hash)
+        self.plan = self.plan.for_budget(seeds_after(self.rounds))
+
+    def is_last_round(self, number: int) -> bool:
+        """Return True if the rounds end with this one. Raises `ValueError` if its file is not of this plan and budget.
+
+        Snakemake makes such a file again, unless its records of how files were made are lost.
+        """
+        found = self.rounds[number - 1] if number <= len(self.rounds) else None
+        if not found or (found.stop == "budget" and found.hours < (self._hours or 0)):
+            raise ValueError(
+                f"{path_of(Path(self._out), number)} is of another plan or budget: delete it and the rounds after it"
+            )
+        return bool(found.stop)
+
+    def round_files(self) -> list[str]:
+        """Return the files of the rounds so far."""
+        return [str(path_of(Path(self._out), found.number)) for found in self.rounds]
+
+    def round_basis(self, wildcards: Any) -> dict[str, Any]:
+        """Return the plan and the budget that a round is made for."""
+        return basis_of(self.rounds, int(wildcards.round), self.plan.hash, self._hours or 0.0)
+
+    def round_inputs(self, wildcards: Any) -> list[str]:
+        """Return the records that a round decides on: those of all earlier rounds. `read_rounds` must have seen these."""
+        earlier = self.plan.with_seeds(seeds_after(self.rounds[: int(wildcards.round) - 1]))
+        return [f"{self._out}/runs/{name}/record.json" for name in earlier.runs]
 
     def run_name(self, wildcards: Any) -> str:
         """Return a run's name, `<dataset>/<variant>/seed<k>`."""

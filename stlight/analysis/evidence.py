@@ -154,9 +154,9 @@ class Evidence:
         return {name: record.provenance for name, record in self.records.items()} | made
 
     def recorded(self, variant: Variant) -> dict[int, Recorded]:
-        """Return the runs of a variant that have a valid record, by seed."""
-        names = {seed: variant.run_name(seed) for seed in range(self.experiment.seeds)}
-        return {seed: self.runs[name] for seed, name in names.items() if name in self.runs}
+        """Return the runs of a variant that have a valid record, by the k of their name `seed<k>`."""
+        names = self.experiment.runs_of(variant)
+        return {k: self.runs[name] for k, name in enumerate(names) if name in self.runs}
 
     def examples(self, name: str) -> tuple[np.ndarray, ...]:
         """Return context, truth and prediction of a run's example clips, uint8 (clip, time, channel, height, width).
@@ -210,9 +210,8 @@ def load_one(experiment: Experiment, scale: Scale, results: ResultsFolder) -> Ev
     runs, missing = {}, {}
     for variant in experiment.variants if experiment.train else ():
         waits_for = experiment.waits_for.get(variant.dataset)
-        for seed in range(experiment.seeds):
-            name = variant.run_name(seed)
-            run = results.run(name, variant.run_config(seed).hash)
+        for k, name in enumerate(experiment.runs_of(variant)):
+            run = results.run(name, variant.run_config(k).hash)
             if isinstance(run, Recorded):
                 runs[name] = run
             else:

@@ -42,10 +42,12 @@ def _about_training(values: Values) -> Iterator[str]:
     experiment, scale = values.experiment, values.evidence.scale
     metrics = set(values.cells["metric"])
     sources = sorted(set(values.cells.loc[values.cells["status"] != "quoted", "data"]))
-    interval = " (± is half the 95 % t interval of the mean)." if experiment.seeds > 1 else ", so no interval can be given."
+    counts = sorted({experiment.seeds_of(variant) for variant in experiment.variants})
+    seeds = f"{counts[0]} to {counts[-1]}, as the cells say" if len(counts) > 1 else str(counts[0])
+    interval = " (± is half the 95 % t interval of the mean)." if counts[-1] > 1 else ", so no interval can be given."
     yield (
         f"Scale {scale.name}: {scale.summary[0].lower()}{scale.summary[1:]}. Data: {', '.join(sources)}. Selection:"
-        f" {experiment.selection} epoch. Seeds: {experiment.seeds}{interval}"
+        f" {experiment.selection} epoch. Seeds: {seeds}{interval}"
     )
     yield from (f"Published numbers: {data.source}" for data in experiment.drawn)
     yield from _about_repeats(experiment)

@@ -131,8 +131,8 @@ class Values:
         is the range of both edges.
         `measured` is the mean over seeds, `low` and `high` its 95 % t interval (from two seeds on), `values` each seed's value
         and `runs` their names. A diverged seed keeps its last metrics; if these are not finite, the mean is not either.
-        status: done, diverged (at least one seed), counted, measured (timed side by side in one process), waiting or quoted
-        (the published number of another model). standing among the measured cells: best, tie (cannot be distinguished from
+        status: done, diverged (at least one seed), counted, measured (timed side by side in one process), waiting, not trained (at
+        this scale) or quoted (the published number of another model). standing among the measured cells: best, tie (cannot be distinguished from
         the best) or worse. p_best: probability of being the best. learnt: True if the finished seeds are better than every
         trivial predictor on the metric; missing if that cannot be told.
         """
@@ -166,7 +166,8 @@ class Values:
         elif rows["diverged"].any():
             status = "diverged"
         else:
-            status = "waiting" if len(rows) < experiment.seeds else "done"
+            trained = self.evidence.scale.trains(variant.config.model.model)
+            status = "not trained" if not trained else "waiting" if len(rows) < max(1, experiment.seeds_of(variant)) else "done"
         source = "custom files" if data.custom_shape else SOURCES[data.source]
         low, high = interval(values)
         cell = ({"model": OURS} if experiment.quoted else {}) | variant.axes

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stlight.experiments import Plan
+    from stlight.runs.rounds import Round
 
 Verb = Callable[[argparse.Namespace], int | None]
 
@@ -27,10 +28,27 @@ def argument(*names: str, **settings: Any) -> Callable[[Verb], Verb]:
 
 
 def load(options: argparse.Namespace) -> "Plan":
-    """Load and check the experiments at the chosen scale. Raises `ValueError` if a file is wrong."""
+    """Load and check the experiments at the chosen scale, with the seeds that its rounds chose if `--rounds` is given.
+
+    Raises `ValueError` if a file is wrong.
+    """
+    plan = load_static(options)
+    return with_rounds(plan, options)[0] if options.rounds else plan
+
+
+def load_static(options: argparse.Namespace) -> "Plan":
+    """Load and check the experiments at the chosen scale, with the seeds that its file states."""
     from stlight.experiments import load_plan
 
     return load_plan(options.workflow, options.scale, options.data_root)
+
+
+def with_rounds(plan: "Plan", options: argparse.Namespace, last: int | None = None) -> "tuple[Plan, list[Round]]":
+    """Return the plan with the seeds that its first `last` rounds chose, or all of them, and these rounds."""
+    from stlight.runs.rounds import read_rounds, seeds_after
+
+    rounds = read_rounds(scale_folder(options), plan.hash)[:last]
+    return plan.for_budget(seeds_after(rounds)), rounds
 
 
 def scale_folder(options: argparse.Namespace) -> Path:

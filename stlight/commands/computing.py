@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from stlight.commands.common import argument, check_range, load, scale_folder, tell
+from stlight.commands.rounds import print_rounds
 from stlight.registry.dataset_specs import DATASETS
 
 if TYPE_CHECKING:
@@ -117,10 +118,14 @@ def measure(options: argparse.Namespace) -> None:
 @argument("--side-by-side", type=int, help="runs at a time (default: as many as the cores allow, one on a GPU)")
 @argument("--flops", type=float, metavar="RATE", help="assume RATE multiply-adds per second instead of timing")
 @argument("--budget", type=float, metavar="HOURS", help="say which experiments fit into HOURS")
+@argument("--hours", type=float, help="instead, print the rounds that spend a budget of so many core hours")
 def plan(options: argparse.Namespace) -> None:
     """Print what a scale will cost: runs, hours and memory of each experiment."""
-    for name, low in (("side_by_side", 1), ("flops", 1), ("budget", 1e-6)):
+    for name, low in (("side_by_side", 1), ("flops", 1), ("budget", 1e-6), ("hours", 1e-6)):
         check_range(options, name, low)
+    if options.hours is not None:
+        print_rounds(options)
+        return
     loaded = load(options)
 
     import torch

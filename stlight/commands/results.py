@@ -76,10 +76,13 @@ def _load_values(plan: "Plan", options: argparse.Namespace) -> "dict[str, Values
 def _write_report(plan: "Plan", values: "dict[str, Values]", options: argparse.Namespace) -> None:
     """Write claims.csv, errata.md, noise_floor.csv, selection_audit.csv and report.html."""
     from stlight.analysis.report import write_report
+    from stlight.runs.rounds import read_rounds
 
     folders = (("--results", options.results, "results"), ("--data-root", options.data_root, "data"))
     needed = [text for name, value, default in folders if value != Path(default) for text in (name, str(value))]
-    write_report(plan, values, options.workflow, scale_folder(options), needed)
+    needed += ["--rounds"] if options.rounds else []
+    rounds = read_rounds(scale_folder(options), plan.hash) if options.rounds else []
+    write_report(plan, values, options.workflow, scale_folder(options), needed, rounds)
 
 
 def _print_missing(evidence: "Evidence") -> None:

@@ -51,10 +51,19 @@ def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Pla
                 path = workflow / "experiments" / f"{name}.yaml"
                 raise ExperimentError(f"{path}: claims: the id {claim.id!r} is given twice (also in {claimed[claim.id]})")
             claimed[claim.id] = name
-        for variant, seed in itertools.product(experiment.variants if experiment.train else [], range(experiment.seeds)):
-            run, config = variant.run_name(seed), variant.run_config(seed)
-            if runs.setdefault(run, config) != config:
-                raise ExperimentError(f"{name}: two configurations would both be called {run!r}")
+        for variant in experiment.variants:
+            for k, run in enumerate(experiment.runs_of(variant)):
+                config = variant.run_config(k)
+                if runs.setdefault(run, config) != config:
+                    raise ExperimentError(f"{name}: two configurations would both be called {run!r}")
+    for number, more in enumerate(the_scale.more_seeds):
+        place = f"{workflow / 'scales' / scale}.yaml: more_seeds[{number}]"
+        trained = [name for name, experiment in experiments.items() if experiment.train]
+        experiment = experiments[check_known(f"{place}: no experiment trained at this scale", more.experiment, trained)]
+        for axis in more.where:
+            check_known(f"{place}.where: unknown axis", axis, experiment.axes)
+        if not any(more.applies_to(experiment.name, variant.axes) for variant in experiment.variants):
+            raise ExperimentError(f"{place}.where: no cell has {state(more.where)}")
     return Plan(scale=the_scale, experiments=experiments, runs=runs)
 
 
@@ -84,17 +93,19 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
 
     variants: dict[str, Variant] = {}
     run_as: dict[RunConfig, str] = {}
+    seeds: dict[str, int] = {}
     for point in (dict(zip(grid, values, strict=True)) for grid in file.grid for values in itertools.product(*grid.values())):
         try:
             variant = _variant(file.base | point, axes, scale, file, share_of_epochs)
         except ConfigError as error:
             raise ExperimentError(f"{path}: at {state(point)}: {error}") from error
         run = run_as.setdefault(variant.config, variant.name)
+        wanted = scale.seeds_of(path.stem, variant.axes, at_least=file.seeds) if scale.trains(variant.config.model.model) else 0
+        seeds[run] = max(seeds.get(run, 0), wanted)
         variants[f"{variant.dataset}/{variant.name}"] = replace(variant, run_as=run)
 
     datasets = dict.fromkeys(variant.dataset for variant in variants.values())
     models = {OURS, *(variant.axes.get("model", OURS) for variant in variants.values())}
-    seeds = max(scale.seeds, file.seeds)
     drawn = [data for data in (file.published_points, file.published_curves) if data]
     published = file.published + (read_points(file.published_points, workflow, axes) if file.published_points else [])
     content = [*(stated.model_dump(mode="json") for stated in (file, scale)), *(read_text(data, workflow) for data in drawn)]
@@ -107,13 +118,12 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
         metrics=file.metrics if isinstance(file.metrics, dict) else dict.fromkeys(datasets, file.metrics),
         axes=axes,
         share_of_epochs=share_of_epochs,
-        seeds=min(seeds, scale.max_seeds or seeds),
         published=[entry for entry in published if (entry.model or OURS) in models],
         quoted=[entry for entry in published if (entry.model or OURS) not in models],
         curves=read_curves(file.published_curves, workflow, axes) if file.published_curves else [],
         drawn=drawn,
         claims=[claim.model_copy(update={"section": claim.section or file.paper.section}) for claim in file.claims],
-        variants=list(variants.values()),
+        variants=[replace(variant, seeds=seeds[variant.run_as]) for variant in variants.values()],
         waits_for=_missing_data({v.dataset for v in variants.values() if v.config.data.source == "files"}, data_root),
         hash=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
     )
@@ -138,7 +148,9 @@ def _variant(stated: dict[str, Any], axes: list[str], scale: Scale, file: Experi
     # No comma, because Snakemake cuts the name there when it hands a job to a cluster.
     name = "+".join(f"{_SHORT.get(n, n)}={as_text(v)}" for n, v in differing.items()) or "stlight_l"
     points = fields | {"model": model}
-    return Variant(dataset=dataset, name=name, axes={n: points[n] for n in axes}, paper=paper, config=config, run_as=name)
+    return Variant(
+        dataset=dataset, name=name, axes={n: points[n] for n in axes}, paper=paper, config=config, run_as=name, seeds=1
+    )
 
 
 def _missing_data(datasets: set[str], data_root: Path) -> dict[str, str]:

@@ -1,7 +1,12 @@
 """Experiments: as their files state them, and with their variants and runs at a scale."""
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -27,7 +32,11 @@ from stlight.registry.metric_specs import COUNTED_METRICS, TIMED_METRICS
 from stlight.registry.model_specs import OURS
 
 SHARED_SEED_FIELDS = frozenset({"initialization", "decoder", "skip", "skip_parts", "dilation", "final_div_factor"})
-"""Fields that change neither a tensor's shape nor a clip: variants that differ in nothing else use the same seeds."""
+"""Fields that two variants may differ in and still use the same seeds: they change neither a tensor's shape nor a clip."""
+
+
+LOOKS = (3, 5, 8, 12)
+"""Numbers of seeds at which verdicts are drawn when a budget adds seeds, unless the scale states others."""
 
 
 class PaperItem(FileModel):
@@ -104,23 +113,36 @@ class Variant:
     paper: RunConfig
     """The configuration in the paper's units."""
     config: RunConfig
-    """The configuration at this scale, for seed 0."""
+    """The configuration at this scale, without a seed (0); `run_config` sets one."""
     run_as: str
     """Variant whose runs it shares: itself, or the experiment's first one of the same configuration at this scale."""
+    seeds: int
+    """Number of runs, each with a seed of its own."""
 
     @property
+    def cell(self) -> str:
+        """`<dataset>/<variant>`, the folder of its runs. Variants with the same cell share all runs."""
+        return f"{self.dataset}/{self.run_as}"
+
+    def run_name(self, k: int) -> str:
+        """Return the name of the k-th run, `<dataset>/<variant>/seed<k>`, which is also its folder."""
+        return f"{self.cell}/seed{k}"
+
+    def run_config(self, k: int) -> RunConfig:
+        """Return the configuration of the k-th run. Its seed, of 32 bits, depends on `seed_group` and k only."""
+        digest = hashlib.blake2b(f"{self.seed_group} {k}".encode(), digest_size=4).digest()
+        return self.config.model_copy(update={"seed": int.from_bytes(digest)})
+
+    @cached_property
     def seed_group(self) -> str:
-        """Name of the variants whose k-th runs use the same seed: those that have the same tensors and the same clips."""
-        fields = {name: value for name, value in self.config.fields.items() if name not in SHARED_SEED_FIELDS}
-        return f"{self.dataset} {sorted(fields.items())}"
+        """Name of the variants whose k-th runs use the same seed: those that differ in nothing but `SHARED_SEED_FIELDS`.
 
-    def run_name(self, seed: int) -> str:
-        """Return `<dataset>/<variant>/seed<k>`, which is also the run's folder."""
-        return f"{self.dataset}/{self.run_as}/seed{seed}"
-
-    def run_config(self, seed: int) -> RunConfig:
-        """Return the configuration of one run."""
-        return self.config.model_copy(update={"seed": seed})
+        Runs with the same seed start from the same random draws and see the same clips, so they can be compared in pairs. All
+        other variants have seeds of their own and are independent replicates.
+        """
+        meaning = self.config.model_dump(mode="json", exclude={"seed": True, "training": {"out_of_memory"}})
+        kept = {name: {n: v for n, v in section.items() if n not in SHARED_SEED_FIELDS} for name, section in meaning.items()}
+        return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +161,6 @@ class Experiment:
     """The fields varied, in the order of the table's columns."""
     share_of_epochs: float
     """Share of the stated epochs that runs train for at this scale."""
-    seeds: int
     selection: str
     published: list[PublishedEntry]
     """The paper's numbers for variants."""
@@ -174,11 +195,18 @@ class Experiment:
         """The metrics of all data sets, each once."""
         return list(dict.fromkeys(metric for metrics in self.metrics.values() for metric in metrics))
 
+    def seeds_of(self, variant: Variant) -> int:
+        """Return the number of runs of a variant, each with a seed of its own."""
+        return variant.seeds if self.train else 0
+
+    def runs_of(self, variant: Variant) -> list[str]:
+        """Return the names of a variant's runs."""
+        return [variant.run_name(k) for k in range(self.seeds_of(variant))]
+
     @property
     def run_names(self) -> list[str]:
         """All runs that the experiment needs."""
-        names = [v.run_name(seed) for v in self.variants for seed in range(self.seeds)] if self.train else []
-        return list(dict.fromkeys(names))
+        return list(dict.fromkeys(itertools.chain(*map(self.runs_of, self.variants))))
 
     def all_printed(self, variant: Variant, corrected: bool = False) -> dict[str, PrintedNumber]:
         """Return the paper's numbers for a variant, by metric; `corrected` without known misprints."""
@@ -199,6 +227,39 @@ class Plan:
     scale: Scale
     experiments: dict[str, Experiment]
     runs: dict[str, RunConfig]
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """Number of runs of each trained cell, however many experiments use it."""
+        found: dict[str, int] = {}
+        for experiment in self.experiments.values():
+            for variant in experiment.variants if experiment.train else []:
+                found[variant.cell] = max(found.get(variant.cell, 0), variant.seeds)
+        return found
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of the cells and claims, which changes with neither seeds nor words elsewhere."""
+        cells = {v.cell: v.config.hash for e in self.experiments.values() if e.train for v in e.variants}
+        claims = [claim.model_dump(mode="json", exclude={"note"}) for e in self.experiments.values() for claim in e.claims]
+        content = json.dumps([cells, claims], sort_keys=True)
+        return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
+    def with_seeds(self, seeds: Mapping[str, int]) -> Self:
+        """Return the plan with these numbers of runs by cell, for all experiments alike. Cells that are not named have none."""
+        experiments: dict[str, Experiment] = {}
+        runs: dict[str, RunConfig] = {}
+        for name, experiment in self.experiments.items():
+            variants = [replace(variant, seeds=seeds.get(variant.cell, 0)) for variant in experiment.variants]
+            experiments[name] = replace(experiment, variants=variants)
+            for variant in variants if experiment.train else []:
+                runs |= {variant.run_name(k): variant.run_config(k) for k in range(variant.seeds)}
+        return replace(self, experiments=experiments, runs=runs)
+
+    def for_budget(self, seeds: Mapping[str, int]) -> Self:
+        """Return the plan of a budget's rounds: `with_seeds`, looked at as the scale says or, if it does not, at `LOOKS`."""
+        scale = self.scale.model_copy(update={"looks": self.scale.looks or LOOKS})
+        return replace(self.with_seeds(seeds), scale=scale)
 
     def run(self, name: str) -> RunConfig:
         """Return a run's configuration. Raises `ExperimentError` for an unknown name, with the nearest known one."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from stlight.config import BASELINE_FIELDS, DEFAULTS, ComputeConfig, ModelConfig
-from stlight.experiments.field_types import ClipCounts, DatasetName, PositiveFloat, PositiveInt
+from stlight.experiments.field_types import ClipCounts, Coordinates, DatasetName, PositiveFloat, PositiveInt
 from stlight.experiments.yaml_files import FileModel, check_known
 from stlight.registry.dataset_specs import DATASETS, base_of
 from stlight.registry.model_specs import BASELINES, OURS
@@ -67,6 +67,20 @@ class DatasetAtScale(ClipCounts):
     """Values of STLight-L on this data set; without them, stated values follow Moving MNIST's base in proportion."""
 
 
+class MoreSeeds(FileModel):
+    """Seeds for some variants of an experiment."""
+
+    experiment: str
+    where: Coordinates = Field(default_factory=dict)
+    """The part of the grid, in the paper's units; all of it if no axis is named."""
+    seeds: PositiveInt
+
+    def applies_to(self, experiment: str, axes: dict[str, Any]) -> bool:
+        """Return True for a point of the named part of the experiment's grid."""
+        named = {axis: value if isinstance(value, list) else [value] for axis, value in self.where.items()}
+        return experiment == self.experiment and all(axes.get(axis) in values for axis, values in named.items())
+
+
 class ScaleFile(FileModel):
     """How large the experiments are run."""
 
@@ -84,8 +98,18 @@ class ScaleFile(FileModel):
     """How runs compute, unless an experiment says otherwise."""
     seeds: PositiveInt
     """Seeds per variant, unless an experiment asks for more."""
+    more_seeds: list[MoreSeeds] = Field(default_factory=list)
+    """Variants that get more seeds."""
     max_seeds: PositiveInt | None = None
-    """No experiment gets more seeds than this."""
+    """No variant gets more seeds than this."""
+    looks: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(strict=False)] = ()
+    """Numbers of seeds, rising, at which verdicts may be drawn and more seeds added; empty: the seeds are looked at once."""
+
+    @model_validator(mode="after")
+    def _looks_rise(self) -> Self:
+        if list(self.looks) != sorted(set(self.looks)):
+            raise ValueError(f"looks must rise, got {list(self.looks)}")
+        return self
 
 
 class Scale(ScaleFile):
@@ -108,6 +132,12 @@ class Scale(ScaleFile):
     def trains(self, model: str) -> bool:
         """Return True if a model is trained at this scale, rather than only counted, timed and quoted."""
         return model not in BASELINES or self.baselines is None or model in self.baselines.max_lr
+
+    def seeds_of(self, experiment: str, axes: dict[str, Any], at_least: int) -> int:
+        """Return the number of seeds of a point of an experiment's grid; the experiment asks for `at_least` so many."""
+        more = [stated.seeds for stated in self.more_seeds if stated.applies_to(experiment, axes)]
+        seeds = max(self.seeds, at_least, *more)
+        return min(seeds, self.max_seeds or seeds)
 
     def resolve(self, paper_fields: dict[str, Any], share_of_epochs: float = 1.0) -> dict[str, Any]:
         """Translate fields in the paper's units into fields at this scale, for a share of the epochs."""

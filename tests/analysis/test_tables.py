@@ -18,9 +18,10 @@ def make(demo, record_run, values_of, tmp_path):
 
     def write(name, mse=lambda variant, seed: 100.0 + seed, seeds=None, figures=False):
         experiment = demo.experiment(name)
-        experiment = dataclasses.replace(experiment, seeds=seeds or experiment.seeds)
+        variants = [dataclasses.replace(variant, seeds=seeds or variant.seeds) for variant in experiment.variants]
+        experiment = dataclasses.replace(experiment, variants=variants)
         for variant in experiment.variants:
-            for seed in range(experiment.seeds):
+            for seed in range(experiment.seeds_of(variant)):
                 record_run(experiment, variant, seed, mse=mse(variant, seed))
             write_examples(experiment, tmp_path, variant)
         if experiment.counts:

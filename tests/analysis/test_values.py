@@ -66,7 +66,7 @@ def test_means_intervals_and_runs_of_a_cell(demo, record_run, values_of):
 def test_a_diverged_run_is_the_worst_where_cells_are_compared_and_printed_as_recorded(demo, record_run, values_of):
     experiment = demo.experiment("figure1_initialization")
     for v in experiment.variants:
-        for seed in range(experiment.seeds):
+        for seed in range(experiment.seeds_of(v)):
             record_run(experiment, v, seed, mse=100.0 + seed)
     # Its last number looks best of all.
     diverged = variant(experiment, "init=kaiming_normal+lr=0.001")
@@ -172,7 +172,7 @@ def test_costs_are_shown_and_never_ranked(demo, record_run, values_of, tmp_path)
     row = cell(values_of(experiment).cells, initialization="hybrid", metric="epoch_seconds")
     assert (row["status"], row["n"], math.isnan(row["measured"])) == ("waiting", 0, True)
     for number, v in enumerate(experiment.variants):
-        for seed in range(experiment.seeds):
+        for seed in range(experiment.seeds_of(v)):
             record_run(experiment, v, seed, mse=100.0 * number + seed)
     # The first metric is a time, and the fastest is not the best.
     best, *others = experiment.variants

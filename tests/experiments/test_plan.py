@@ -38,7 +38,7 @@ def test_items_share_runs(paper):
 
 def test_the_base_run_at_paper_scale_is_stlight_l(paper):
     base = paper.runs["mmnist/stlight_l/seed0"]
-    assert base == RunConfig.from_fields({"source": "files", "max_lr": 0.003})
+    assert base == RunConfig.from_fields({"source": "files", "max_lr": 0.003}, seed=base.seed)
     assert (base.model.hidden_dim, base.model.depth, base.training.batch_size, base.training.num_epochs) == (1400, 16, 16, 200)
 
 

@@ -62,6 +62,7 @@ ITEM = dict(
 rule analyse:
     input:
         experiment_inputs,
+        rounds,
     output:
         **ITEM,
         examples=report(

@@ -1,4 +1,4 @@
-# Needs: --config scale=…, results=…, data=… (all optional) and the files under workflow/.
+# Needs: --config scale=…, results=…, data=…, hours=… (all optional) and the files under workflow/.
 # Gives: SUITE, which holds the checked plan of all runs and answers what the rules ask (stlight/workflow_support.py).
 
 import os
@@ -20,11 +20,41 @@ if workflow.is_main_process:
     SUITE.request_files()
 
 
+def await_rounds(last=None):
+    """Wait for the first `last` rounds of a budget, or for all of them: until they are there, Snakemake calls again."""
+    # The Snakemake inside a cluster job need not wait, because the one that submitted it has.
+    if SETTINGS.hours and workflow.is_main_process:
+        number, ended = 0, False
+        while number != last and not ended:
+            number += 1
+            checkpoints.allocate.get(round=number)
+            SUITE.read_rounds()
+            ended = SUITE.is_last_round(number)
+
+
 def experiment_inputs(wildcards):
+    await_rounds()
     # Called when the DAG is built: while Snakemake reads this file, `workflow.dryrun` is always False.
     if workflow.is_main_process and not workflow.dryrun:
         SUITE.set_aside_damaged_records(wildcards)
     return SUITE.experiment_inputs(wildcards)
+
+
+def rounds(wildcards):
+    # A target of its own: Snakemake makes no next round for tables that are there already.
+    await_rounds()
+    return SUITE.round_files()
+
+
+def round_inputs(wildcards):
+    await_rounds(int(wildcards.round) - 1)
+    # A choice stands, although a run that it was based on may be repeated.
+    return [ancient(path) for path in SUITE.round_inputs(wildcards)]
+
+
+def report_inputs(wildcards):
+    await_rounds()
+    return SUITE.report_inputs()
 
 
 # A run that was killed or failed resumes at once; a profile may ask for more attempts. The Snakemake inside a cluster job makes
@@ -56,4 +86,5 @@ wildcard_constraints:
     source="[a-z_]+",
     variant="[^/]+",
     seed=r"\d+",
+    round=r"[1-9]\d*",
     experiment="[^/]+",

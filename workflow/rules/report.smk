@@ -4,7 +4,8 @@
 
 rule report:
     input:
-        SUITE.report_inputs(),
+        report_inputs,
+        rounds,
     output:
         page=report(
             f"{OUT}/report.html", caption="../report/report.rst", category="Report"

@@ -4,7 +4,7 @@ import base64
 import math
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from stlight.analysis.audit import noise_floor, selection_audit
 from stlight.analysis.errata import HEADINGS, as_markdown, errata
 from stlight.analysis.evidence import all_records, code_versions
 from stlight.analysis.notes import UNLEARNT, about_table
+from stlight.analysis.rounds import rounds_table
 from stlight.analysis.tables import table_blocks
 from stlight.analysis.text import settings_text
 from stlight.analysis.values import Values
@@ -23,13 +24,16 @@ from stlight.analysis.verdicts.measured import all_findings
 from stlight.experiments import Plan
 from stlight.registry.metric_specs import METRICS
 from stlight.runs.record import SELECTIONS
+from stlight.runs.rounds import Round
 from stlight.runtime.atomic_files import write_atomically
 
 
-def write_report(plan: Plan, values: Mapping[str, Values], workflow: Path, into: Path, settings: list[str]) -> None:
+def write_report(
+    plan: Plan, values: Mapping[str, Values], workflow: Path, into: Path, settings: list[str], rounds: Sequence[Round] = ()
+) -> None:
     """Write claims.csv, errata.md, noise_floor.csv, selection_audit.csv and report.html from the evidence that exists.
 
-    `settings` are the command-line options, beyond the scale, that repeat a run.
+    `settings` are the command-line options, beyond the scale, that repeat a run; `rounds` those of a budget, if there is one.
     """
     findings = all_findings(plan, values)
     found = errata(plan, workflow)
@@ -53,6 +57,7 @@ def write_report(plan: Plan, values: Mapping[str, Values], workflow: Path, into:
         remedies=Counter(one.remedy for one in of_paper if one.remedy),
         outcomes=OUTCOMES,
         errata=found,
+        rounds=rounds_table(rounds),
         runs={name: run for one in values.values() for name, run in one.evidence.runs.items()},
         settings="".join(f" {shlex.quote(text)}" for text in settings),
         versions=code_versions({name: facts for one in values.values() for name, facts in one.evidence.provenance.items()}),

@@ -62,6 +62,10 @@ class Finding:
     detectable: float = math.nan
     parts: list[Part] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
+    sides: tuple[float, float] = (1.0, 1.0)
+    """One-sided p-values for and against the claim, before any correction."""
+    level: float = math.nan
+    """One-sided level at which these decide, whatever the other sentences' verdicts are."""
 
     @property
     def outcome(self) -> str:

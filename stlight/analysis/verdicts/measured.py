@@ -31,7 +31,7 @@ def all_findings(plan: Plan, values: Mapping[str, Values]) -> list[tuple[Finding
     spread, noise = seed_spread(values), PaperNoise(plan.experiments.values())
     found = []
     for name, experiment in plan.experiments.items():
-        measured = Measured(values[name], spread, getattr(plan.scale, "looks", ())).findings()
+        measured = Measured(values[name], spread, plan.scale.looks).findings()
         found += [(on_published(experiment, claim, noise), measured[claim.id]) for claim in experiment.claims]
     return found
 
@@ -113,6 +113,13 @@ class Measured:
         if quoted := list(dict.fromkeys(cell.label for cell in cells if cell.quoted)):
             names = ", ".join(quoted[:3]) + (" and others" if len(quoted) > 3 else "")
             return f"{names}: quoted, not trained for this item; a single number of another training is nothing to test against"
+        models = {c.variant.config.model.model for c in cells if c.variant}
+        if untrained := [name for name in sorted(models) if not self.evidence.scale.trains(name)]:
+            return (
+                f"{', '.join(untrained)}: not trained at scale {self.evidence.scale.name}, which states no learning rate for it"
+            )
+        if unplanned := [c.label for c in cells if c.variant and not self.experiment.seeds_of(c.variant)]:
+            return f"no run of {unplanned[0]} fits into the budget so far"
         runs = self._runs(cells)
         if waiting := {run: why for run, why in self.evidence.missing.items() if run in runs}:
             run, why = next(iter(waiting.items()))
@@ -130,8 +137,7 @@ class Measured:
 
     def _runs(self, cells: list[GridCell]) -> list[str]:
         """Return the names of all runs of some cells."""
-        seeds = range(self.experiment.seeds)
-        return list(dict.fromkeys(c.variant.run_name(seed) for c in cells if c.variant for seed in seeds))
+        return list(dict.fromkeys(name for c in cells if c.variant for name in self.experiment.runs_of(c.variant)))
 
     def _judged(self, blank: Finding, cells: list[GridCell], judgement: Judgement) -> Finding:
         deciding, names = judgement.deciding, self._runs(cells)
@@ -148,9 +154,9 @@ class Measured:
         words += [f"{len(diverged)} of {len(names)} runs diverged and count as the worst"] if diverged else []
         words += ["on stand-in data"] if any(c.variant and c.variant.config.data.source == "stand_in" for c in cells) else []
         why, detectable = "; ".join(words), deciding.detectable(judgement.level)
-        return blank.decided(
-            judgement.test, judgement.verdict, deciding, why=why, remedy=remedy, detectable=detectable, runs=names
-        )
+        test = judgement.test
+        more = {"why": why, "remedy": remedy, "detectable": detectable, "runs": names, "level": judgement.level}
+        return blank.decided(test, judgement.verdict, deciding, sides=(test.p(False), test.p(True)), **more)
 
     def _barred(self, blank: Finding, claim: ComparisonClaim, test: Test, cells: list[GridCell]) -> Finding | None:
         """Return the finding if these runs may not decide the claim; None if they may."""

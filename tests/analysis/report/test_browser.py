@@ -65,7 +65,8 @@ def test_a_number_is_followed_to_its_runs(browser, reported, demo):
     row = browser.find_element(By.CSS_SELECTOR, "tr:target")
     seeds = row.find_elements(By.CSS_SELECTOR, "a")
     assert row.is_displayed()
-    assert len(seeds) == demo.experiment("figure1_initialization").seeds
+    experiment = demo.experiment("figure1_initialization")
+    assert len(seeds) == experiment.seeds_of(experiment.variants[0])
     value = seeds[3].text
     seeds[3].click()
     run = browser.find_element(By.CSS_SELECTOR, "details:target")

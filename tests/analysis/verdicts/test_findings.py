@@ -153,7 +153,8 @@ def test_curves_are_claimed_about(plan_of, tmp_path):
     assert [f.verdict for f in measured(plan, tmp_path).values()] == ["reproduced"] * 4
 
 
-def test_holm_is_over_the_item_s_sentences(plan_of, tmp_path):
+@pytest.mark.parametrize("apart", [True, False])
+def test_holm_is_over_the_item_s_sentences(plan_of, tmp_path, apart):
     rng = np.random.default_rng(3)
     values = [list(70 + shift + rng.normal(size=5)) for shift in (2.2, 0.0, 0.0)]
     for others, verdict in ((0, "reproduced"), (40, "undecided" if apart else "reproduced")):
