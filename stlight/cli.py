@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--mixed-versions", action="store_true", help="allow tables from results of several code versions")
     common.add_argument("--rounds", action="store_true", help="take the seeds that the rounds of a budget chose")
     common.add_argument("--workflow", type=Path, default=_WORKFLOW, help="folder of experiments, scales and schemas")
+    common.add_argument("--experiments", default="experiments", help="its folder of experiments (default: experiments)")
     verbs = parser.add_subparsers(required=True, metavar="VERB", dest="verb")
     for name, verb in VERBS.items():
         summary = str(verb.__doc__).splitlines()[0]

@@ -28,6 +28,8 @@ class Settings(BaseModel):
     scale: str = "demo"
     results: str = "results"
     data: str = "data"
+    experiments: str = "experiments"
+    """Folder of the experiments' files, beside the Snakefile's rules."""
     slots_per_gpu: PositiveInt = 1
     mixed_versions: bool = False
     hours: PositiveFloat | None = None
@@ -55,7 +57,7 @@ class Settings(BaseModel):
         The settings are no params of the rules, because a moved folder is no reason to train again.
         """
         options = ["--scale", self.scale, "--results", self.results, "--data-root", self.data]
-        options += ["--workflow", str(workflow), "--slots-per-gpu", str(self.slots_per_gpu)]
+        options += ["--workflow", str(workflow), "--experiments", self.experiments, "--slots-per-gpu", str(self.slots_per_gpu)]
         options += ["--mixed-versions"] if self.mixed_versions else []
         options += ["--rounds"] if self.hours else []
         # `exec` replaces the shell, so that a signal to the job reaches the process that must save its state. Therefore
@@ -72,7 +74,7 @@ class Workflow:
         """Load and check all experiments. Raises `ValueError` if a file is wrong."""
         self._folder, self._data, self._out = workflow, settings.data, settings.out
         self._hours = settings.hours
-        self.plan = load_plan(workflow, settings.scale, Path(settings.data))
+        self.plan = load_plan(workflow, settings.scale, Path(settings.data), settings.experiments)
         self.rounds: list[Round] = []
         """The rounds of the budget so far; none without a budget."""
         if settings.hours:

@@ -40,7 +40,7 @@ def load_static(options: argparse.Namespace) -> "Plan":
     """Load and check the experiments at the chosen scale, with the seeds that its file states."""
     from stlight.experiments import load_plan
 
-    return load_plan(options.workflow, options.scale, options.data_root)
+    return load_plan(options.workflow, options.scale, options.data_root, options.experiments)
 
 
 def with_rounds(plan: "Plan", options: argparse.Namespace, last: int | None = None) -> "tuple[Plan, list[Round]]":

@@ -32,12 +32,13 @@ _SHORT = {
 _NAME = re.compile(r"\w[\w-]*")
 
 
-def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Plan:
+def load_plan(workflow: Path, scale: str, data_root: Path = Path("data"), experiments_folder: str = "experiments") -> Plan:
     """Load and check all files under `workflow` without training anything. Raises `ExperimentError`, in one line."""
     the_scale = load_scale(workflow, scale, data_root)
-    files = sorted((workflow / "experiments").glob("*.y*ml"))
+    folder = workflow / experiments_folder
+    files = sorted(folder.glob("*.y*ml"))
     if not files:
-        raise ExperimentError(f"{workflow / 'experiments'} holds no .yaml file: one is needed for each experiment")
+        raise ExperimentError(f"{folder} holds no .yaml file: one is needed for each experiment")
     for path in files:
         if not _NAME.fullmatch(path.stem) or path.suffix != ".yaml":
             raise ExperimentError(f"{path}: an experiment's file is named with letters, digits, _ and -, and ends in .yaml")
@@ -48,7 +49,7 @@ def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Pla
     for name, experiment in experiments.items():
         for claim in experiment.claims:
             if claim.id in claimed:
-                path = workflow / "experiments" / f"{name}.yaml"
+                path = folder / f"{name}.yaml"
                 raise ExperimentError(f"{path}: claims: the id {claim.id!r} is given twice (also in {claimed[claim.id]})")
             claimed[claim.id] = name
         for variant in experiment.variants:
@@ -59,6 +60,8 @@ def load_plan(workflow: Path, scale: str, data_root: Path = Path("data")) -> Pla
     for number, more in enumerate(the_scale.more_seeds):
         place = f"{workflow / 'scales' / scale}.yaml: more_seeds[{number}]"
         trained = [name for name, experiment in experiments.items() if experiment.train]
+        if experiments_folder != "experiments" and more.experiment not in trained:
+            continue
         experiment = experiments[check_known(f"{place}: no experiment trained at this scale", more.experiment, trained)]
         for axis in more.where:
             check_known(f"{place}.where: unknown axis", axis, experiment.axes)
@@ -101,6 +104,7 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
             raise ExperimentError(f"{path}: at {state(point)}: {error}") from error
         run = run_as.setdefault(variant.config, variant.name)
         wanted = scale.seeds_of(path.stem, variant.axes, at_least=file.seeds) if scale.trains(variant.config.model.model) else 0
+        wanted = min(wanted, file.max_seeds or wanted)
         seeds[run] = max(seeds.get(run, 0), wanted)
         variants[f"{variant.dataset}/{variant.name}"] = replace(variant, run_as=run)
 

@@ -75,6 +75,8 @@ class ExperimentFile(FileModel):
     """false: only count parameters and FLOPs, at the paper's size."""
     seeds: PositiveInt = 1
     """At least so many seeds for each variant."""
+    max_seeds: PositiveInt | None = None
+    """At most so many seeds for each variant, whatever the scale says."""
     base: dict[FieldName, AxisValue] = Field(default_factory=dict)
     """Fields of stlight/config.py, in the paper's units, that all variants share."""
     scales: list[str] = Field(default_factory=list)
