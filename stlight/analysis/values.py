@@ -131,9 +131,9 @@ class Values:
         is the range of both edges.
         `measured` is the mean over seeds, `low` and `high` its 95 % t interval (from two seeds on), `values` each seed's value
         and `runs` their names. A diverged seed keeps its last metrics; if these are not finite, the mean is not either.
-        status: done, diverged (at least one seed), counted, measured (timed side by side in one process), waiting, not trained (at
-        this scale) or quoted (the published number of another model). standing among the measured cells: best, tie (cannot be
-        distinguished from the best) or worse. p_best: probability of being the best. learnt: True if the finished seeds are
+        status: done, diverged (at least one seed), counted, measured (timed side by side in one process), waiting, not trained
+        (at this scale) or quoted (the published number of another model). standing among the measured cells: best, tie (cannot
+        be distinguished from the best) or worse. p_best: probability of being the best. learnt: True if the finished seeds are
         better than every trivial predictor on the metric; missing if that cannot be told.
         """
         experiment = self.experiment
