@@ -83,7 +83,8 @@ class Finding:
         """Return the finding with a verdict, the effect of the comparison that decides it, and all parts of the test."""
         # The effect is stated in the direction of the sentence.
         stated = deciding.reversed() if verdict == "contradicted" else deciding
-        effect, (low, high) = stated.estimate, stated.interval()
+        # The two edges of a published band are no sample that an interval could be computed from.
+        effect, (low, high) = stated.estimate, (math.nan, math.nan) if stated.published else stated.interval()
         parts = [Part(label(d), d.estimate, d.margin > 0, seeds_text(d)) for d in test.for_it()]
         return replace(self, verdict=verdict, effect=effect, low=low, high=high, n=stated.n, parts=parts, **more)
 
