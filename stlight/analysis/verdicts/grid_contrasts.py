@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Cells = list[GridCell]
 
+_FAR = 50.0
+"""Distance of a minimum from the stated optimum, as a logarithm, from which on it is called none."""
+
 
 def on_average(claim: Any, this: Cells, than: Cells, metric: str, compare: "Comparer") -> Contrast:
     """Return by how much `than` is worse than `this`: the mean over blocks of the difference of the means of both sides."""
@@ -92,12 +95,12 @@ def _of_logarithms(compare: "Comparer", line: Cells, weights: np.ndarray, blocks
 def _vertex(at_0: Contrast, at_1: Contrast, unit: float) -> str:
     """Return where a parabola is lowest, from its slopes at 0 and 1, with Fieller's interval if that is finite."""
     curvature = at_1.estimate - at_0.estimate
-    if not curvature > 0:
+    lowest = -at_0.estimate / curvature if curvature > 0 else math.inf
+    if abs(lowest) > _FAR:
         return "nowhere: it has no minimum"
-    lowest = -at_0.estimate / curvature
     found = f"{unit * math.exp(lowest):.2g}"
     low, high = vertex_interval(at_0, at_1)
-    if math.isfinite(high - low):
+    if max(abs(low), abs(high)) < _FAR:
         found += f" ({CONFIDENCE:.0%}: {unit * math.exp(low):.2g} to {unit * math.exp(high):.2g})"
     return found
 

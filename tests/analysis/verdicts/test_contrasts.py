@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -156,6 +157,17 @@ def test_fieller_s_interval_ends_where_the_slope_is_just_significant():
     polynomial = np.polyfit(np.log([p["lr"] for p in RATES]), np.log(of_minimum(0.003)).mean(1), 2)
     (minimum,) = np.roots(np.polyder(polynomial))
     assert optimize.brentq(lambda x: slopes(of_minimum(0.003), (x,))[0].estimate, -9, -3) == pytest.approx(minimum)
+
+
+def test_a_parabola_without_a_minimum_decides_nothing_and_says_so():
+    stated = claim("optimum", {"axis": "lr", "near": 0.003, "factor": 3})
+    noise = 1e-6 * np.random.default_rng(0).normal(size=(4, 3))
+    for curvature in (-0.1, 0.0, 1e-9):
+        values = np.exp(curvature * np.log([p["lr"] / 0.003 for p in RATES])[:, None] ** 2 + noise)
+        (((lower,),), _) = build(stated, RATES, values).holds
+        assert re.search("nowhere: it has no minimum|lowest at LR", lower.said)
+    line = np.exp(np.log([p["lr"] for p in RATES])[:, None] + noise)
+    assert "nowhere" in build(stated, RATES, line * [[1.0], [1.0], [1.0], [1.0 - 1e-3]]).holds[0][0][0].said
 
 
 def test_fieller_s_interval_holds_the_optimum():
