@@ -50,8 +50,8 @@ class Finding:
     runs: list[str] = field(default_factory=list)
     sides: tuple[float, float] = (1.0, 1.0)
     """One-sided p-values for and against the claim, before any correction."""
-    level: float = math.nan
-    """One-sided level at which these decide, whatever the other sentences' verdicts are."""
+    levels: tuple[float, ...] = ()
+    """One-sided level at each look at which these decide, whatever the other sentences' verdicts are."""
 
     def decided(self, test: Test, verdict: Verdict, deciding: Comparison, **more: Any) -> "Finding":
         """Return the finding with a verdict, the effect of the comparison that decides it, and all parts of the test."""

@@ -134,8 +134,9 @@ class Measured:
         words += ["on stand-in data"] if any(c.variant and c.variant.config.data.source == "stand_in" for c in cells) else []
         why, detectable = "; ".join(words), deciding.detectable(judgement.level)
         test = judgement.test
-        more = {"why": why, "detectable": detectable, "runs": names, "level": judgement.level}
-        return blank.decided(test, judgement.verdict, deciding, sides=(test.p(False), test.p(True)), **more)
+        levels = tuple(judgement.full_level * share for share in self.shares or (1.0,))
+        more = {"why": why, "detectable": detectable, "runs": names, "sides": (test.p(False), test.p(True)), "levels": levels}
+        return blank.decided(test, judgement.verdict, deciding, **more)
 
     def _seeds_to_decide(self, judgement: Judgement) -> str:
         """Return how many seeds would decide, by the spread of these seeds or, if there is one, of other cells' seeds."""
