@@ -29,8 +29,12 @@ def suite(workflow, tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"scal": "demo"}, "--config scal: unknown; the settings are scale, results, data, slots_per_gpu, mixed_versions"),
+        (
+            {"scal": "demo"},
+            "--config scal: unknown; the settings are scale, results, data, slots_per_gpu, mixed_versions, hours",
+        ),
         ({"slots_per_gpu": 0}, "--config slots_per_gpu: input should be greater than 0, got 0"),
+        ({"hours": 0}, "--config hours: input should be greater than 0, got 0"),
         ({"mixed_versions": "maybe"}, "--config mixed_versions: input should be a valid boolean.*, got 'maybe'"),
     ],
 )

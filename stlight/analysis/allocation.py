@@ -32,8 +32,8 @@ class Question:
     """Why no number of seeds can decide it; empty if one may."""
     sides: tuple[float, float] = (1.0, 1.0)
     """One-sided p-values for and against it at its last look."""
-    level: float = 0.02
-    """One-sided level of a decision."""
+    levels: tuple[float, ...] = ()
+    """One-sided level of a decision at each of the looks; empty before the first."""
     weight: float = 1.0
     """Probability that it is still open, for forecasts."""
 
@@ -66,8 +66,9 @@ def chance(sides: tuple[float, float], seen: int, later: int, level: float) -> f
     part = seen / later
     spread = math.sqrt((1 - part) / part)
     critical = -float(special.ndtri(level))
-    z = (-float(special.ndtri(p)) for p in sides)
-    return min(1.0, sum(float(special.ndtr((one / math.sqrt(part) - critical) / spread)) for one in z if one > -math.inf))
+    # Ranks and permutations can give a p-value of 0 or 1.
+    z = [-float(special.ndtri(min(max(p, 1e-300), 1 - 1e-16))) for p in sides]
+    return min(1.0, sum(float(special.ndtr((one / math.sqrt(part) - critical) / spread)) for one in z))
 
 
 class Allocation:
@@ -81,7 +82,7 @@ class Allocation:
         looks: Sequence[int],
     ) -> None:
         """Take core seconds per run by cell, for every cell; cells without runs may be missing in `seeds`."""
-        self.questions = {question.name: question for question in questions}
+        self.questions = {question.name: question for question in sorted(questions, key=lambda question: question.name)}
         self.seconds, self.looks = seconds, tuple(looks)
         self.seeds = {cell: seeds.get(cell, 0) for cell in seconds}
         asked = [question for question in self.questions.values() if question.open]
@@ -99,7 +100,7 @@ class Allocation:
     def chance(self, question: Question, later: int) -> float:
         """Return the probability that a later look settles a question."""
         seen = self.look(question)
-        return chance(question.sides, seen, later, question.level) if seen else PRIOR
+        return chance(question.sides, seen, later, question.levels[self.looks.index(later)]) if seen else PRIOR
 
     def best_chance(self, question: Question) -> float:
         """Return the probability at the later look that settles a question most probably; 0 without one."""

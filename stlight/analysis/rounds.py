@@ -125,7 +125,7 @@ def _question(claim: Claim, cells: frozenset[str], finding: Finding, seen: bool)
     if finding.verdict == "untested":
         return Question(name=claim.id, cells=cells, never=finding.why)
     settled = finding.verdict != "undecided"
-    return Question(name=claim.id, cells=cells, settled=settled, sides=finding.sides, level=finding.level)
+    return Question(name=claim.id, cells=cells, settled=settled, sides=finding.sides, levels=finding.levels)
 
 
 def _seconds(plan: Plan, values: Mapping[str, Values], estimates: Mapping[str, float]) -> tuple[dict[str, float], float]:

@@ -64,8 +64,8 @@ class Finding:
     runs: list[str] = field(default_factory=list)
     sides: tuple[float, float] = (1.0, 1.0)
     """One-sided p-values for and against the claim, before any correction."""
-    level: float = math.nan
-    """One-sided level at which these decide, whatever the other sentences' verdicts are."""
+    levels: tuple[float, ...] = ()
+    """One-sided level at each look at which these decide, whatever the other sentences' verdicts are."""
 
     @property
     def outcome(self) -> str:

@@ -101,6 +101,8 @@ class Judgement:
     """One-sided level, at the last look, at which the reading is decided whatever the verdicts on the others are."""
     sentences: int
     """Number of sentences that share the error budget."""
+    full_level: float
+    """One-sided level of all looks together."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Reading:
             against = self.p(True) < self.p(False)
             verdict, bound = ("contradicted" if against else "reproduced"), LEVEL * self.p(against) / p if p else 0.0
             test = next(t for t, share in self.looks if t.p(against) <= bound * share * (1 + 1e-9))
-        return Judgement(verdict, test, test.deciding(verdict), p, level * (share or 1.0), sentences)
+        return Judgement(verdict, test, test.deciding(verdict), p, level * (share or 1.0), sentences, level)
 
 
 def judge(readings: Mapping[str, Reading]) -> dict[str, Judgement]:

@@ -155,8 +155,10 @@ class Measured:
         words += ["on stand-in data"] if any(c.variant and c.variant.config.data.source == "stand_in" for c in cells) else []
         why, detectable = "; ".join(words), deciding.detectable(judgement.level)
         test = judgement.test
-        more = {"why": why, "remedy": remedy, "detectable": detectable, "runs": names, "level": judgement.level}
-        return blank.decided(test, judgement.verdict, deciding, sides=(test.p(False), test.p(True)), **more)
+        levels = tuple(judgement.full_level * share for share in self.shares or (1.0,))
+        more = {"why": why, "remedy": remedy, "detectable": detectable, "runs": names}
+        more |= {"sides": (test.p(False), test.p(True)), "levels": levels}
+        return blank.decided(test, judgement.verdict, deciding, **more)
 
     def _barred(self, blank: Finding, claim: ComparisonClaim, test: Test, cells: list[GridCell]) -> Finding | None:
         """Return the finding if these runs may not decide the claim; None if they may."""
