@@ -79,7 +79,7 @@ def test_each_data_set_is_trained_by_its_protocol(demo, paper):
     # A shorter training has a shorter warm-up, and learning rates in proportion.
     short = demo.runs["taxibj/stlight_l/seed0"].training
     assert (short.num_epochs, short.warmup_epochs) == (20, 2)
-    assert (short.max_lr, short.warmup_lr, short.min_lr) == pytest.approx((0.06, 2e-4, 2e-5))
+    assert (short.max_lr, short.warmup_lr, short.min_lr) == pytest.approx((0.08, 8e-4 / 3, 8e-5 / 3))
 
 
 def test_each_data_set_has_its_own_model_and_a_scale_translates_it(demo, paper):
