@@ -156,9 +156,7 @@ class DataConfig(_Section):
         check_frame_size(full.height, full.width, self.downsampling, "downsampling")
         if min(full.height, full.width) // self.downsampling < _LEAST_SIDE:
             size, factor = f"{full.height}x{full.width}", self.downsampling
-            raise ConfigError(
-                f"frames must keep {_LEAST_SIDE} pixels a side for SSIM's window, got {size} downsampled by {factor}"
-            )
+            raise ConfigError(f"frames must keep {_LEAST_SIDE} pixels a side for SSIM's window, got {size} downsampled by {factor}")
         sources = (spec.fallback, "files") if spec and spec.fallback else ("files",)
         if self.source not in sources:
             raise ConfigError(f"source must be one of {', '.join(sources)} for dataset {self.dataset}, got {self.source!r}")
