@@ -67,12 +67,16 @@ def estimates(plan: "Plan", rounds: "list[Round]", options: argparse.Namespace) 
     if rounds:
         return rounds[0].estimates
 
-    import torch
+    from stlight.runtime import gpu_lease
 
-    from stlight.costs.estimate import estimate_costs
-    from stlight.training.devices import choose_device
-
-    torch.set_num_threads(options.threads)
     once = plan.with_seeds(dict.fromkeys(plan.seeds, 1))
-    costs = estimate_costs(once, choose_device(options.device), None)
+    # Lease a GPU before torch is loaded, because torch then sees only that GPU.
+    with gpu_lease.leased(0 if options.device == "cpu" else 1, options.slots_per_gpu, tell):
+        import torch
+
+        from stlight.costs.estimate import estimate_costs
+        from stlight.training.devices import choose_device
+
+        torch.set_num_threads(options.threads)
+        costs = estimate_costs(once, choose_device(options.device), None)
     return {name.rpartition("/")[0]: costs[name].hours(config) * 3600 for name, config in once.runs.items()}

@@ -14,9 +14,11 @@ checkpoint allocate:
     priority: 3
     conda:
         "../envs/stlight.yaml"
+    # The first round times a few steps of each kind of run where they will run.
     resources:
-        gpu=0,
-        mem_mb=2000,
+        gpu=1,
+        gpu_percent=100,
+        mem_mb=4000,
         runtime=30,
     params:
         # A round that added runs stands, although the budget has grown since; the last round does not.
