@@ -122,7 +122,8 @@ def _cells(experiment: Experiment, claim: Claim) -> frozenset[str]:
 def _question(claim: Claim, cells: frozenset[str], finding: Finding, seen: bool) -> Question:
     if not seen:
         return Question(name=claim.id, cells=cells)
-    if finding.verdict == "untested":
+    if finding.verdict == "untested" or not finding.levels:
+        # Its cells have not learnt, or its curves measure something else: more seeds would not change that.
         return Question(name=claim.id, cells=cells, never=finding.why)
     settled = finding.verdict != "undecided"
     return Question(name=claim.id, cells=cells, settled=settled, sides=finding.sides, levels=finding.levels)
