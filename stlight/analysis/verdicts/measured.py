@@ -12,7 +12,7 @@ from stlight.analysis.evidence import Evidence
 from stlight.analysis.protocol import Protocol, least_exact, protocol_of
 from stlight.analysis.values import Values
 from stlight.analysis.verdicts.comparisons import DEVIATIONS_BY_KIND, Comparer, build_test, compared_cells
-from stlight.analysis.verdicts.differences import seeds_needed
+from stlight.analysis.verdicts.differences import Difference, seeds_needed
 from stlight.analysis.verdicts.eligibility import Remedy, find_bar
 from stlight.analysis.verdicts.findings import Finding, Part, label
 from stlight.analysis.verdicts.judging import LEVEL, Judgement, Reading, Test, judge
@@ -172,7 +172,7 @@ class Measured:
         """Return what would decide a sentence: the seeds, by the spread of these or of other cells' seeds, or what else."""
         deciding, n = judgement.deciding, f"n = {judgement.deciding.n}"
         runs = {cell.variant.run_name(0) for cell in deciding.cells if cell.variant}
-        if len(runs) < len(deciding.cells) and not deciding.threshold:
+        if isinstance(deciding, Difference) and len(runs) < len(deciding.cells) and not deciding.threshold:
             return "equal by design: both cells are one configuration at this scale", "a larger scale"
         if math.isnan(deciding.estimate):
             return f"{n}: runs of both cells diverged, and more seeds would not order them", "training without divergence"
