@@ -3,6 +3,7 @@ import os
 # Set before torch is loaded. With one thread each, tests that run side by side do not compete for cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import re
 import shutil
 from pathlib import Path
 
@@ -56,3 +57,12 @@ def with_and_without_kernels(request: pytest.FixtureRequest, monkeypatch: pytest
 def workflow(tmp_path: Path) -> Path:
     """Copy the workflow folder, for the test to change."""
     return shutil.copytree(WORKFLOW, tmp_path / "workflow")
+
+
+@pytest.fixture
+def scales(tmp_path: Path) -> Path:
+    """A workflow folder with no experiment, and with the scales without what they say about experiments, which loads fast."""
+    (tmp_path / "workflow" / "experiments").mkdir(parents=True)
+    for path in shutil.copytree(WORKFLOW / "scales", tmp_path / "workflow" / "scales").iterdir():
+        path.write_text(re.sub(r"^more_seeds:\n(  .*\n)+", "", path.read_text(), flags=re.MULTILINE))
+    return tmp_path / "workflow"

@@ -31,7 +31,7 @@ def suite(workflow, tmp_path):
     [
         (
             {"scal": "demo"},
-            "--config scal: unknown; the settings are scale, results, data, slots_per_gpu, mixed_versions, hours",
+            "--config scal: unknown; the settings are scale, results, data, experiments, slots_per_gpu, mixed_versions, hours",
         ),
         ({"slots_per_gpu": 0}, "--config slots_per_gpu: input should be greater than 0, got 0"),
         ({"hours": 0}, "--config hours: input should be greater than 0, got 0"),

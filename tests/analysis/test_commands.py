@@ -52,12 +52,10 @@ def test_runs_whose_data_is_missing_have_not_begun(verb, capsys):
     assert "/seed0: waiting: mmnist waits for nowhere" in out
 
 
-def test_complete_refuses_what_is_missing_and_the_rest_is_written_apart(workflow, tmp_path, verb, capsys):
-    for path in (workflow / "experiments").glob("*.yaml"):
-        path.unlink()
-    write_experiment(workflow, metrics=["mse", "epoch_seconds"])
-    arguments = ("--workflow", str(workflow))
-    experiment = load_plan(workflow, "demo").experiment("mine")
+def test_complete_refuses_what_is_missing_and_the_rest_is_written_apart(scales, tmp_path, verb, capsys):
+    write_experiment(scales, metrics=["mse", "epoch_seconds"])
+    arguments = ("--workflow", str(scales))
+    experiment = load_plan(scales, "demo").experiment("mine")
     first, last = experiment.variants
     folder = tmp_path / "demo"
 

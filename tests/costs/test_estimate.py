@@ -13,18 +13,16 @@ from tests.tiny_runs import write_experiment
 
 
 @pytest.fixture
-def two_experiments(workflow):
+def two_experiments(scales):
     """A workflow of two experiments that share the runs of STLight-L."""
-    for path in (workflow / "experiments").glob("*.yaml"):
-        path.unlink()
     write_experiment(
-        workflow,
+        scales,
         "models",
         grid={"model": ["STLight-L", "SimVP+IncepU"], "max_lr": [0.001]},
         figure={"kind": "tradeoff", "y": "mse"},
     )
-    write_experiment(workflow, "depths", base={"max_lr": 0.001}, grid={"depth": [8, 16]})
-    return workflow
+    write_experiment(scales, "depths", base={"max_lr": 0.001}, grid={"depth": [8, 16]})
+    return scales
 
 
 @pytest.fixture

@@ -44,9 +44,9 @@ def test_the_base_run_at_paper_scale_is_stlight_l(paper):
 
 def test_run_names_are_unique_and_the_same_at_every_scale(demo, paper):
     # Table 2's models are trained for a share of their epochs at the smaller scales, and their names say so.
-    shorter = {name.replace("epochs=2000", "epochs=50") if "model=" in name else name for name in paper.runs}
-    assert set(demo.runs) - {"mmnist/lr=0.001+epochs=50/seed0"} < shorter
-    assert not {"main_figure6_width_depth", "main_table3_sizes", "main_table4_skip"} & demo.experiments.keys()
+    shorter = {name.replace("epochs=2000", "epochs=50") if "model=" in name else name for name in paper.seeds}
+    assert demo.seeds.keys() - {"mmnist/lr=0.001+epochs=50"} < shorter
+    assert not {"main_figure6_width_depth", "main_table3_sizes"} & demo.experiments.keys()
     hashes = [config.hash for config in paper.runs.values()]
     assert len(set(hashes)) == len(hashes)
     # Snakemake cuts wildcards at a comma when it hands a job to another process.
@@ -74,8 +74,9 @@ def test_a_new_file_is_a_new_experiment_and_shares_runs(workflow):
     write_experiment(workflow, grid={"dilation": [3, 4], "skip": [True, False]})
     after = load_plan(workflow, "demo")
     added = set(after.runs) - set(before.runs)
-    assert added == {f"mmnist/{name}/seed0" for name in ("dilation=4", "skip=false", "dilation=4+skip=false")}
-    assert "mmnist/stlight_l/seed0" in after.experiments["mine"].run_names
+    assert added == {f"mmnist/{name}/seed0" for name in ("dilation=4", "dilation=4+skip=false")}
+    shared = {f"mmnist/{name}/seed0" for name in ("stlight_l", "skip=false")}
+    assert set(after.experiments["mine"].run_names) == added | shared
 
 
 def test_an_experiment_s_hash_changes_with_its_content_and_the_scale(scales):
@@ -88,7 +89,7 @@ def test_an_experiment_s_hash_changes_with_its_content_and_the_scale(scales):
 
 
 def test_unknown_runs_and_experiments_name_the_nearest(demo):
-    with pytest.raises(ExperimentError, match="did you mean 'mmnist/lr=0.01/seed0'"):
-        demo.run("mmnist/lr=0.01/seed")
+    with pytest.raises(ExperimentError, match=r"did you mean 'mmnist/k1=11\+lr=0.001/seed0'"):
+        demo.run("mmnist/k1=11+lr=0.001/seed")
     with pytest.raises(ExperimentError, match="did you mean 'table3_kernel_sizes'"):
         demo.experiment("table3_kernels")

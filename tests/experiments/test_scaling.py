@@ -17,10 +17,10 @@ def test_stated_values_follow_the_scale_in_proportion(demo):
     for name, factor in {"epochs=500": 2.5, "epochs=1000": 5, "epochs=2000": 10}.items():
         assert demo.runs[f"mmnist/lr=0.001+{name}/seed0"].training.num_epochs == factor * base.training.num_epochs
     assert demo.runs["mmnist/stlight_l/seed0"].training.max_lr == pytest.approx(3 * base.training.max_lr)
-    # Rounded to a width that the patches divide: 24 · 1000 / 1400 = 17.1, and the depth of 3 · 18 / 16 = 3.4.
+    # Rounded to a width that the patches divide: 24 · 1200 / 1400 = 20.6, and the depth of 3 · 20 / 16 = 3.75.
     for decoder in ("", "+decoder=reassemble_shuffle"):
-        model = demo.runs[f"mmnist/dim=1000+depth=18+overlap=2+k1=5{decoder}+lr=0.001/seed0"].model
-        assert (model.hidden_dim, model.depth, model.overlap) == (16, 3, 2)
+        model = demo.runs[f"mmnist/dim=1200+depth=20+overlap=2+k1=5{decoder}+lr=0.001/seed0"].model
+        assert (model.hidden_dim, model.depth, model.overlap) == (20, 4, 2)
 
 
 def test_fields_that_a_scale_does_not_name_keep_their_values(demo):

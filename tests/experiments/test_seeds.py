@@ -58,12 +58,10 @@ def add_to_scale(workflow, text):
     path.write_text(path.read_text() + text)
 
 
-def test_a_scale_gives_a_part_of_a_grid_more_seeds(workflow):
-    for path in (workflow / "experiments").glob("*.yaml"):
-        path.unlink()
-    write_experiment(workflow, grid={"k1": [3, 5], "k2": [5, 7]})
-    add_to_scale(workflow, "more_seeds:\n  - {experiment: mine, where: {k1: 3, k2: [5, 7]}, seeds: 4}\n")
-    plan = load_plan(workflow, "demo")
+def test_a_scale_gives_a_part_of_a_grid_more_seeds(scales):
+    write_experiment(scales, grid={"k1": [3, 5], "k2": [5, 7]})
+    add_to_scale(scales, "more_seeds:\n  - {experiment: mine, where: {k1: 3, k2: [5, 7]}, seeds: 4}\n")
+    plan = load_plan(scales, "demo")
     mine = plan.experiment("mine")
     assert {(v.axes["k1"], v.axes["k2"]): mine.seeds_of(v) for v in mine.variants} == {
         (3, 5): 4, (3, 7): 4, (5, 5): 1, (5, 7): 1,
@@ -80,11 +78,11 @@ def test_a_scale_gives_a_part_of_a_grid_more_seeds(workflow):
         ("{experiment: mine, where: {k1: 3}}", r"more_seeds.*seeds: is missing"),
     ],
 )
-def test_a_wrong_exception_names_its_place(workflow, stated, message):
-    write_experiment(workflow, grid={"k1": [3, 5]})
-    add_to_scale(workflow, f"more_seeds:\n  - {stated}\n")
+def test_a_wrong_exception_names_its_place(scales, stated, message):
+    write_experiment(scales, grid={"k1": [3, 5]})
+    add_to_scale(scales, f"more_seeds:\n  - {stated}\n")
     with pytest.raises(ExperimentError, match=message):
-        load_plan(workflow, "demo")
+        load_plan(scales, "demo")
 
 
 def test_looks_must_rise(workflow):

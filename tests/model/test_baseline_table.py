@@ -114,11 +114,11 @@ class Mean(Baseline):
 def test_a_new_baseline_is_one_file_and_one_entry(workflow, tmp_path, monkeypatch):
     (tmp_path / "mean_of_context.py").write_text(MEAN)
     monkeypatch.setattr(baselines, "__path__", [*baselines.__path__, str(tmp_path)])
-    monkeypatch.setitem(BASELINES, "Mean+1", BaselineSpec("mean_of_context", "Mean", frame_multiple=2))
+    monkeypatch.setitem(BASELINES, "Mean+1", BaselineSpec("mean_of_context", "Mean", max_lr=0.001, frame_multiple=2))
     write_experiment(
         workflow, grid={"model": ["STLight-L", "Mean+1"], "max_lr": [0.001]}, figure={"kind": "tradeoff", "y": "mse"}
     )
-    plan = load_plan(workflow, "demo")
+    plan = load_plan(workflow, "smoke")
     (config,) = (config for config in plan.runs.values() if config.model.model == "Mean+1")
     model = build_model(config.model, config.clip_shape)
     clip = clip_of(config.clip_shape)

@@ -23,8 +23,8 @@ def record_all(plan, folder, skip=(LEFT_OUT,)):
             losses = list(np.array([4.0, 3.0, 2.0, 1.5]) * noise)
             record_untrained(folder, name, config, status, losses, mse=mse, mae=300.0, ssim=0.5)
     for experiment in plan.experiments.values():
-        for variant in experiment.variants if experiment.train else ():
-            if variant.run_name(0) not in skip:
+        for variant in experiment.variants:
+            if experiment.seeds_of(variant) and variant.run_name(0) not in skip:
                 write_examples(experiment, folder, variant, size=(16, 16))
         if experiment.counts:
             write_counts(experiment, folder, prediction_flops=10**9)

@@ -58,8 +58,10 @@ REPRODUCED = {
     # With the SSIM of the benchmark's page, not the one that Table 2 prints.
     "best_tradeoff_with_flops",
     "more_accurate_than_tau",
+    "more_accurate_than_tau_mse",
     "high_ssim",
     "more_accurate_than_simvp",
+    "more_accurate_than_simvp_mse",
     "fewer_parameters_than_recurrent_free",
     "large_kernels_worse",
     "optimal_lr",
@@ -75,7 +77,9 @@ REPRODUCED = {
     "skip_helps_on_average",
     "short_skip_helps_on_average",
     "small_lr_worse",
+    "small_lr_worse_mae",
     "large_lr_worse",
+    "large_lr_worse_mae_ssim",
     "longer_training_mse",
     "longer_training_mae",
     "longer_training_ssim",
@@ -101,7 +105,11 @@ def test_the_printed_numbers_verdicts_are_those_worked_by_hand(paper):
     for name, number in (CONTRADICTED | UNDECIDED).items():
         assert number in found[name].why
     assert all(f.why for f in found.values())
-    assert found["large_lr_worse"].effect == pytest.approx(0.951 - 0.939)
+    assert found["large_lr_worse"].effect == pytest.approx(38.47 - 21.80)
+    assert found["large_lr_worse_mae_ssim"].effect == pytest.approx(0.951 - 0.939)
+    assert found["small_lr_worse_mae"].effect == pytest.approx(76.86 - 64.90)
+    assert found["more_accurate_than_tau_mse"].effect == pytest.approx(15.69 - 14.77)
+    assert found["more_accurate_than_simvp_mse"].effect == pytest.approx(21.15 - 14.77)
     assert found["best_in_table2_mse"].effect == pytest.approx(14.07 - 14.77)
     assert "as stated for 9 of 11" in found["best_in_table2_mse"].why
 
