@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stlight", description="Reproduce the experiments of the STLight supplement.")
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--scale", default="demo", help="smoke, demo, small, paper or your own (default: demo)")
+    common.add_argument("--scale", default="demo", help="smoke, demo, small, gpu, paper or your own (default: demo)")
     common.add_argument("--results", type=Path, default=Path("results"), help="folder of results (default: results)")
     common.add_argument("--data-root", type=Path, default=Path("data"), help="folder of data sets (default: data)")
     common.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")

@@ -164,7 +164,8 @@ class Scale(ScaleFile):
         patch_area = fields["patch_size"] ** 2
         if ours and paper_fields["hidden_dim"] % paper_fields["patch_size"] ** 2 == 0:
             # A width that the patches divide stays one, for both decoders, so that pairs of variants share one width.
-            fields["hidden_dim"] = max(1, math.floor(fields["hidden_dim"] / patch_area + 0.5)) * patch_area
+            width = paper_fields["hidden_dim"] * after["hidden_dim"] / before["hidden_dim"]
+            fields["hidden_dim"] = max(1, math.floor(width / patch_area + 0.5)) * patch_area
         # A short training has no epoch to spare for a warm-up.
         fields["warmup_epochs"] = min(fields["warmup_epochs"], fields["num_epochs"] - 1)
         limited = {name: min(fields[name], limit) for name, limit in self.custom or ()}

@@ -73,7 +73,7 @@ class Measured:
                 found[claim.id] = _judge_counts(blank, self.evidence)
             elif why := self._cannot(claim, compared[claim.id]):
                 found[claim.id] = replace(blank, why=why)
-                if claim.statistical and not any(cell.quoted for cell in compared[claim.id]):
+                if claim.statistical and not self._never(claim, compared[claim.id]):
                     # Runs may still come, so that the sentence keeps its part of the error budget.
                     readings[claim.id] = Reading(claim.sentence)
             elif not claim.statistical:
@@ -106,8 +106,10 @@ class Measured:
         """Return why the runs say nothing about a claim; empty if they do."""
         if set(claim.named_metrics) & COUNTED_METRICS and not self.evidence.counts:
             return "waiting for the counts"
-        if not claim.statistical:
-            return ""
+        return (self._never(claim, cells) or self._not_yet(claim, cells)) if claim.statistical else ""
+
+    def _never(self, claim: ComparisonClaim, cells: list[GridCell]) -> str:
+        """Return why no runs of this plan will say anything about a claim; empty if they may."""
         if claim.absolute and (protocol := self._protocol(claim, cells)) != "exact":
             return f"the sentence states a value that only the paper's own size and data have; these runs are {protocol}"
         if quoted := list(dict.fromkeys(cell.label for cell in cells if cell.quoted)):
@@ -116,8 +118,12 @@ class Measured:
         models = {c.variant.config.model.model for c in cells if c.variant}
         if untrained := [name for name in sorted(models) if not self.evidence.scale.trains(name)]:
             return (
-                f"{', '.join(untrained)}: not trained at scale {self.evidence.scale.name}, which states no learning rate for it"
+                f"{', '.join(untrained)}: not trained at scale {self.evidence.scale.name}, which states no learning rate of it"
             )
+        return ""
+
+    def _not_yet(self, claim: ComparisonClaim, cells: list[GridCell]) -> str:
+        """Return which runs or metrics a claim lacks; empty if there are all."""
         if unplanned := [c.label for c in cells if c.variant and not self.experiment.seeds_of(c.variant)]:
             return f"no run of {unplanned[0]} fits into the budget so far"
         runs = self._runs(cells)
