@@ -22,11 +22,11 @@ from tests.data.real_files import write_kth, write_taxibj
 
 
 @cache
-def embedded_clips() -> Clips:
-    """Return the suite's Moving MNIST."""
+def embedded_clips(downsampling: int = 1) -> Clips:
+    """Return the suite's Moving MNIST, with frames reduced by a factor."""
     with tempfile.TemporaryDirectory() as folder:
         prepare("mmnist", "embedded", Path(folder))
-        return open_dataset(DataConfig(), Path(folder))[0]
+        return open_dataset(DataConfig(downsampling=downsampling), Path(folder))[0]
 
 
 def moving_mnist(options: BenchmarkOptions) -> Iterator[Timing]:

@@ -14,11 +14,8 @@ from stlight.config import RunConfig
 from stlight.experiments import load_plan
 from stlight.kernels import backend_of
 from stlight.model import build_model
-from stlight.registry.dataset_specs import DATASETS
 from stlight.training.devices import accelerate_for_run, configure
 from stlight.training.loop import flatten_weights
-
-SHAPE = DATASETS["mmnist"].shape
 
 
 def step_cases() -> Iterator[tuple[str, RunConfig, int | None, str]]:
@@ -46,11 +43,12 @@ def steps(options: BenchmarkOptions) -> Iterator[Timing]:
         torch.set_num_threads(threads)
         configure(config.training)
         # Unaccelerated, the model is the listing of Section G as it is printed.
-        listing = build_model(config.model, SHAPE).to(options.device).train()
+        listing = build_model(config.model, config.clip_shape).to(options.device).train()
         ours = copy.deepcopy(listing)
         accelerate_for_run(ours, config, torch.device(options.device))
         kernels = backend_of(ours)
-        clip = embedded_clips().clips("train", torch.arange(config.training.batch_size)).to(options.device)
+        clips = embedded_clips(config.data.downsampling)
+        clip = clips.clips("train", torch.arange(config.training.batch_size)).to(options.device)
         reference = partial(take_adam_step, listing, torch.optim.Adam(listing.parameters()), clip)
         run_step = partial(take_adam_step, ours, torch.optim.Adam([flatten_weights(ours)], fused=True), clip)
         check_agreement(ours, listing, clip)
