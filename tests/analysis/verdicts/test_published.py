@@ -45,6 +45,7 @@ UNDECIDED = {
     # Both are below a black frame's error by the first four epochs, the least that can be told.
     "uniform_starts_late": "2500 to 2500",
     "default_factor_effective": "35.99",
+    "default_factor_effective_at_best_lr": "21.85",
     # These two claims are about the main paper's Table 4.
     "skip_helps": "24.86",
     "short_skip_helps": "22.13",
@@ -88,6 +89,8 @@ REPRODUCED = {
     "small_lr_worse_at_each_factor",
     "large_lr_worse_at_each_factor",
     "hybrid_best",
+    "hybrid_better_than_normal",
+    "hybrid_better_than_uniform",
     "hybrid_stable",
     "hybrid_repeatable",
     "hybrid_more_repeatable_than_uniform",
