@@ -1,5 +1,7 @@
 """The learning rates of the scales are those that the kept sweeps found. docs/scales.md says how to renew them."""
 
+import math
+
 import pandas as pd
 import pytest
 
@@ -11,7 +13,7 @@ from tests.conftest import REPOSITORY, WORKFLOW
 KEPT = REPOSITORY / "results" / "reference" / "sweeps"
 SCALES = [path.name for path in sorted(KEPT.iterdir())]
 WITHIN = 1.03
-"""The rate of a scale may be this much worse than the best one of its sweep, which is no more than its seeds differ by."""
+"""A single run of the best rate may be this much better than the scale's; of several, no more than twice their spread."""
 
 
 @pytest.fixture(params=SCALES)
@@ -42,9 +44,11 @@ def test_the_rate_of_a_scale_is_the_best_of_its_sweep(sweep):
             for dataset, model, rate, record in rows
         )
         for (dataset, model), group in found.groupby(["dataset", "model"]):
-            finished = group[group["status"] == "done"].groupby("rate")["mse"].mean()
-            own = base_of(dataset, model).get("max_lr")
-            assert finished[own] <= WITHIN * finished.min(), (dataset, model)
+            done = group[group["status"] == "done"].groupby("rate")["mse"]
+            finished, own = done.mean(), base_of(dataset, model)["max_lr"]
+            spread = done.std()[[own, finished.idxmin()]].max()
+            allowed = (WITHIN - 1) * finished.min() if math.isnan(spread) else max(2 * spread, (WITHIN - 1) * finished.min())
+            assert finished[own] - finished.min() <= allowed, (dataset, model)
             assert len(finished) > 2
             # Not at the end of the sweep, unless all rates beyond it diverge.
             assert group["rate"].min() < own < group["rate"].max()
