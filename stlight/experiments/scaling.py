@@ -45,13 +45,14 @@ class BaselinesAtScale(FileModel):
     """Share of the published numbers of channels."""
     baseline_depth: Annotated[float, Field(gt=0, le=1)]
     """Share of the published numbers of layers."""
-    max_lr: dict[str, PositiveFloat]
-    """Peak learning rate of each model that is trained, in place of the benchmark's. Others are counted and timed only."""
+    max_lr: dict[str, PositiveFloat] | None = None
+    """Peak learning rate of each model that is trained. Others are counted and timed only. Without it, all of them are trained
+    with the benchmark's."""
 
     @field_validator("max_lr")
     @classmethod
-    def _models_exist(cls, max_lr: dict[str, float]) -> dict[str, float]:
-        for name in max_lr:
+    def _models_exist(cls, max_lr: dict[str, float] | None) -> dict[str, float] | None:
+        for name in max_lr or ():
             check_known("no baseline", name, BASELINES)
         return max_lr
 
@@ -131,7 +132,8 @@ class Scale(ScaleFile):
 
     def trains(self, model: str) -> bool:
         """Return True if a model is trained at this scale, rather than only counted, timed and quoted."""
-        return model not in BASELINES or self.baselines is None or model in self.baselines.max_lr
+        swept = self.baselines.max_lr if self.baselines else None
+        return model not in BASELINES or swept is None or model in swept
 
     def seeds_of(self, experiment: str, axes: dict[str, Any], at_least: int) -> int:
         """Return the number of seeds of a point of an experiment's grid; the experiment asks for `at_least` so many."""
@@ -151,7 +153,7 @@ class Scale(ScaleFile):
             after["max_lr"] = before["max_lr"]
             if self.baselines:
                 after |= self.baselines.model_dump(exclude={"max_lr"})
-                after["max_lr"] = self.baselines.max_lr.get(model, before["max_lr"])
+                after["max_lr"] = (self.baselines.max_lr or {}).get(model, before["max_lr"])
         fields = {n: _in_proportion(n, value, before, after) for n, value in (paper_fields | {"num_epochs": epochs}).items()}
         fields |= {name: paper_fields[name] for name in (BASELINE_FIELDS if ours else _STLIGHT_FIELDS)}
         if not ours:
