@@ -69,8 +69,9 @@ def _about_training(values: Values) -> Iterator[str]:
     if scale.name != "paper":
         if any(variant.config.model.model != OURS for variant in experiment.variants):
             yield (
-                "Other models are reduced in the proportion in which STLight is, to no fewer than four channels and one layer;"
-                " scheduled sampling falls over the same share of a run's steps."
+                "Other models keep the shares of channels and layers that the scale states, but no fewer than four channels and"
+                " one layer; scheduled sampling falls over the same share of a run's steps. A model that the scale states no"
+                " learning rate of is not trained."
             )
         yield "Axes are in the paper's units; a smaller scale translates them, so compare shapes, not digits."
     if "stand-in" in sources:

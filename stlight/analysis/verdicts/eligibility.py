@@ -1,11 +1,13 @@
-"""What may decide a sentence: cells that have learnt the metric, and dispersions that measure noise (docs/statistics.md)."""
+"""What may decide a sentence: cells that have learnt, models of the paper's relative sizes, dispersions that measure noise."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from stlight.analysis.evidence import key
 from stlight.analysis.text import settings_text
 from stlight.analysis.values import Values
 from stlight.experiments import Variant
@@ -26,6 +28,12 @@ Remedy = Literal[
 
 LEAST_NOISE = 0.5
 """Share of a dispersion that must be noise, on average over the compared cells."""
+
+MOST_RELATIVE_SIZE = 2.0
+"""Factor by which the ratio of two models' parameters may differ from the paper's."""
+
+_BEGINNING = 0.2
+"""Share of a curve in which it moves steeply."""
 
 DISPERSIONS = ("dispersion", "late_dispersion", "loss_dispersion", "late_loss_dispersion")
 
@@ -59,6 +67,8 @@ def find_bar(values: Values, claim: ComparisonClaim, cells: list[GridCell]) -> B
         more = f", and {others} more of the {len(ours)} cells" if others else ""
         why = f"not learnt at this scale: {describe_unlearnt(values, variant, metric)} ({name}){more}"
         return Bar(why, "training until every cell learns")
+    if why := _other_sizes(values, [variant for _, variant in ours.values()]):
+        return Bar(why, "a larger scale")
     for metric in (metric for metric in metrics if metric in DISPERSIONS):
         shares = [share for _, variant in ours.values() for share in _noise_shares(values, variant, metric)]
         if shares and not np.mean(shares) >= LEAST_NOISE:
@@ -80,13 +90,33 @@ def describe_unlearnt(values: Values, variant: Variant, metric: str) -> str:
 def noise_share(curve: np.ndarray) -> float:
     """Return the share of a curve's dispersion that is noise: near 1 for white noise around a level, near 0 for a smooth fall.
 
-    It is a third of the variance of the second differences over the variance of the first differences. White noise of variance
-    s² has 6 s² and 2 s². NaN below four points, or if the curve is a straight line.
+    It is a third of the variance of the second differences after the first fifth of the curve, over the variance of all first
+    differences. White noise of variance s² has 6 s² and 2 s². The first fifth is no measure of noise, because short curves rise
+    and fall steeply there. NaN below six points, or if the curve is a straight line.
     """
-    if len(curve) < 4:
+    if len(curve) < 6:
         return math.nan
-    first, second = (float(np.diff(curve, order).var(ddof=1)) for order in (1, 2))
+    second = float(np.diff(curve[math.ceil(len(curve) * _BEGINNING) :], 2).var(ddof=1))
+    first = float(np.diff(curve).var(ddof=1))
     return second / 3 / first if first else math.nan
+
+
+def _other_sizes(values: Values, variants: list[Variant]) -> str:
+    """Return which two models do not have the paper's relative sizes; empty if all have, or if no models are compared."""
+    found = {}
+    for variant in variants:
+        runs, counts = values.evidence.recorded(variant).values(), values.evidence.counts.get(key(variant))
+        if runs and counts:
+            here = next(iter(runs)).record.num_params
+            found[variant.config.model.model] = here, counts["parameters"]["total"]
+    for (one, (here, paper)), (other, (here_other, paper_other)) in itertools.combinations(found.items(), 2):
+        ratio, published = here_other / here, paper_other / paper
+        if not 1 / MOST_RELATIVE_SIZE <= ratio / published <= MOST_RELATIVE_SIZE:
+            return (
+                f"not the paper's comparison at this scale: {other} has {ratio:.2g} times the parameters of {one} here,"
+                f" {published:.2g} times in the paper"
+            )
+    return ""
 
 
 def _noise_shares(values: Values, variant: Variant, metric: str) -> list[float]:
