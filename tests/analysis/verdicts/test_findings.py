@@ -150,7 +150,9 @@ def test_curves_are_claimed_about(plan_of, tmp_path):
         losses["depth=4", seed] = (4.0, 4.0 + shift[0], 1.8, 1.5, 3.0 + shift[1], 3.0, 1.7, 1.0)
         losses["stlight_l", seed] = (4.0 + shift[0], 1.7, 1.6, 1.5 + shift[1], 1.4, 1.3, 1.2, 1.0)
     record(plan, tmp_path, [around(80), around(70), around(60)], losses=losses)
-    assert [f.verdict for f in measured(plan, tmp_path).values()] == ["reproduced"] * 4
+    found = [f.verdict for f in measured(plan, tmp_path).values()]
+    # The other's dispersion is its first fall.
+    assert found == ["reproduced"] * 3 + ["undecided"]
 
 
 @pytest.mark.parametrize("apart", [True, False])
