@@ -124,7 +124,8 @@ def jobs_of_slurm(slurm: Sandbox, work: Path, quick: bool) -> dict[str, int]:
     figures: Counter[str] = Counter(runs=len(runs))
     workflow = Workflow(slurm, work)
     try:
-        slurm.wait_for(lambda: all(workflow.epoch(run) >= 1 for run in runs), 240)
+        # The second epoch, because the state of the first is saved only after it is reported.
+        slurm.wait_for(lambda: all(workflow.epoch(run) >= 2 for run in runs), 240)
         interrupted = _quick_events(workflow, runs) if quick else _all_events(workflow, runs, figures)
         if not quick:
             interrupted |= _stop_snakemake(workflow, runs, figures)
