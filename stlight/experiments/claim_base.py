@@ -1,4 +1,4 @@
-"""What all claims have in common: sentences of the paper, and claims that compare cells."""
+"""Base classes of claims: a sentence of the paper, and a claim that compares cells."""
 
 from collections.abc import Iterable
 from typing import Any, ClassVar

@@ -16,7 +16,7 @@ from stlight.runtime.atomic_files import write_atomically
 
 
 class Outlook(BaseModel):
-    """What a round knew of one sentence."""
+    """State of one sentence before a round."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 

@@ -42,7 +42,7 @@ def test_steps_to_learn_by_hand():
     # Ten rows of 100 steps: 2 % of the steps are less than a row, so nothing is smoothed.
     assert steps_of([9, 8, 7, 6, 5, 4, 3, 2, 1, 1], 5.5, every=100) == 500
     assert steps_of([9.0] * 10, 5.5) == math.inf
-    # Of 200 rows the window is four: a single low loss is noise, and its neighbours outweigh it.
+    # The window is 2 % of 200 rows, so four: one low loss among high ones is noise.
     losses = np.full(200, 9.0)
     losses[50] = 1.0
     losses[100:] = 1.0

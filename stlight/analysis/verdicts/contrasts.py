@@ -27,7 +27,7 @@ class Contrast(Comparison):
     blocks: tuple[Hashable, ...]
     """Block of each cell: its values on the axes that the contrast averages over."""
     said: str = ""
-    """What the values show, in words."""
+    """The result in words, for the finding."""
     seeds: tuple[np.ndarray, ...] = ()
     """Unused; a difference of two cells may have other values to show."""
 
@@ -126,7 +126,7 @@ class Contrast(Comparison):
 
     @property
     def identity(self) -> Hashable:
-        """What is compared: the weight of each cell, the metric and the threshold."""
+        """Key of the comparison: the weight of each cell, the metric and the threshold."""
         weights = [round(float(weight), 12) for weight in self.weights]
         return frozenset(zip([cell.label for cell in self.cells], weights, strict=True)), self.metric, self.threshold
 

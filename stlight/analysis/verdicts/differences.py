@@ -76,7 +76,7 @@ class Comparison:
 
     @property
     def identity(self) -> Hashable:
-        """What is compared; equal for two comparisons of the same cells in the same way and direction."""
+        """A key that is equal for two comparisons of the same cells in the same way and direction."""
         raise NotImplementedError
 
     @property
@@ -184,7 +184,7 @@ class Difference(Comparison):
 
     @property
     def identity(self) -> Hashable:
-        """What is compared: the cells in order, the metric, the threshold, and means or spreads."""
+        """Key of the comparison: the cells in order, the metric, the threshold, and means or spreads."""
         if not self.cells:
             return id(self.a), id(self.b), self.threshold, bool(self.seeds)
         return tuple(cell.label for cell in self.cells), self.metric, self.threshold, bool(self.seeds)

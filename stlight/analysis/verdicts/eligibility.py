@@ -1,4 +1,4 @@
-"""What may decide a sentence: cells that have learnt, models of the paper's relative sizes, dispersions that measure noise."""
+"""Decide whether runs may decide a sentence: have cells learnt, have models the paper's relative sizes, is dispersion noise?"""
 
 import itertools
 import math
@@ -24,7 +24,7 @@ Remedy = Literal[
     "a larger scale",
     "training without divergence",
 ]
-"""What would decide an undecided sentence."""
+"""Remedies: the change after which an undecided sentence could be decided."""
 
 LEAST_NOISE = 0.5
 """Share of a dispersion that must be noise, on average over the compared cells."""

@@ -54,7 +54,7 @@ class Finding:
     verdict: Verdict = "untested"
     why: str = ""
     remedy: Remedy = ""
-    """What would decide it, if it is undecided."""
+    """The change after which it could be decided, if it is undecided."""
     effect: float = math.nan
     low: float = math.nan
     high: float = math.nan
@@ -74,7 +74,7 @@ class Finding:
 
     @property
     def basis(self) -> Basis:
-        """What the verdict rests on."""
+        """The source of numbers that the verdict rests on."""
         if self.source == "published":
             return "published"
         return "nothing" if isinstance(self.claim, UntestedClaim) else "trained" if self.claim.statistical else "counted"

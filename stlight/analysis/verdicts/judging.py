@@ -66,7 +66,7 @@ class Test:
 
     @cached_property
     def identity(self) -> Hashable:
-        """What is tested; equal for a test and its opposite."""
+        """A key that is equal for a test and its opposite."""
 
         def content(parts: Iterable[Either]) -> Hashable:
             return frozenset(frozenset(frozenset(d.identity for d in group) for group in groups) for groups in parts)
