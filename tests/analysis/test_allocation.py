@@ -50,6 +50,16 @@ def test_sentences_that_share_cells_are_bought_together():
     assert choice.settled == pytest.approx(2 * chance((0.01, 0.99), 3, 5, 0.005))
 
 
+def test_a_forecast_goes_on_with_sentences_that_no_run_has_told_anything_of():
+    asked = [Question(name=name, cells=frozenset(name)) for name in ("ab", "bc")]
+    state = allocation(asked, {}, dict.fromkeys("abc", 10.0))
+    for look in (3, 5):
+        choice = state.choose(1e6, share=0.01)
+        assert set(choice.seeds.values()) == {look}
+        assert choice.settled == pytest.approx(sum(q.weight for q in state.questions.values()) / 2)
+        state = state.after(choice)
+
+
 def test_settled_and_hopeless_sentences_get_nothing():
     seconds = dict.fromkeys("abcdef", 10.0)
     asked = [question("settled", "a", "b", settled=True), question("never", "c", "d", never="not learnt")]
