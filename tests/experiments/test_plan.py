@@ -76,7 +76,7 @@ def test_a_new_file_is_a_new_experiment_and_shares_runs(workflow):
     added = set(after.runs) - set(before.runs)
     # The skip's own experiment trains the model without it.
     assert added == {f"mmnist/{name}/seed0" for name in ("dilation=4", "dilation=4+skip=false")}
-    shared = {f"mmnist/{name}/seed0" for name in ["stlight_l"]}
+    shared = {f"mmnist/{name}/seed0" for name in ("stlight_l", "skip=false")}
     assert set(after.experiments["mine"].run_names) == added | shared
 
 
