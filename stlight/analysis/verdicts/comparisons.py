@@ -107,6 +107,12 @@ def build_test(comparer: Comparer, cells: list[GridCell]) -> Test:
     return Test(tuple(itertools.chain(*found)))
 
 
+def looks_of(experiment: Experiment, claim: ComparisonClaim, cells: list[GridCell], looks: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the numbers of seeds at which a claim is looked at: one too, if a seed for each cell can decide it by design."""
+    one_seed = build_test(Comparer(experiment, claim, lambda variant, metric: np.ones(1)), cells)
+    return (1, *looks) if looks and looks[0] > 1 and one_seed.testable else looks
+
+
 def band_edges(band: PublishedBand | None, metric: str) -> np.ndarray:
     """Return a metric of the lowest and the highest curve of a band, smaller value first; empty if the band has no such metric.
 
