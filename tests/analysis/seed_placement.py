@@ -127,7 +127,7 @@ def measure(trials, equal, processes=2):
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m tests.analysis.seed_placement", description=__doc__)
-    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--trials", type=int, default=60)
     options = parser.parse_args()
     rows = []
     for equal in (3, 5, 8, 12):
