@@ -4,7 +4,7 @@ docs/statistics.md, "Seeds where they decide", states the method. Everything her
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -16,8 +16,8 @@ PRIOR = 0.5
 HOPELESS = 0.2
 """A sentence is hopeless if no look settles it with at least this chance."""
 
-_SHARE = 1 / 3
-"""Share of what is left of the budget that a round spends after the first, so that later rounds learn from its results."""
+_FIRST_SHARE, _SHARE = 1 / 2, 1 / 3
+"""Share of what is left of the budget that the first and a later round spend, so that later rounds learn from their results."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,8 @@ class Question:
     name: str
     cells: frozenset[str]
     """The cells that it compares; all need as many seeds as a look."""
+    looks: tuple[int, ...]
+    """Numbers of seeds at which it is looked at."""
     settled: bool = False
     never: str = ""
     """Why no number of seeds can decide it; empty if one may."""
@@ -79,11 +81,10 @@ class Allocation:
         questions: Iterable[Question],
         seeds: Mapping[str, int],
         seconds: Mapping[str, float],
-        looks: Sequence[int],
     ) -> None:
         """Take core seconds per run by cell, for every cell; cells without runs may be missing in `seeds`."""
         self.questions = {question.name: question for question in sorted(questions, key=lambda question: question.name)}
-        self.seconds, self.looks = seconds, tuple(looks)
+        self.seconds = seconds
         self.seeds = {cell: seeds.get(cell, 0) for cell in seconds}
         asked = [question for question in self.questions.values() if question.open]
         self._neighbours = {one.name: [q for q in asked if q.cells & one.cells] for one in asked}
@@ -91,16 +92,16 @@ class Allocation:
     def look(self, question: Question, seeds: Mapping[str, int] | None = None) -> int:
         """Return the last look that the seeds of a question's cells allow; 0 before the first."""
         fewest = min((seeds or self.seeds)[cell] for cell in question.cells)
-        return max((look for look in self.looks if look <= fewest), default=0)
+        return max((look for look in question.looks if look <= fewest), default=0)
 
     def later(self, question: Question) -> list[int]:
         """Return the looks that are still to come."""
-        return [look for look in self.looks if look > self.look(question)]
+        return [look for look in question.looks if look > self.look(question)]
 
     def chance(self, question: Question, later: int) -> float:
         """Return the probability that a later look settles a question."""
         seen = self.look(question)
-        return chance(question.sides, seen, later, question.levels[self.looks.index(later)]) if question.levels else PRIOR
+        return chance(question.sides, seen, later, question.levels[question.looks.index(later)]) if seen and question.levels else PRIOR
 
     def best_chance(self, question: Question) -> float:
         """Return the probability at the later look that settles a question most probably; 0 without one."""
@@ -115,15 +116,15 @@ class Allocation:
         have = seeds or self.seeds
         return sum(max(0, look - have[cell]) * self.seconds[cell] for cell in sorted(question.cells))
 
-    def choose(self, budget: float, share: float = _SHARE) -> Choice:
-        """Choose the runs of the next round for a budget in core seconds, of which it spends about `share`.
+    def choose(self, budget: float, share: float | None = None) -> Choice:
+        """Choose the runs of the next round for a budget in core seconds, of which questions get about `share`.
 
         Take the question whose best later look is expected to settle most questions per second, buy the runs of its next look,
-        and repeat. Questions that share cells are settled together. If nothing has run yet, the round may spend the whole
-        budget, and what is left of it gives each other cell one run, cheapest first.
+        and repeat. Questions that share cells are settled together. If nothing has run yet, what is left of the budget gives
+        each other cell one run, cheapest first.
         """
         first = not any(self.seeds.values())
-        share = 1.0 if first else share
+        share = share or (_FIRST_SHARE if first else _SHARE)
         have, spent = dict(self.seeds), 0.0
         chosen: list[str] = []
         waiting = {q.name: q for q in self.questions.values() if q.open and self.later(q) and not self.hopeless(q)}
@@ -154,7 +155,7 @@ class Allocation:
             left = 1 - self.chance(question, look) if question.open and look > self.look(question) else 1.0
             return replace(question, weight=question.weight * left)
 
-        return Allocation(map(looked_at, self.questions.values()), seeds, self.seconds, self.looks)
+        return Allocation(map(looked_at, self.questions.values()), seeds, self.seconds)
 
     def _worth(self, question: Question, have: Mapping[str, int]) -> float:
         """Return the questions settled per second by the best later look of a question."""

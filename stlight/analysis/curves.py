@@ -40,8 +40,11 @@ def roughness(curve: np.ndarray) -> float:
 
 
 def late_roughness(curve: np.ndarray) -> float:
-    """Noise of the log error from one evaluation to the next in the last fifth of them, four at least; NaN below four."""
-    count = max(4, math.ceil(len(curve) * _LAST))
+    """Noise of the log error from one evaluation to the next in the last fifth of them, seven at least; NaN below seven.
+
+    Seven values have five second differences. Those of the last four of twenty would spread by 60 % from seed to seed.
+    """
+    count = max(7, math.ceil(len(curve) * _LAST))
     return _noise(_log(curve[-count:])) if len(curve) >= count else math.nan
 
 

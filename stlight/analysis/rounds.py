@@ -2,16 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from stlight.analysis.allocation import Allocation, Choice, Question
 from stlight.analysis.values import Values
-from stlight.analysis.verdicts.comparisons import compared_cells
+from stlight.analysis.verdicts.comparisons import compared_cells, looks_of
 from stlight.analysis.verdicts.findings import Finding
 from stlight.analysis.verdicts.measured import Measured, seed_spread
 from stlight.experiments import Experiment, Plan
 from stlight.experiments.claim_base import ComparisonClaim
-from stlight.experiments.claim_types import Claim
 from stlight.experiments.grid_cells import cells_of
 from stlight.runs.record import RunRecord
 from stlight.runs.rounds import Outlook, Round
@@ -33,7 +33,7 @@ def next_round(
     """
     seconds, spent = _seconds(plan, values, estimates)
     asked = list(questions(plan, values))
-    state = Allocation(asked, plan.seeds, seconds, plan.scale.looks)
+    state = Allocation(asked, plan.seeds, seconds)
     budget = hours * _HOUR - spent
     choice = state.choose(budget)
     could = [q for q in asked if q.open and state.later(q) and not state.hopeless(q)]
@@ -59,13 +59,15 @@ def next_round(
 
 def questions(plan: Plan, values: Mapping[str, Values]) -> Iterator[Question]:
     """Yield the sentences that runs can decide, with their verdicts so far."""
-    spread, first = seed_spread(values), plan.scale.looks[0]
+    spread = seed_spread(values)
     for name, experiment in plan.experiments.items():
         findings = Measured(values[name], spread, plan.scale.looks).findings() if experiment.train else {}
         for claim in experiment.claims:
-            if cells := _cells(experiment, claim):
-                seen = min(plan.seeds[cell] for cell in cells) >= first
-                yield _question(claim, cells, findings[claim.id], seen)
+            if isinstance(claim, ComparisonClaim) and (cells := _cells(experiment, claim)):
+                looks = looks_of(experiment, claim, cells_of(experiment), plan.scale.looks)
+                question = Question(name=claim.id, cells=cells, looks=looks)
+                seen = min(plan.seeds[cell] for cell in cells) >= looks[0]
+                yield _with_finding(question, findings[claim.id]) if seen else question
 
 
 def forecast(plan: Plan, values: Mapping[str, Values], estimates: Mapping[str, float], hours: float) -> list[dict[str, Any]]:
@@ -74,7 +76,7 @@ def forecast(plan: Plan, values: Mapping[str, Values], estimates: Mapping[str, f
     A sentence without data counts as the prior says, so the table tells the order of magnitude.
     """
     seconds, spent = _seconds(plan, values, estimates)
-    state = Allocation(questions(plan, values), plan.seeds, seconds, plan.scale.looks)
+    state = Allocation(questions(plan, values), plan.seeds, seconds)
     rows: list[dict[str, Any]] = []
     while (choice := state.choose(hours * _HOUR - spent)).seeds:
         added = sum(count - state.seeds[cell] for cell, count in choice.seeds.items())
@@ -110,23 +112,21 @@ def _settled(found: Round) -> set[str]:
     return {outlook.claim for outlook in found.claims if outlook.state == "settled"}
 
 
-def _cells(experiment: Experiment, claim: Claim) -> frozenset[str]:
+def _cells(experiment: Experiment, claim: ComparisonClaim) -> frozenset[str]:
     """Return the cells of a claim that seeds may decide; none for other claims."""
-    if not (experiment.train and isinstance(claim, ComparisonClaim) and claim.statistical):
+    if not (experiment.train and claim.statistical):
         return frozenset()
     cells = compared_cells(claim, cells_of(experiment))
     found = frozenset(cell.variant.cell for cell in cells if cell.variant)
     return frozenset() if any(cell.quoted for cell in cells) else found
 
 
-def _question(claim: Claim, cells: frozenset[str], finding: Finding, seen: bool) -> Question:
-    if not seen:
-        return Question(name=claim.id, cells=cells)
+def _with_finding(question: Question, finding: Finding) -> Question:
+    """Return a question with what its runs say."""
     if finding.verdict == "untested" or not finding.levels:
         # Its cells have not learnt, or its curves measure something else: more seeds would not change that.
-        return Question(name=claim.id, cells=cells, never=finding.why)
-    settled = finding.verdict != "undecided"
-    return Question(name=claim.id, cells=cells, settled=settled, sides=finding.sides, levels=finding.levels)
+        return replace(question, never=finding.why)
+    return replace(question, settled=finding.verdict != "undecided", sides=finding.sides, levels=finding.levels)
 
 
 def _seconds(plan: Plan, values: Mapping[str, Values], estimates: Mapping[str, float]) -> tuple[dict[str, float], float]:
@@ -145,7 +145,7 @@ def _outlook(state: Allocation, question: Question, choice: Choice) -> Outlook:
     if question.settled:
         return told
     if question.never or not later:
-        why = question.never or f"still open after {state.looks[-1]} seeds"
+        why = question.never or f"still open after {question.looks[-1]} seeds"
         return told.model_copy(update={"state": "hopeless", "why": why})
     found: dict[str, Any] = {"next_look": later[0], "chance": round(state.chance(question, later[0]), 3)}
     found |= {"seconds": round(state.cost(question, later[0]), 1), "chosen": question.name in choice.chosen}

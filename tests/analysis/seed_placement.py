@@ -12,7 +12,7 @@ import numpy as np
 from tabulate import tabulate
 
 from stlight.analysis.allocation import Allocation, Question
-from stlight.analysis.verdicts.comparisons import Comparer, build_test, compared_cells
+from stlight.analysis.verdicts.comparisons import Comparer, build_test, compared_cells, looks_of
 from stlight.analysis.verdicts.judging import LEVEL, Reading, judge
 from stlight.analysis.verdicts.looks import shares
 from stlight.experiments.field_types import PrintedNumber
@@ -21,6 +21,7 @@ from stlight.experiments.plan import LOOKS
 from tests.analysis.verdicts.error_rates import claim
 
 ITEMS = 6
+EXPERIMENT = SimpleNamespace(quoted=[], axes=["x", "d"])
 GRID = [{"x": x, "d": d} for x in range(6) for d in "ab"]
 EFFECTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 """True differences that sentences are about, in standard deviations, all equally frequent."""
@@ -54,19 +55,22 @@ class Item:
         """Return the cells that a claim compares."""
         return frozenset((self.number, cell.variant.row) for cell in compared_cells(one, self.grid))
 
-    def judged(self, seeds, looks):
-        """Return the judgements by claim; without looks, seeds are looked at once."""
-        parts = shares(looks, LEVEL / len(CLAIMS)) if looks else ()
+    def looks(self, one):
+        """Return the looks at a claim."""
+        return looks_of(EXPERIMENT, one, self.grid, LOOKS)
+
+    def judged(self, seeds, equal=False):
+        """Return the judgements by claim; with equal seeds, they are looked at once."""
         readings = {}
         for one in CLAIMS:
             fewest = min(seeds[cell] for cell in self.cells(one))
-            due = {n: part for n, part in zip(looks, parts, strict=True) if n <= fewest} if looks else {fewest: 1.0}
-            readings[one.id] = Reading(one.sentence, tuple((self._test(one, n), part) for n, part in due.items()))
+            looks = (fewest,) if equal else self.looks(one)
+            parts = zip(looks, shares(looks, LEVEL / len(CLAIMS)), strict=True)
+            readings[one.id] = Reading(one.sentence, tuple((self._test(one, n), part) for n, part in parts if n <= fewest))
         return judge(readings)
 
     def _test(self, one, n):
-        experiment = SimpleNamespace(quoted=[], axes=["x", "d"])
-        return build_test(Comparer(experiment, one, lambda variant, _: self.values[variant.row][:n]), self.grid)
+        return build_test(Comparer(EXPERIMENT, one, lambda variant, _: self.values[variant.row][:n]), self.grid)
 
     def score(self, judgements):
         """Return right decisions, and 1 if any decision is wrong."""
@@ -80,20 +84,20 @@ class Item:
 def questions(items, seeds):
     """Yield the sentences of all items as a budget sees them."""
     for item in items:
-        judgements = item.judged(seeds, LOOKS)
+        judgements = item.judged(seeds)
         for one in CLAIMS:
-            found, name = judgements.get(one.id), f"{item.number} {one.id}"
-            levels = tuple(found.full_level * part for part in shares(LOOKS, LEVEL / len(CLAIMS))) if found else ()
+            found, name, looks = judgements.get(one.id), f"{item.number} {one.id}", item.looks(one)
+            levels = tuple(found.full_level * part for part in shares(looks, LEVEL / len(CLAIMS))) if found else ()
             told = {"sides": (found.test.p(False), found.test.p(True)), "levels": levels} if found else {}
             settled = found is not None and found.verdict != "undecided"
-            yield Question(name=name, cells=item.cells(one), settled=settled, **told)
+            yield Question(name=name, cells=item.cells(one), looks=looks, settled=settled, **told)
 
 
 def place(items, seconds, budget):
     """Return the seeds of each cell after all rounds of a budget."""
     seeds, spent = dict.fromkeys(seconds, 0), 0.0
     while True:
-        choice = Allocation(questions(items, seeds), seeds, seconds, LOOKS).choose(budget - spent)
+        choice = Allocation(questions(items, seeds), seeds, seconds).choose(budget - spent)
         if not choice.seeds:
             return seeds
         seeds |= choice.seeds
@@ -108,8 +112,8 @@ def trial(equal, number):
     same = dict.fromkeys(seconds, equal)
     placed = place(items, seconds, equal * sum(seconds.values()))
     scores = []
-    for seeds, looks in ((same, ()), (placed, LOOKS)):
-        right, wrong = np.sum([item.score(item.judged(seeds, looks)) for item in items], axis=0)
+    for seeds, at_once in ((same, True), (placed, False)):
+        right, wrong = np.sum([item.score(item.judged(seeds, at_once)) for item in items], axis=0)
         spent = sum(count * seconds[cell] for cell, count in seeds.items())
         scores.append([right, wrong, sum(seeds.values()), spent])
     return scores
@@ -123,7 +127,7 @@ def measure(trials, equal, processes=2):
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m tests.analysis.seed_placement", description=__doc__)
-    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--trials", type=int, default=60)
     options = parser.parse_args()
     rows = []
     for equal in (3, 5, 8, 12):

@@ -15,21 +15,35 @@ LEVELS = (0.005, 0.005, 0.008, 0.011)
 
 
 def question(name, *cells, p=0.01, **more):
-    return Question(name=name, cells=frozenset(cells), sides=(p, 1 - p), levels=LEVELS, **more)
+    return Question(name=name, cells=frozenset(cells), looks=LOOKS, sides=(p, 1 - p), levels=LEVELS, **more)
 
 
 def allocation(questions, seeds, seconds):
-    return Allocation(questions, seeds, seconds, LOOKS)
+    return Allocation(questions, seeds, seconds)
 
 
 def test_the_first_round_gives_claimed_cells_a_first_look_and_others_one_run():
     seconds = dict.fromkeys("abc", 10.0)
-    choice = allocation([Question(name="q", cells=frozenset("ab"))], {}, seconds).choose(1000.0)
+    choice = allocation([Question(name="q", cells=frozenset("ab"), looks=LOOKS)], {}, seconds).choose(1000.0)
     assert choice.seeds == {"a": 3, "b": 3, "c": 1}
     assert choice.seconds == 70
     # A budget for less prefers the sentence.
-    assert allocation([Question(name="q", cells=frozenset("ab"))], {}, seconds).choose(65.0).seeds == {"a": 3, "b": 3}
-    assert allocation([Question(name="q", cells=frozenset("ab"))], {}, seconds).choose(9.0).seeds == {}
+    asked = [Question(name="q", cells=frozenset("ab"), looks=LOOKS)]
+    assert allocation(asked, {}, seconds).choose(65.0).seeds == {"a": 3, "b": 3}
+    assert allocation(asked, {}, seconds).choose(9.0).seeds == {}
+
+
+def test_the_first_round_leaves_half_of_the_budget_to_what_it_shows():
+    asked = [Question(name=pair, cells=frozenset(pair), looks=LOOKS) for pair in ("ab", "cd", "ef")]
+    choice = allocation(asked, {}, dict.fromkeys("abcdef", 10.0)).choose(200.0)
+    assert choice.chosen == ("ab", "cd")
+    assert choice.seeds == {"a": 3, "b": 3, "c": 3, "d": 3, "e": 1, "f": 1}
+
+
+def test_a_sentence_that_one_seed_can_decide_is_looked_at_after_one():
+    asked = [Question(name="grid", cells=frozenset("ab"), looks=(1, *LOOKS))]
+    first = allocation(asked, {}, dict.fromkeys("ab", 10.0)).choose(1000.0)
+    assert (first.seeds, first.chosen) == ({"a": 1, "b": 1}, ("grid",))
 
 
 def test_the_sentence_that_settles_soonest_per_second_comes_first():
@@ -51,7 +65,7 @@ def test_sentences_that_share_cells_are_bought_together():
 
 
 def test_a_forecast_goes_on_with_sentences_that_no_run_has_told_anything_of():
-    asked = [Question(name=name, cells=frozenset(name)) for name in ("ab", "bc")]
+    asked = [Question(name=name, cells=frozenset(name), looks=LOOKS) for name in ("ab", "bc")]
     state = allocation(asked, {}, dict.fromkeys("abc", 10.0))
     for look in (3, 5):
         choice = state.choose(1e6, share=0.01)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stlight.analysis.curves import (
+    BY_EVALUATION,
     dispersion,
     largest_rise,
     late_dispersion,
@@ -36,6 +37,24 @@ def test_the_first_tenth_does_not_count_for_the_late_dispersion():
     curve = np.array([100.0, 50.0, *(5.0, 3.0, 2.0, 2.0) * 4, 2.0, 2.0])
     assert late_dispersion(curve) == pytest.approx(dispersion(curve[2:]))
     assert dispersion(curve) > 10
+
+
+@given(curves_of_twenty, st.floats(-1000, 1000), st.sampled_from([-4.0, -0.5, 0.25, 8.0]))
+@pytest.mark.parametrize("name", ["dispersion", "loss_dispersion", "late_dispersion", "late_loss_dispersion"])
+def test_a_dispersion_is_a_spread_of_steps(name, curve, shift, factor):
+    metric = BY_EVALUATION[name]
+    # The standard deviation of all steps, or of those after the first tenth of the evaluations.
+    kept = curve[math.ceil(len(curve) / 10) :] if name.startswith("late_") else curve
+    steps = kept[1:] - kept[:-1]
+    expected = math.sqrt(((steps - steps.mean()) ** 2).sum() / (len(steps) - 1))
+    assert metric(curve) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    # A level does not count, and a unit multiplies.
+    assert metric(curve + shift) == pytest.approx(expected, abs=1e-9)
+    assert metric(factor * curve) == pytest.approx(abs(factor) * expected, abs=1e-9)
+    # A steady fall has none, and adds none.
+    line = shift * np.arange(len(curve))
+    assert metric(line) == pytest.approx(0, abs=1e-9)
+    assert metric(curve + line) == pytest.approx(expected, abs=1e-8)
 
 
 def test_steps_to_learn_by_hand():
@@ -111,11 +130,13 @@ def test_roughness_by_hand():
     zigzag = np.exp(np.array([1.0, -1.0] * 10))
     assert roughness(zigzag) == pytest.approx(4 / math.sqrt(6))
     assert late_roughness(zigzag) == pytest.approx(4 / math.sqrt(6))
-    # The first two of twenty do not count, and of the end only the last fifth does: four.
+    # The first two of twenty do not count, and of the end only the last seven do; of fifty, the last fifth.
     assert roughness(np.array([900.0, 1.0, *[2.0] * 18])) == 0
-    assert late_roughness(np.array([*[1.0, 9.0] * 8, 2.0, 2.0, 2.0, 2.0])) == 0
+    assert late_roughness(np.array([*[1.0, 9.0] * 6, 9.0, *[2.0] * 7])) == 0
+    assert late_roughness(np.array([*[1.0, 9.0] * 7, *[2.0] * 6])) > 0
+    assert late_roughness(np.array([*[1.0, 9.0] * 20, *[2.0] * 10])) == 0
     assert math.isnan(roughness(np.array([1.0, 2.0, 3.0])))
-    assert math.isnan(late_roughness(np.array([1.0, 2.0, 3.0])))
+    assert math.isnan(late_roughness(np.arange(1.0, 7.0)))
 
 
 @given(st.floats(0.01, 0.5), st.floats(-0.2, 0.2), st.integers(0, 10_000))

@@ -92,7 +92,9 @@ class Comparer:
     def _names(self, *cells: GridCell) -> tuple[str, ...]:
         axes = self.experiment.axes
         if self.experiment.quoted or "model" in axes:
-            return tuple(cell.label if cell.quoted else str(cell.coordinates["model"]) for cell in cells)
+            models = tuple(cell.label if cell.quoted else str(cell.coordinates["model"]) for cell in cells)
+            if len(set(models)) > 1:
+                return models
         # One or two axes are named completely; of more, those that differ.
         one, other = (cell.coordinates for cell in cells)
         told_by = [axis for axis in axes if len(axes) <= 2 or axis in self.claim.each or one.get(axis) != other.get(axis)]
@@ -105,6 +107,12 @@ def build_test(comparer: Comparer, cells: list[GridCell]) -> Test:
     places = itertools.product(claim.groups(cells), claim.metrics)
     found = (COMPARISONS_BY_KIND[claim.kind](claim, *claim.sides(group), metric, comparer) for group, metric in places)
     return Test(tuple(itertools.chain(*found)))
+
+
+def looks_of(experiment: Experiment, claim: ComparisonClaim, cells: list[GridCell], looks: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the numbers of seeds at which a claim is looked at: one too, if a seed for each cell can decide it by design."""
+    one_seed = build_test(Comparer(experiment, claim, lambda variant, metric: np.ones(1)), cells)
+    return (1, *looks) if looks and looks[0] > 1 and one_seed.testable else looks
 
 
 def band_edges(band: PublishedBand | None, metric: str) -> np.ndarray:

@@ -191,10 +191,15 @@ class Difference(Comparison):
 
 
 def standard_error(samples: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Return the standard error of a sum of means of independent samples, and its degrees of freedom (Welch, Satterthwaite)."""
+    """Return the standard error of a sum of means of independent samples, and its degrees of freedom (Welch, Satterthwaite).
+
+    The degrees of freedom of more than two samples count the largest variance twice: if one sample is much noisier than the
+    others and its variance is underestimated, Satterthwaite's formula takes the error to be known far better than it is.
+    """
     squares = np.array([sample.var(ddof=1) / len(sample) for sample in samples])
     freedom = np.array([len(sample) - 1 for sample in samples])
-    return math.sqrt(squares.sum()), float(squares.sum() ** 2 / (squares**2 / freedom).sum())
+    weighted = squares * np.where((squares == squares.max()) & (len(squares) > 2), 2.0, 1.0)
+    return math.sqrt(squares.sum()), float(weighted.sum() ** 2 / (weighted**2 / freedom).sum())
 
 
 def is_constant(values: np.ndarray, size: float = 0.0) -> bool:

@@ -1,4 +1,4 @@
-"""Decide whether runs may decide a sentence: have cells learnt, have models the paper's relative sizes, is dispersion noise?"""
+"""Decide whether runs may decide a sentence: have cells learnt, have models the paper's sizes, say curves what they are to?"""
 
 import itertools
 import math
@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from stlight.analysis.evidence import key
+from stlight.analysis.protocol import protocol_of
 from stlight.analysis.text import settings_text
 from stlight.analysis.values import Values
 from stlight.experiments import Variant
@@ -31,6 +32,9 @@ LEAST_NOISE = 0.5
 
 MOST_RELATIVE_SIZE = 2.0
 """Factor by which the ratio of two models' parameters may differ from the paper's."""
+
+FEWEST_EVALUATIONS = 20
+"""Evaluations that a curve needs before a metric that compares them may decide, unless the run is the paper's own."""
 
 _BEGINNING = 0.2
 """Share of a curve in which it moves steeply."""
@@ -69,6 +73,11 @@ def find_bar(values: Values, claim: ComparisonClaim, cells: list[GridCell]) -> B
         return Bar(why, "training until every cell learns")
     if why := _other_sizes(values, [variant for _, variant in ours.values()]):
         return Bar(why, "a larger scale")
+    for metric in (metric for metric in metrics if METRICS[metric].origin == "curve"):
+        shortest = min((n for _, variant in ours.values() for n in _evaluations(values, variant, metric)), default=math.inf)
+        if shortest < FEWEST_EVALUATIONS:
+            why = f"{METRICS[metric].label}: the curve has {shortest} evaluations; at least {FEWEST_EVALUATIONS} are needed"
+            return Bar(why, "longer curves")
     for metric in (metric for metric in metrics if metric in DISPERSIONS):
         shares = [share for _, variant in ours.values() for share in _noise_shares(values, variant, metric)]
         if shares and not np.mean(shares) >= LEAST_NOISE:
@@ -119,9 +128,18 @@ def _other_sizes(values: Values, variants: list[Variant]) -> str:
     return ""
 
 
+def _evaluations(values: Values, variant: Variant, metric: str) -> list[int]:
+    """Return the evaluations of each finished run of a cell; none if the runs are the paper's own, whatever their length."""
+    return [] if protocol_of(variant) == "exact" else [len(curve) for curve in _curves(values, variant, metric)]
+
+
 def _noise_shares(values: Values, variant: Variant, metric: str) -> list[float]:
-    """Return the share of noise of each finished run of a cell; a diverged run is the worst in any case."""
-    runs = [run for run in values.evidence.recorded(variant).values() if run.record.status != "diverged"]
-    found = [run.history[METRICS[metric].source].to_numpy(float) for run in runs]
+    """Return the share of noise of each finished run of a cell."""
     late = metric.startswith("late_")
-    return [noise_share(curve[math.ceil(len(curve) / 10) :] if late else curve) for curve in found]
+    return [noise_share(curve[math.ceil(len(curve) / 10) :] if late else curve) for curve in _curves(values, variant, metric)]
+
+
+def _curves(values: Values, variant: Variant, metric: str) -> list[np.ndarray]:
+    """Return the curve of each finished run of a cell; a diverged run is the worst in any case."""
+    runs = [run for run in values.evidence.recorded(variant).values() if run.record.status != "diverged"]
+    return [run.history[METRICS[metric].source].to_numpy(float) for run in runs]

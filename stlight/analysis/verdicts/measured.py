@@ -11,7 +11,7 @@ import pandas as pd
 from stlight.analysis.evidence import Evidence
 from stlight.analysis.protocol import Protocol, least_exact, protocol_of
 from stlight.analysis.values import Values
-from stlight.analysis.verdicts.comparisons import DEVIATIONS_BY_KIND, Comparer, build_test, compared_cells
+from stlight.analysis.verdicts.comparisons import DEVIATIONS_BY_KIND, Comparer, build_test, compared_cells, looks_of
 from stlight.analysis.verdicts.differences import Difference, seeds_needed
 from stlight.analysis.verdicts.eligibility import Remedy, find_bar
 from stlight.analysis.verdicts.findings import Finding, Part, label
@@ -54,9 +54,8 @@ class Measured:
     def __init__(self, values: Values, spread: "pd.Series[float]", looks: tuple[int, ...] = ()) -> None:
         self.values, self.spread, self.looks = values, spread, looks
         self.evidence, self.experiment = values.evidence, values.experiment
-        readings = sum(claim.statistical for claim in self.experiment.claims)
-        self.shares = shares(looks, LEVEL / max(1, readings)) if looks else ()
-        """Share of the level that each look may spend, at the lowest level that a reading can get."""
+        self.lowest_level = LEVEL / max(1, sum(claim.statistical for claim in self.experiment.claims))
+        """The lowest level that a reading can get."""
 
     def findings(self) -> dict[str, Finding]:
         """Return one finding per claim by its id. The item's sentences share one error budget."""
@@ -64,6 +63,7 @@ class Measured:
         compared = {c.id: compared_cells(c, cells) for c in self.experiment.claims if isinstance(c, ComparisonClaim)}
         found: dict[str, Finding] = {}
         readings: dict[str, Reading] = {}
+        looks: dict[str, dict[int, float]] = {}
         for claim in self.experiment.claims:
             protocol = self._protocol(claim, compared.get(claim.id, []))
             blank = found[claim.id] = Finding(claim, self.experiment.name, "measured", protocol)
@@ -81,26 +81,34 @@ class Measured:
             elif barred := self._barred(blank, claim, self._test(claim, cells), compared[claim.id]):
                 found[claim.id] = barred
             else:
-                readings[claim.id] = self._reading(claim, cells, compared[claim.id])
+                looks[claim.id] = self._shares(claim, cells)
+                readings[claim.id] = self._reading(claim, cells, compared[claim.id], looks[claim.id])
         for name, judgement in judge(readings).items():
-            found[name] = self._judged(found[name], compared[name], judgement)
+            levels = [judgement.full_level * share for share in looks[name].values()] or [judgement.full_level]
+            found[name] = replace(self._judged(found[name], compared[name], judgement), levels=tuple(levels))
         return found
 
     def _test(self, claim: ComparisonClaim, cells: list[GridCell], seeds: int | None = None) -> Test:
         """Return a claim's test on the first seeds of each cell; on all of them by default."""
         return build_test(Comparer(self.experiment, claim, lambda v, metric: self.values.losses(v, metric)[:seeds]), cells)
 
-    def _reading(self, claim: ComparisonClaim, cells: list[GridCell], compared: list[GridCell]) -> Reading:
+    def _reading(
+        self, claim: ComparisonClaim, cells: list[GridCell], compared: list[GridCell], shares: dict[int, float]
+    ) -> Reading:
         """Return a claim's test at each look that its cells have the seeds for. Without looks, they are looked at once."""
         counts = [
             len(self.values.losses(cell.variant, metric)) for cell in compared if cell.variant for metric in claim.metrics
         ]
-        shares = {n: share for n, share in zip(self.looks, self.shares, strict=True) if n <= min(counts)}
-        if not self.looks:
+        if not shares:
             return Reading(claim.sentence, ((self._test(claim, cells), 1.0),))
         # Before the first look nothing may be spent.
-        looks = shares or {min(counts): 0.0}
+        looks = {n: share for n, share in shares.items() if n <= min(counts)} or {min(counts): 0.0}
         return Reading(claim.sentence, tuple((self._test(claim, cells, n), share) for n, share in looks.items()))
+
+    def _shares(self, claim: ComparisonClaim, cells: list[GridCell]) -> dict[int, float]:
+        """Return the share of the level that each look of a claim may spend, by its number of seeds; empty without looks."""
+        looks = looks_of(self.experiment, claim, cells, self.looks)
+        return dict(zip(looks, shares(looks, self.lowest_level), strict=True)) if looks else {}
 
     def _cannot(self, claim: ComparisonClaim, cells: list[GridCell]) -> str:
         """Return why the runs say nothing about a claim; empty if they do."""
@@ -161,9 +169,8 @@ class Measured:
         words += ["on stand-in data"] if any(c.variant and c.variant.config.data.source == "stand_in" for c in cells) else []
         why, detectable = "; ".join(words), deciding.detectable(judgement.level)
         test = judgement.test
-        levels = tuple(judgement.full_level * share for share in self.shares or (1.0,))
         more = {"why": why, "remedy": remedy, "detectable": detectable, "runs": names}
-        more |= {"sides": (test.p(False), test.p(True)), "levels": levels}
+        more |= {"sides": (test.p(False), test.p(True))}
         return blank.decided(test, judgement.verdict, deciding, **more)
 
     def _barred(self, blank: Finding, claim: ComparisonClaim, test: Test, cells: list[GridCell]) -> Finding | None:

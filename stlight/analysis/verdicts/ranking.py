@@ -86,7 +86,11 @@ def fit_noise(cells: Sequence[np.ndarray]) -> tuple[float, str]:
         return math.nan, "one seed" if any(map(len, cells)) else "no run"
     if not all(np.isfinite(cell).all() for cell in repeated):
         return math.nan, "a run diverged"
-    if len(repeated) < 2 or df < _MIN_POOLED_DF or any(map(is_constant, repeated)):
+    if any(map(is_constant, repeated)):
+        return math.nan, "the seeds of a cell agree to the last digit"
+    if len(cells) < 2:
+        return math.nan, "a single cell"
+    if len(repeated) < 2 or df < _MIN_POOLED_DF:
         return math.nan, "too few seeds to say whether the cells' spreads are alike"
     homogeneity = float(stats.bartlett(*repeated).pvalue)
     if homogeneity < _HOMOGENEOUS:

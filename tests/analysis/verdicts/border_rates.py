@@ -1,4 +1,4 @@
-"""Wrong decisions exactly where a claim turns false, in 500,000 trials: the t tests of `standard_error`, vectorized.
+"""Wrong decisions exactly where a claim turns false, in 50,000 trials: the t tests of `standard_error`, vectorized.
 
 `python -m tests.analysis.verdicts.border_rates` prints the table of docs/statistics.md.
 """
@@ -23,11 +23,13 @@ SAMPLES = {
     # Table 4's rates: the weights of the slope at 0.009, times 1.45 over the largest.
     "slope of a parabola through four rates": [0.57, 1.15, 0.87, 1.45],
     "slope of a parabola, the last rate three times as noisy": [0.57, 1.15, 0.87, 4.35],
+    "slope of a parabola, the last rate ten times as noisy": [0.57, 1.15, 0.87, 14.5],
+    "nine samples, one with eleven times the standard deviation": [1] * 8 + [11],
 }
 """Independent samples whose means are summed, by the standard deviation of their values times their weight."""
 
 
-def wrong(spreads, looks, noise, level=LEVEL, trials=500_000, batch=10_000):
+def wrong(spreads, looks, noise, level=LEVEL, trials=50_000, batch=10_000):
     """Share of trials that decide in the direction that is decided more often, if the sum of the means is 0."""
     rng, found, parts = np.random.default_rng(0), np.zeros(2), shares(looks, level)
     for _ in range(trials // batch):
@@ -36,7 +38,8 @@ def wrong(spreads, looks, noise, level=LEVEL, trials=500_000, batch=10_000):
         for n, part in zip(looks, parts, strict=True):
             seen = values[:, :, :n]
             squares = seen.var(2, ddof=1) / n
-            df = squares.sum(1) ** 2 / (squares**2 / (n - 1)).sum(1)
+            weighted = squares * np.where((squares == squares.max(1, keepdims=True)) & (len(spreads) > 2), 2.0, 1.0)
+            df = weighted.sum(1) ** 2 / (weighted**2 / (n - 1)).sum(1)
             t = seen.mean(2).sum(1) / np.sqrt(squares.sum(1))
             hits |= stats.t.sf(np.stack([t, -t]), df) <= level * part
         found += hits.sum(1)

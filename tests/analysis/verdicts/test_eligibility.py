@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from stlight.analysis.protocol import least_exact, protocol_of
-from stlight.analysis.verdicts.eligibility import noise_share
+from stlight.analysis.verdicts.eligibility import LEAST_NOISE, noise_share
 from stlight.analysis.verdicts.findings import as_table
 from tests.analysis.conftest import write_counts
 from tests.analysis.verdicts.test_findings import BETTER, around, measured, record
@@ -139,6 +139,31 @@ def test_the_share_of_noise_knows_neither_unit_nor_level_nor_slope(noise, scale,
     share = noise_share(noise)
     assert 0 <= share <= 4 / 3 / 0.8 * (1 + 0.02)
     assert noise_share(scale * (noise + slope * np.arange(200)) + level) == pytest.approx(share, rel=1e-4, abs=1e-6)
+
+
+@given(seed=st.integers(0, 2**32 - 1), falls_over=st.floats(1, 100), rate=st.floats(0.5, 20), size=st.floats(1e-3, 1e3))
+def test_the_share_of_noise_separates_pure_falls_from_pure_noise(seed, falls_over, rate, size):
+    """From curves of forty evaluations on, no fall of an exponential or a power counts as noise, and no noise as a fall."""
+    steps = np.arange(40)
+    for fall in (np.exp(-steps / falls_over), (1 + steps / falls_over) ** (-rate / 10)):
+        assert noise_share(5 + size * fall) < LEAST_NOISE / 2
+    assert noise_share(5 + size * np.random.default_rng(seed).normal(size=400)) > LEAST_NOISE
+
+
+@pytest.mark.parametrize("metric", ["roughness", "late_roughness", "largest_rise", "dispersion"])
+def test_short_curves_decide_nothing(plan_of, tmp_path, metric):
+    plan = plan_of({"metric": metric, "better": {"this": {"depth": 16}, "than": {"depth": 4}}})
+    sizes, rng = {"depth=4": 0.2, "depth=8": 0.02, "stlight_l": 0.002}, np.random.default_rng(0)
+
+    def judged(evaluations):
+        losses = {(n, k): np.exp(sd * rng.normal(size=evaluations)) for n, sd in sizes.items() for k in range(5)}
+        record(plan, tmp_path, [around(80), around(70), around(60)], losses=losses)
+        return measured(plan, tmp_path)["mine0"]
+
+    found = judged(19)
+    assert (found.verdict, found.remedy) == ("undecided", "longer curves")
+    assert found.why.endswith(": the curve has 19 evaluations; at least 20 are needed")
+    assert judged(20).verdict == "reproduced"
 
 
 def test_the_share_of_noise_tells_noise_from_a_fall(rng):

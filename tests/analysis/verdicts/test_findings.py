@@ -139,6 +139,19 @@ def test_spreads_are_compared(plan_of, tmp_path):
     assert measured(plan, tmp_path)["mine0"].verdict == "contradicted"
 
 
+def test_sides_of_one_model_are_told_apart_by_what_differs(plan_of, tmp_path):
+    sides = {"this": {"model": "STLight-L", "depth": 16}, "than": {"model": "STLight-L", "depth": 4}}
+    plan = plan_of(
+        {"metric": "mse", "better": sides},
+        grid={"model": ["STLight-L"], "depth": [4, 16]},
+        metrics=["mse"],
+        figure={"kind": "dots"},
+    )
+    record(plan, tmp_path, [around(70), around(60)])
+    (part,) = measured(plan, tmp_path)["mine0"].parts
+    assert re.search(r"\(depth = 16.*against.*\(depth = 4", part.label)
+
+
 def test_curves_are_claimed_about(plan_of, tmp_path):
     sides = {"better": {"this": {"depth": 16}, "than": {"depth": 4}}}
     plan = plan_of(*({"metric": m} | sides for m in ("steps_to_learn", "largest_rise", "roughness", "dispersion")))
@@ -147,8 +160,8 @@ def test_curves_are_claimed_about(plan_of, tmp_path):
     for seed in range(5):
         shift = rng.normal(size=2) * 0.01
         # One stays above a black frame's 1.75 for three epochs, and jumps on its way.
-        losses["depth=4", seed] = (4.0, 4.0 + shift[0], 1.8, 1.5, 3.0 + shift[1], 3.0, 1.7, 1.0)
-        losses["stlight_l", seed] = (4.0 + shift[0], 1.7, 1.6, 1.5 + shift[1], 1.4, 1.3, 1.2, 1.0)
+        losses["depth=4", seed] = (4.0, 4.0 + shift[0], 1.8, 1.5, 3.0 + shift[1], 3.0, 1.7, *[1.0] * 13)
+        losses["stlight_l", seed] = (4.0 + shift[0], 1.7, 1.6, 1.5 + shift[1], 1.4, 1.3, 1.2, *[1.0] * 13)
     record(plan, tmp_path, [around(80), around(70), around(60)], losses=losses)
     found = [f.verdict for f in measured(plan, tmp_path).values()]
     # The other's dispersion is its first fall.

@@ -66,7 +66,11 @@ def test_the_pooled_spread_is_anova_s_where_cells_are_alike():
     cells = list(rng.normal(size=(8, 4)))
     sd, _ = fit_noise(cells)
     assert sd == pytest.approx(math.sqrt(np.mean([cell.var(ddof=1) for cell in cells])))
-    assert math.isnan(fit_noise(list(rng.normal(size=(2, 3))))[0])
+    sd, why = fit_noise(list(rng.normal(size=(2, 3))))
+    assert math.isnan(sd)
+    assert "too few seeds" in why
+    # More seeds would not help a metric without noise.
+    assert fit_noise([np.ones(3), np.zeros(3)])[1] == "the seeds of a cell agree to the last digit"
     unequal = [scale * cell for scale, cell in zip([1, 1, 1, 10], rng.normal(size=(4, 5)), strict=True)]
     sd, why = fit_noise(unequal)
     assert math.isnan(sd)
