@@ -106,9 +106,13 @@ class Workflow:
         return basis_of(self.rounds, int(wildcards.round), self.plan.hash, self._hours or 0.0)
 
     def round_inputs(self, wildcards: Any) -> list[str]:
-        """Return the records that a round decides on: those of all earlier rounds. `read_rounds` must have seen these."""
+        """Return what a round decides on: the records of all earlier rounds, and counts. `read_rounds` must have seen these.
+
+        Without counts, a round would take models of other relative sizes than the paper's for comparable.
+        """
         earlier = self.plan.with_seeds(seeds_after(self.rounds[: int(wildcards.round) - 1]))
-        return [f"{self._out}/runs/{name}/record.json" for name in earlier.runs]
+        records = [f"{self._out}/runs/{name}/record.json" for name in earlier.runs]
+        return records + (self.count_files() if records else [])
 
     def run_name(self, wildcards: Any) -> str:
         """Return a run's name, `<dataset>/<variant>/seed<k>`."""
@@ -160,9 +164,13 @@ class Workflow:
         items += [("examples", name, end) for name in self.experiments(trained=True) for end in ("png", "svg")]
         return [f"{self._out}/{kind}/{name}.{end}" for kind, name, end in items]
 
+    def count_files(self) -> list[str]:
+        """Return the files of all experiments' counts."""
+        return [path for experiment in self.plan.experiments.values() for path in self._counts(experiment)]
+
     def report_inputs(self) -> list[str]:
         """Return all items, the counts that claims need, and the stated errata. A custom workflow may have none."""
-        counts = [path for experiment in self.plan.experiments.values() for path in self._counts(experiment)]
+        counts = self.count_files()
         stated = [self._folder / name for name in ("errata.yaml", "quoted_sources.yaml")]
         return self.items() + counts + [str(path) for path in stated if path.exists()]
 

@@ -101,7 +101,11 @@ class Allocation:
     def chance(self, question: Question, later: int) -> float:
         """Return the probability that a later look settles a question."""
         seen = self.look(question)
-        return chance(question.sides, seen, later, question.levels[question.looks.index(later)]) if seen and question.levels else PRIOR
+        return (
+            chance(question.sides, seen, later, question.levels[question.looks.index(later)])
+            if seen and question.levels
+            else PRIOR
+        )
 
     def best_chance(self, question: Question) -> float:
         """Return the probability at the later look that settles a question most probably; 0 without one."""
