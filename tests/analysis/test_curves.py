@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stlight.analysis.curves import (
@@ -39,6 +39,7 @@ def test_the_first_tenth_does_not_count_for_the_late_dispersion():
     assert dispersion(curve) > 10
 
 
+@settings(deadline=None)
 @given(curves_of_twenty, st.floats(-1000, 1000), st.sampled_from([-4.0, -0.5, 0.25, 8.0]))
 @pytest.mark.parametrize("name", ["dispersion", "loss_dispersion", "late_dispersion", "late_loss_dispersion"])
 def test_a_dispersion_is_a_spread_of_steps(name, curve, shift, factor):

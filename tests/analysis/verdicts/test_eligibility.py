@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -129,6 +129,7 @@ def test_the_paper_s_own_runs_are_exact_and_stand_ins_are_named(paper, demo):
     assert least_exact(found.values()) == "stand-in"
 
 
+@settings(deadline=None)
 @given(
     noise=arrays(float, 200, elements=st.floats(-1, 1)).filter(lambda a: np.ptp(a) > 0.1),
     scale=st.floats(1e-3, 1e3),
@@ -141,6 +142,7 @@ def test_the_share_of_noise_knows_neither_unit_nor_level_nor_slope(noise, scale,
     assert noise_share(scale * (noise + slope * np.arange(200)) + level) == pytest.approx(share, rel=1e-4, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), falls_over=st.floats(1, 100), rate=st.floats(0.5, 20), size=st.floats(1e-3, 1e3))
 def test_the_share_of_noise_separates_pure_falls_from_pure_noise(seed, falls_over, rate, size):
     """From curves of forty evaluations on, no fall of an exponential or a power counts as noise, and no noise as a fall."""
