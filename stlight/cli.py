@@ -63,9 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--slots-per-gpu", type=int, default=1, help="runs that may share a GPU (default: 1)")
     common.add_argument("--mixed-versions", action="store_true", help="allow tables from results of several code versions")
     common.add_argument("--rounds", action="store_true", help="take the seeds that the rounds of a budget chose")
-    common.add_argument(
-        "--planned-source", help="refuse to run if the version of the code that computes numbers is another one"
-    )
+    common.add_argument("--planned-source", help="refuse to run if the code is of another version")
     common.add_argument("--workflow", type=Path, default=_WORKFLOW, help="folder of experiments, scales and schemas")
     common.add_argument("--experiments", default="experiments", help="its folder of experiments (default: experiments)")
     verbs = parser.add_subparsers(required=True, metavar="VERB", dest="verb")

@@ -189,14 +189,17 @@ class Workflow:
                 marker.write_text(str(time.time_ns()))
 
     def set_aside_damaged_records(self, wildcards: Any) -> None:
-        """Rename damaged records of an experiment and its table, because Snakemake looks only at files and times."""
+        """Rename records of an experiment that are damaged or lack an output, and its table.
+
+        Snakemake looks only at the times of files that it asks for.
+        """
         experiment = self.plan.experiment(wildcards.experiment)
         table = Path(self._out, "tables", f"{experiment.name}.csv")
         for name in experiment.run_names:
             folder = Path(self._out, "runs", name)
             record = folder / "record.json"
             if record.exists() and not living_holder(folder):
-                load_valid_record(folder, self.plan.run(name).hash)
+                load_valid_record(folder, self.plan.run(name).hash, name)
                 if not record.exists() and table.exists():
                     table.replace(f"{table}.set-aside")
 

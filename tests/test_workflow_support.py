@@ -1,5 +1,6 @@
 """Settings, inputs and targets of the rules, without Snakemake."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from stlight.runs.record import read_record
+from stlight.runs.record import read_record, write_record
 from stlight.runtime.atomic_files import fingerprint
 from stlight.workflow_support import Settings, Workflow, any_of, note_forced
 from tests.tiny_runs import record_untrained, write_experiment
@@ -99,7 +100,18 @@ def test_only_damaged_records_are_set_aside_with_their_table(suite, tmp_path):
     suite.set_aside_damaged_records(wildcards)
     assert read_record(record).run == name
     assert table.exists()
-    record.write_text(record.read_text()[:-50])
+    # It names the outputs that it was written with. One of them is gone.
+    losses = hashlib.sha256(record.with_name("losses.csv").read_bytes()).hexdigest()
+    write_record(record, read_record(record).model_copy(update={"files": {"losses.csv": losses}}))
+    suite.set_aside_damaged_records(wildcards)
+    assert record.exists()
+    whole = record.read_bytes()
+    record.with_name("losses.csv").unlink()
+    suite.set_aside_damaged_records(wildcards)
+    assert not record.exists()
+    assert not table.exists()
+    record.write_bytes(whole[:-50])
+    table.touch()
     suite.set_aside_damaged_records(wildcards)
     assert not record.exists()
     assert not table.exists()
