@@ -220,12 +220,12 @@ def _check_published(experiment: Experiment, published: list[PublishedEntry]) ->
         if not entry.numbers:
             raise ValueError(f"{place}: gives none of the metrics {', '.join(sorted(metrics))}")
         coordinates = {axis: value for axis, value in entry.coordinates.items() if axis in experiment.axes}
-        cells = [variant.axes for variant in experiment.variants if coordinates.items() <= variant.axes.items()]
-        if entry not in experiment.quoted and len(cells) != 1:
-            found = f"{len(cells)} points of the grid have" if cells else "no point of the grid has"
-            raise ValueError(f"{place}: {found} {state(coordinates)}" + (": name every axis" if cells else ""))
+        fitting = [variant.axes for variant in experiment.variants if coordinates.items() <= variant.axes.items()]
+        if entry not in experiment.quoted and len(fitting) != 1:
+            found = f"{len(fitting)} points of the grid have" if fitting else "no point of the grid has"
+            raise ValueError(f"{place}: {found} {state(coordinates)}" + (": name every axis" if fitting else ""))
         # Two entries may state one cell in different words, with or without an axis that has one value.
-        cell = entry.coordinates if entry in experiment.quoted else cells[0]
+        cell = entry.coordinates if entry in experiment.quoted else fitting[0]
         for metric in entry.numbers:
             if (metric, cell) in seen:
                 raise ValueError(f"{place}.{metric}: this cell is published twice")

@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import socket
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ OUTPUTS = ("history.csv", "losses.csv", "weights.safetensors", "examples.npz", "
 SELECTIONS = ("last", "best_on_validation", "best_on_test")
 
 _BACKUP = ".finished"
+_LARGEST = 10_000_000
 _REMEDY = "; delete the record to train the run again"
 
 # A test MSE this many times that of the worst trivial predictor has exploded.
@@ -91,6 +93,8 @@ def read_record(path: Path, run: str | None = None) -> RunRecord:
     Raises `RecordError` if it is damaged, of another run, or if its checksum or configuration hash is wrong.
     """
     try:
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(f"it is larger than {_LARGEST} bytes")
         content = json.loads(path.read_bytes())
         stated = content.pop("checksum", None)
         record = RunRecord.model_validate(content)
@@ -209,7 +213,9 @@ def restore_outputs(
         read_history(backup, record)
         same = all(record.provenance[name] == origin[name] for name in ("source", "libraries", "data"))
         whole = all(record.files[name] == sha256((backup / name).read_bytes()) for name in OUTPUTS[1:-1])
-        if not (same and whole and record.config_hash == config_hash) or (backup / "record.json").stat().st_mtime <= newer_than:
+        # A time stamp in the future, of a clock that was set back, proves nothing.
+        new = not newer_than or newer_than < (backup / "record.json").stat().st_mtime <= time.time()
+        if not (same and whole and new and record.config_hash == config_hash):
             return None
         for name in OUTPUTS:
             _put_back(folder, name)

@@ -1,11 +1,13 @@
 """A run is done only if the outputs beside its record are whole; others are put back, or the run is trained again."""
 
+import os
 import shutil
+import time
 
 import pytest
 
 from stlight.analysis.evidence import Missing, ResultsFolder
-from stlight.runs.record import RecordError, load_valid_record, read_state
+from stlight.runs.record import OUTPUTS, RecordError, load_valid_record, read_record, read_state, restore_outputs
 from stlight.training import train_run
 from tests.tiny_runs import tiny
 
@@ -110,3 +112,22 @@ def test_a_record_of_another_run_is_refused(results, folder, caplog):
         read_state(results / "runs" / other, CONFIG.hash, other)
     assert load_valid_record(results / "runs" / other, CONFIG.hash, other) is None
     assert why in caplog.text
+
+
+def test_a_huge_record_is_refused_before_it_is_read(folder):
+    with (folder / "record.json").open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(RecordError, match="it is larger than 10000000 bytes"):
+        read_record(folder / "record.json")
+
+
+@pytest.mark.parametrize(("age", "restored"), [(-1000, False), (60, True), (1000, False)])
+def test_a_forced_workflow_restores_only_what_is_newer_also_if_the_clock_was_set_back(age, restored, folder):
+    record = load_valid_record(folder, CONFIG.hash, NAME)
+    written = time.time() - age
+    os.utime(folder / ".finished" / "record.json", (written, written))
+    for name in OUTPUTS:
+        (folder / name).unlink()
+    found = restore_outputs(folder, NAME, CONFIG.hash, record.provenance, newer_than=time.time() - 500)
+    assert (found == record) == restored
+    assert (folder / "record.json").exists() == restored

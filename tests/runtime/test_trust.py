@@ -1,9 +1,12 @@
 """Which folders and files are trusted: those that only this user can change."""
 
 import os
+import re
 
 import pytest
 
+from stlight.runtime.atomic_files import StorageError, write_atomically
+from stlight.runtime.run_lock import hold
 from stlight.runtime.trust import private_folder, weakness
 
 
@@ -45,3 +48,22 @@ def test_a_link_is_not_trusted(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "file")
     assert weakness(tmp_path / "file") == ""
     assert weakness(tmp_path / "link") == "it is a link"
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_planted_link_overwrites_no_file(exists, tmp_path):
+    victim, run = tmp_path / "victim", tmp_path / "run"
+    run.mkdir()
+    if exists:
+        victim.write_text("precious")
+    (run / ".lock").symlink_to(victim)
+    (run / f".file.{os.getpid()}.partial").symlink_to(victim)
+    with (
+        pytest.raises(StorageError, match=re.escape(f"{run / '.lock'}: is a link, which no lock can be: delete it")),
+        hold(run),
+    ):
+        pass
+    write_atomically(run / "file", "content")
+    assert (run / "file").read_text() == "content"
+    assert victim.exists() == exists
+    assert not exists or victim.read_text() == "precious"
