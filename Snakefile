@@ -24,7 +24,7 @@ rule all:
     default_target: True
     input:
         SUITE.items(),
-        f"{OUT}/report.html",
+        rules.report.output,
         rounds,
 
 

@@ -33,13 +33,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         check_range(options, "threads", 1)
-        check_range(options, "slots_per_gpu", 1)
+        check_range(options, "slots_per_gpu", 1, 100)
+        if options.planned_source:
+            _check_source(options.planned_source)
         # The libraries of torch and numpy read this when they are loaded. By default they start one thread per core.
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
         return VERBS[options.verb](options) or 0
     except (ValueError, OSError, MemoryError, LockLost) as error:
         tell(f"stlight: {str(error) or 'out of memory'}")
         return 1
+
+
+def _check_source(planned: str) -> None:
+    from stlight.runs.provenance import source_version
+
+    if (ours := source_version()) != planned:
+        folder = Path(__file__).resolve().parent
+        raise ValueError(f"planned with code of version {planned}, but {folder} is {ours}; start it again")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--slots-per-gpu", type=int, default=1, help="runs that may share a GPU (default: 1)")
     common.add_argument("--mixed-versions", action="store_true", help="allow tables from results of several code versions")
     common.add_argument("--rounds", action="store_true", help="take the seeds that the rounds of a budget chose")
+    common.add_argument("--planned-source", help="refuse to run if the code is of another version")
     common.add_argument("--workflow", type=Path, default=_WORKFLOW, help="folder of experiments, scales and schemas")
     common.add_argument("--experiments", default="experiments", help="its folder of experiments (default: experiments)")
     verbs = parser.add_subparsers(required=True, metavar="VERB", dest="verb")

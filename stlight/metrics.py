@@ -1,7 +1,8 @@
 """The benchmark's metrics as pure functions of (prediction, target), both (B, T, C, H, W) with targets in [0, 1].
 
 As in the OpenSTL benchmark, errors are summed over the pixels of a frame, averaged over frames, and computed on unclipped
-predictions; `ssim` and `psnr` clip the prediction to [0, 1] first. Every function raises `ValueError` for other shapes.
+predictions; `ssim` and `psnr` clip the prediction to [0, 1] first. Every function raises `ValueError` for other shapes, and
+`TypeError` for frames that are not floating-point numbers, such as bytes.
 """
 
 from collections.abc import Callable
@@ -125,6 +126,9 @@ def _check(prediction: Tensor, target: Tensor) -> None:
     if prediction.ndim != 5 or prediction.shape != target.shape:
         shapes = f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)}"
         raise ValueError(f"{shapes} must have the same shape (B, T, C, H, W)")
+    if not (prediction.is_floating_point() and target.is_floating_point()):
+        dtypes = f"prediction {prediction.dtype} and target {target.dtype}"
+        raise TypeError(f"{dtypes} must be floating-point, with targets in [0, 1]: divide frames of bytes by 255")
 
 
 def _frame_similarities(x_NHW: Tensor, y_NHW: Tensor, data_ranges: tuple[float, ...]) -> list[Tensor]:

@@ -6,9 +6,9 @@ import shlex
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from stlight.config import error_words
 from stlight.experiments import Experiment, load_plan
@@ -18,6 +18,9 @@ from stlight.runs.rounds import Round, basis_of, path_of, read_rounds, seeds_aft
 from stlight.runtime.atomic_files import has_changed
 from stlight.runtime.run_lock import living_holder
 
+Folder = Annotated[str, Field(min_length=1)]
+"""A folder's path. An empty one would be the root of the disk to Snakemake, and the current folder to a job."""
+
 
 class Settings(BaseModel):
     """The values of `snakemake --config`."""
@@ -26,11 +29,12 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
 
     scale: str = "demo"
-    results: str = "results"
-    data: str = "data"
+    results: Folder = "results"
+    data: Folder = "data"
     experiments: str = "experiments"
     """Folder of the experiments' files, beside the Snakefile's rules."""
-    slots_per_gpu: PositiveInt = 1
+    slots_per_gpu: PositiveInt = Field(default=1, le=100)
+    """Runs that may share a GPU; a job states its share in whole percents."""
     mixed_versions: bool = False
     hours: PositiveFloat | None = None
     """Budget in core hours, which rounds spend where runs settle most sentences; without it, seeds are as the scale says."""
@@ -51,18 +55,24 @@ class Settings(BaseModel):
         """The folder that holds the scale's results."""
         return f"{self.results}/{self.scale}"
 
-    def shell_prefix(self, python: list[str], workflow: Path) -> str:
+    def shell_prefix(self, python: str, workflow: Path, source: str) -> str:
         """Return the shell code before each rule's command: `stlight` calls this suite's command line with these settings.
 
-        The settings are no params of the rules, because a moved folder is no reason to train again.
+        The jobs refuse to run if their code is not of the version `source`. The settings are no params of the rules, because a
+        moved folder is no reason to train again.
         """
         options = ["--scale", self.scale, "--results", self.results, "--data-root", self.data]
         options += ["--workflow", str(workflow), "--experiments", self.experiments, "--slots-per-gpu", str(self.slots_per_gpu)]
         options += ["--mixed-versions"] if self.mixed_versions else []
         options += ["--rounds"] if self.hours else []
+        options += ["--planned-source", source]
+        # Snakemake, too, imports the package beside the Snakefile, if there is one.
+        folders = [str(workflow.parent.resolve()), *filter(None, [os.environ.get("PYTHONPATH")])]
+        beside = (workflow.parent / "stlight").is_dir()
+        command = [*(["env", f"PYTHONPATH={os.pathsep.join(folders)}"] if beside else []), python]
         # `exec` replaces the shell, so that a signal to the job reaches the process that must save its state. Therefore
-        # `stlight` must be the last command of a rule.
-        call = f'stlight() {{ exec {shlex.join(python)} -m stlight "$@" {shlex.join(options)}; }}; '
+        # `stlight` must be the last command of a rule. With -P, Python imports nothing from the current folder.
+        call = f'stlight() {{ exec {shlex.join(command)} -P -m stlight "$@" {shlex.join(options)}; }}; '
         # Snakemake formats the prefix.
         return call.replace("{", "{{").replace("}", "}}")
 
@@ -187,14 +197,17 @@ class Workflow:
                 marker.write_text(str(time.time_ns()))
 
     def set_aside_damaged_records(self, wildcards: Any) -> None:
-        """Rename damaged records of an experiment and its table, because Snakemake looks only at files and times."""
+        """Rename records of an experiment that are damaged or lack an output, and its table.
+
+        Snakemake looks only at the times of files that it asks for.
+        """
         experiment = self.plan.experiment(wildcards.experiment)
         table = Path(self._out, "tables", f"{experiment.name}.csv")
         for name in experiment.run_names:
             folder = Path(self._out, "runs", name)
             record = folder / "record.json"
             if record.exists() and not living_holder(folder):
-                load_valid_record(folder, self.plan.run(name).hash)
+                load_valid_record(folder, self.plan.run(name).hash, name)
                 if not record.exists() and table.exists():
                     table.replace(f"{table}.set-aside")
 

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,7 @@ def test_every_verb_says_what_it_does_and_takes_the_common_options(verb, capsys)
             "scale demo has no run 'mmnist/k1=55+lr=0.001/seed0'; did you mean 'mmnist/k1=5+lr=0.001/seed0'?",
         ),
         ("train mmnist/k1=5+lr=0.001/seed0 --config-hash old", "have changed since the workflow started; start it again"),
+        ("status --slots-per-gpu 1000", "--slots-per-gpu must be 1 to 100, got 1000"),
         ("plan --budget 0", "--budget must be at least 1e-06, got 0"),
         ("identify --params 32.9X", "--params must be a number, which may end in K, M or G, got '32.9X'"),
         ("identify --params 32.9M --flops=-32.3G", "--flops must be above 0, got -32.3G"),
@@ -75,6 +77,13 @@ def test_what_stops_a_verb_from_outside_is_reported_in_one_line(error, message, 
     monkeypatch.setitem(cli.VERBS, "status", run)
     assert cli.main(["status"]) == 1
     assert capsys.readouterr().err == message
+
+
+def test_a_job_refuses_other_code_than_the_workflow_was_planned_with(capsys):
+    assert cli.main(["status", "--scale", "smoke", "--planned-source", source_version()]) == 0
+    assert cli.main(["status", "--scale", "smoke", "--planned-source", "0123456789abcdef"]) == 1
+    planned, folder = "planned with code of version 0123456789abcdef, but ", Path(cli.__file__).parent
+    assert f"{planned}{folder} is {source_version()}; start it again" in capsys.readouterr().err
 
 
 def test_an_interrupted_run_asks_to_be_started_again(monkeypatch, tmp_path, capsys):

@@ -122,3 +122,13 @@ def test_wrong_shapes_are_named():
         metrics.mse(torch.zeros(1, 2, 1, 8, 8), torch.zeros(1, 3, 1, 8, 8))
     with pytest.raises(ValueError, match="smaller than the 7x7 window"):
         metrics.ssim(torch.zeros(1, 1, 1, 6, 8), torch.zeros(1, 1, 1, 6, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+@pytest.mark.parametrize("name", ["mse", "mae", "psnr", "ssim", "ssim_unit_range"])
+def test_frames_that_are_not_floating_point_are_refused(name, dtype):
+    frames = torch.ones(1, 1, 1, 8, 8)
+    words = rf"{dtype}.* must be floating-point, with targets in \[0, 1\]: divide frames of bytes by 255"
+    for pair in ((frames.to(dtype), frames.to(dtype)), (frames, frames.to(dtype)), (frames.to(dtype), frames)):
+        with pytest.raises(TypeError, match=words):
+            getattr(metrics, name)(*pair)

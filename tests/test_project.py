@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "experiments": {"config", "registry"},
     "runs": {"config", "runtime"},
     "model": {"config", "registry"},
-    "kernels": {"config", "model"},
+    "kernels": {"config", "model", "runtime"},
     "metrics": {"kernels"},
     "data": {"config", "experiments", "kernels", "registry", "runtime"},
     "training": {"config", "data", "kernels", "metrics", "model", "registry", "runs", "runtime"},

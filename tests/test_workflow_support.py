@@ -1,5 +1,6 @@
 """Settings, inputs and targets of the rules, without Snakemake."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from stlight.runs.record import read_record
+from stlight.runs.record import read_record, write_record
 from stlight.runtime.atomic_files import fingerprint
 from stlight.workflow_support import Settings, Workflow, any_of, note_forced
 from tests.tiny_runs import record_untrained, write_experiment
@@ -34,6 +35,9 @@ def suite(workflow, tmp_path):
             "--config scal: unknown; the settings are scale, results, data, experiments, slots_per_gpu, mixed_versions, hours",
         ),
         ({"slots_per_gpu": 0}, "--config slots_per_gpu: input should be greater than 0, got 0"),
+        ({"slots_per_gpu": 1000}, "--config slots_per_gpu: input should be less than or equal to 100, got 1000"),
+        ({"results": ""}, "--config results: .* at least 1 character, got ''"),
+        ({"data": ""}, "--config data: .* at least 1 character, got ''"),
         ({"hours": 0}, "--config hours: input should be greater than 0, got 0"),
         ({"mixed_versions": "maybe"}, "--config mixed_versions: input should be a valid boolean.*, got 'maybe'"),
     ],
@@ -52,13 +56,21 @@ def test_the_prefix_passes_arguments_and_settings_through_a_shell(tmp_path):
     echo = tmp_path / "echo python"
     echo.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     echo.chmod(0o755)
-    prefix = Settings(results="with space", mixed_versions=True).shell_prefix([str(echo)], Path("flow"))
+    prefix = Settings(results="with space", mixed_versions=True).shell_prefix(str(echo), Path("flow"), "a1b2")
     # Snakemake formats the command, which halves the braces.
     command = f"{prefix.replace('{{', '{').replace('}}', '}')} stlight train {shlex.quote('a b')}"
     printed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert printed[:4] == ["-m", "stlight", "train", "a b"]
+    assert printed[:5] == ["-P", "-m", "stlight", "train", "a b"]
     assert "with space" in printed
-    assert printed[-1] == "--mixed-versions"
+    assert printed[-3:] == ["--mixed-versions", "--planned-source", "a1b2"]
+
+
+def test_jobs_import_the_package_beside_the_snakefile_and_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "before")
+    workflow = tmp_path / "checkout" / "workflow"
+    (workflow.parent / "stlight").mkdir(parents=True)
+    prefix = Settings().shell_prefix("python", workflow, "a1b2")
+    assert f"exec env PYTHONPATH={workflow.parent}:before python -P -m stlight" in prefix
 
 
 def test_an_experiment_asks_for_its_records_and_counts(suite, tmp_path):
@@ -88,7 +100,18 @@ def test_only_damaged_records_are_set_aside_with_their_table(suite, tmp_path):
     suite.set_aside_damaged_records(wildcards)
     assert read_record(record).run == name
     assert table.exists()
-    record.write_text(record.read_text()[:-50])
+    # It names the outputs that it was written with. One of them is gone.
+    losses = hashlib.sha256(record.with_name("losses.csv").read_bytes()).hexdigest()
+    write_record(record, read_record(record).model_copy(update={"files": {"losses.csv": losses}}))
+    suite.set_aside_damaged_records(wildcards)
+    assert record.exists()
+    whole = record.read_bytes()
+    record.with_name("losses.csv").unlink()
+    suite.set_aside_damaged_records(wildcards)
+    assert not record.exists()
+    assert not table.exists()
+    record.write_bytes(whole[:-50])
+    table.touch()
     suite.set_aside_damaged_records(wildcards)
     assert not record.exists()
     assert not table.exists()

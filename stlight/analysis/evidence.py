@@ -1,6 +1,5 @@
 """Load the results of a scale for each experiment. Every file is read here, once, and checked here only."""
 
-import hashlib
 import io
 import json
 import math
@@ -16,7 +15,7 @@ import pandas as pd
 
 from stlight.experiments import Experiment, Plan, Scale, Variant
 from stlight.registry.metric_specs import COUNTED_METRICS, TIMED_METRICS
-from stlight.runs.record import RecordError, RunRecord, exploded_mse, read_history, read_losses, read_record, unfinished_state
+from stlight.runs.record import RecordError, RunRecord, exploded_mse, read_history, read_output, read_record, unfinished_state
 
 
 class MixedVersionsError(ValueError):
@@ -74,10 +73,13 @@ class ResultsFolder:
     def _read_run(self, name: str, config_hash: str) -> Recorded | Missing:
         folder, otherwise = self.path / "runs" / name, ""
         with suppress(FileNotFoundError):
-            record = read_record(folder / "record.json")
+            record = read_record(folder / "record.json", name)
             if record.config_hash == config_hash:
                 history = pd.DataFrame(read_history(folder, record)).replace("", "nan").astype(float)
-                losses = pd.read_csv(io.BytesIO(read_losses(folder, record)))
+                losses = pd.read_csv(io.BytesIO(read_output(folder, record, "losses.csv")))
+                # Kept results need no examples, but another run's must not pass for this one's.
+                if (folder / "examples.npz").exists():
+                    read_output(folder, record, "examples.npz")
                 return Recorded(record, history, losses)
             otherwise = "its record is of another configuration"
         state = unfinished_state(folder, config_hash)
@@ -163,15 +165,15 @@ class Evidence:
 
         Raises `RecordError` if the file is damaged or does not have the checksum that the run's record states.
         """
-        path = self.folder / "runs" / name / "examples.npz"
+        folder = self.folder / "runs" / name
+        content = read_output(folder, self.runs[name].record, "examples.npz")
         try:
-            content, run = path.read_bytes(), self.runs.get(name)
-            if run and run.record.files.get(path.name) not in (None, hashlib.sha256(content).hexdigest()):
-                raise ValueError("it does not have the checksum that the record beside it states")
-            with np.load(io.BytesIO(content)) as stored:
+            with np.load(io.BytesIO(content), allow_pickle=False) as stored:
                 return stored["context"], stored["truth"], stored["prediction"]
-        except (ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise RecordError(f"{path} is damaged: {error}") from error
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise RecordError(
+                f"{folder / 'examples.npz'} is damaged: {error}; delete the record to train the run again"
+            ) from error
 
     def check_complete(self) -> None:
         """Raise `IncompleteError` unless every run has a valid record and all counts and timings are there."""

@@ -1,6 +1,7 @@
 """Helpers that several verbs share."""
 
 import argparse
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -61,8 +62,9 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def check_range(options: argparse.Namespace, name: str, low: float) -> None:
-    """Raise `ValueError` if the option is given and lies below `low`."""
+def check_range(options: argparse.Namespace, name: str, low: float, high: float = math.inf) -> None:
+    """Raise `ValueError` if the option is given and lies below `low` or above `high`."""
     value = getattr(options, name)
-    if value is not None and not value >= low:
-        raise ValueError(f"--{name.replace('_', '-')} must be at least {low:g}, got {value:g}")
+    if value is not None and not low <= value <= high:
+        bound = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
+        raise ValueError(f"--{name.replace('_', '-')} must be {bound}, got {value:g}")

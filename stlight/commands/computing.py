@@ -50,7 +50,7 @@ def _train(options: argparse.Namespace, config: "RunConfig", interruption: "Inte
     folder = scale_folder(options) / "runs" / options.name
     with run_lock.hold(folder, tell):
         # While we waited for the lock, another process may have finished the run: then no GPU is needed.
-        gpus = 0 if options.device == "cpu" or load_valid_record(folder, config.hash) else options.gpus
+        gpus = 0 if options.device == "cpu" or load_valid_record(folder, config.hash, options.name) else options.gpus
         with gpu_lease.leased(gpus, options.slots_per_gpu, tell) as lease:
             import torch
 

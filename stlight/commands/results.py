@@ -103,17 +103,17 @@ def status(options: argparse.Namespace) -> None:
     from tabulate import tabulate
 
     plan, folder = load(options), scale_folder(options) / "runs"
-    states = {name: _state(folder / name, config.hash) for name, config in plan.runs.items()}
+    states = {name: _state(folder, name, config.hash) for name, config in plan.runs.items()}
     print(tabulate([[name, state["status"], _detail(state)] for name, state in states.items()], ["run", "status", ""]))
     counts = Counter(state["status"] for state in states.values())
     print(f"\nscale {plan.scale.name}: {len(states)} runs: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
 
 
-def _state(folder: Path, config_hash: str) -> dict[str, Any]:
+def _state(folder: Path, name: str, config_hash: str) -> dict[str, Any]:
     from stlight.runs.record import RecordError, read_state
 
     try:
-        return read_state(folder, config_hash)
+        return read_state(folder / name, config_hash, name)
     except RecordError as error:
         return {"status": "failed", "error": str(error)}
 

@@ -36,7 +36,7 @@ def load_plan(workflow: Path, scale: str, data_root: Path = Path("data"), experi
     """Load and check all files under `workflow` without training anything. Raises `ExperimentError`, in one line."""
     the_scale = load_scale(workflow, scale, data_root)
     folder = workflow / experiments_folder
-    files = sorted(folder.glob("*.y*ml"))
+    files = sorted(path for path in folder.glob("*") if _is_meant(path))
     if not files:
         raise ExperimentError(f"{folder} holds no .yaml file: one is needed for each experiment")
     for path in files:
@@ -79,6 +79,11 @@ def load_scale(workflow: Path, name: str, data_root: Path = Path("data")) -> Sca
     return Scale.from_file(name, read_file(path, ScaleFile), data_root)
 
 
+def _is_meant(path: Path) -> bool:
+    """Return True for whatever looks like an experiment, also a folder of them or Z.YAML, so that none is silently left out."""
+    return not path.name.startswith(".") and (path.is_dir() or bool(re.search(r"\.y\w*ml", path.name, re.IGNORECASE)))
+
+
 def _scales(workflow: Path) -> list[str]:
     return sorted(path.stem for path in (workflow / "scales").glob("*.yaml"))
 
@@ -106,7 +111,11 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
         wanted = scale.seeds_of(path.stem, variant.axes, at_least=file.seeds) if scale.trains(variant.config.model.model) else 0
         wanted = min(wanted, file.max_seeds or wanted)
         seeds[run] = max(seeds.get(run, 0), wanted)
-        variants[f"{variant.dataset}/{variant.name}"] = replace(variant, run_as=run)
+        other = variants.setdefault(f"{variant.dataset}/{variant.name}", replace(variant, run_as=run))
+        if other.paper != variant.paper:
+            # Not as `state` has them, which rounds as the name does.
+            both = (", ".join(f"{axis} = {value!r}" for axis, value in v.axes.items()) for v in (other, variant))
+            raise ExperimentError(f"{path}: grid: {' and '.join(both)} would both be called {variant.name!r}")
 
     datasets = dict.fromkeys(variant.dataset for variant in variants.values())
     models = {OURS, *(variant.axes.get("model", OURS) for variant in variants.values())}
@@ -192,11 +201,15 @@ def _check(experiment: Experiment, published: list[PublishedEntry]) -> None:
 
 
 def _check_published(experiment: Experiment, published: list[PublishedEntry]) -> None:
-    metrics, seen = experiment.known_metrics, []
+    metrics: list[str] = experiment.known_metrics
+    seen: list[Any] = []
     for band in experiment.curves:
         cells = sum(band.coordinates.items() <= variant.axes.items() for variant in experiment.variants)
         if cells != 1:
             raise ValueError(f"published_curves: {cells} points of the grid have {state(band.coordinates)}, one must have them")
+        if band.coordinates in seen:
+            raise ValueError(f"published_curves: the curve at {state(band.coordinates)} is published twice")
+        seen.append(band.coordinates)
     for number, entry in enumerate(published):
         place = f"published[{number}]"
         unknown = (entry.numbers.keys() - set(metrics)) | (entry.coordinates.keys() - {*experiment.axes, "model"})
@@ -206,12 +219,14 @@ def _check_published(experiment: Experiment, published: list[PublishedEntry]) ->
             raise ValueError(f"{place}.corrected: {min(misplaced)!r} is not one of its numbers, {', '.join(entry.numbers)}")
         if not entry.numbers:
             raise ValueError(f"{place}: gives none of the metrics {', '.join(sorted(metrics))}")
-        for metric in entry.numbers:
-            if (metric, entry.coordinates) in seen:
-                raise ValueError(f"{place}.{metric}: this cell is published twice")
-            seen.append((metric, entry.coordinates))
         coordinates = {axis: value for axis, value in entry.coordinates.items() if axis in experiment.axes}
-        cells = sum(coordinates.items() <= variant.axes.items() for variant in experiment.variants)
-        if entry not in experiment.quoted and cells != 1:
-            found = f"{cells} points of the grid have" if cells else "no point of the grid has"
-            raise ValueError(f"{place}: {found} {state(coordinates)}" + (": name every axis" if cells else ""))
+        fitting = [variant.axes for variant in experiment.variants if coordinates.items() <= variant.axes.items()]
+        if entry not in experiment.quoted and len(fitting) != 1:
+            found = f"{len(fitting)} points of the grid have" if fitting else "no point of the grid has"
+            raise ValueError(f"{place}: {found} {state(coordinates)}" + (": name every axis" if fitting else ""))
+        # Two entries may state one cell in different words, with or without an axis that has one value.
+        cell = entry.coordinates if entry in experiment.quoted else fitting[0]
+        for metric in entry.numbers:
+            if (metric, cell) in seen:
+                raise ValueError(f"{place}.{metric}: this cell is published twice")
+            seen.append((metric, cell))

@@ -118,10 +118,13 @@ def read_curves(data: PublishedCurves, folder: Path, axes: Iterable[str]) -> lis
         band = bands.setdefault(str(coordinates), PublishedBand(coordinates, metrics[0], **common))
         bounds = {"min": band.low, "max": band.high}
         try:
-            bounds[row["bound"]][int(row["epoch"])] = PrintedNumber(row[metrics[0]]).value
+            known, epoch, value = bounds[row["bound"]], int(row["epoch"]), PrintedNumber(row[metrics[0]]).value
         except (KeyError, ValueError) as error:
             words = f"bound must be min or max, epoch a whole number and {metrics[0]} a number"
             raise ExperimentError(f"{place}: {words}, got {', '.join(row.values())}") from error
+        if epoch in known:
+            raise ExperimentError(f"{place}: {row['bound']} at epoch {epoch} is published twice")
+        known[epoch] = value
     return list(bands.values())
 
 

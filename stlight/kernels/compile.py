@@ -14,6 +14,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from stlight.runtime.trust import private_folder, sha256, weakness
+
 logger = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent
@@ -43,33 +45,54 @@ def library(source: str) -> ctypes.CDLL | None:
 
 
 def _open(source: Path, command: list[str]) -> ctypes.CDLL:
-    """Open the library for this source, compiler and processor, from the user's cache if possible; otherwise build it."""
+    """Open the library for this source, compiler and processor, from the user's cache if it is whole; otherwise build it.
+
+    The name of a cached library ends in its checksum, because to open one that is cut short kills the process.
+    """
     sources = [path.read_text() for path in (source, *sorted(_FOLDER.glob("*.h")))]
     key = "\0".join([*sources, *command, platform.machine(), processor()])
-    name = f"{source.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    name = f"{source.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     folder = cache_folder()
-    if folder and (folder / name).exists():
-        # It may be damaged, or built by another system that shares the home: then it is built again.
+    for path in folder.glob(f"{name}-*.so") if folder else ():
+        # Another system that shares the home may have built it: then it is whole, but does not open here.
         with contextlib.suppress(OSError):
-            return ctypes.CDLL(str(folder / name))
+            if path.stem == f"{name}-{_checksum(path)}" and not weakness(path):
+                return ctypes.CDLL(str(path))
+            logger.warning("%s is damaged or not only yours: it is built again", path)
+            path.unlink()
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        built = Path(scratch) / name
+        built = Path(scratch) / f"{name}.so"
         subprocess.run([*command, "-o", str(built), str(source), "-lm"], check=True, capture_output=True, text=True)
+        built.chmod(0o700)
+        built = built.rename(built.with_stem(f"{name}-{_checksum(built)}"))
         opened = ctypes.CDLL(str(built))
         if folder:
+            with built.open("rb") as file:
+                os.fsync(file.fileno())
             # Runs that start at the same time each build the library; the last to finish leaves it in the cache.
-            built.replace(folder / name)
+            built.replace(folder / built.name)
         return opened
 
 
+def _checksum(path: Path) -> str:
+    return sha256(path.read_bytes())[:32]
+
+
 def cache_folder() -> Path | None:
-    """Return the user's cache folder, or None if it cannot be written, as in some containers."""
+    """Return the user's cache folder, or None if others could write to it, or it cannot be written, as in some containers."""
     try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stlight"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = private_folder(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stlight")
+    except PermissionError as error:
+        _warn_once(f"nothing is cached: {error}")
+        return None
     except (OSError, RuntimeError):
         return None
     return folder if os.access(folder, os.W_OK) else None
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
 
 
 @cache

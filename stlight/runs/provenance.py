@@ -52,13 +52,16 @@ def computing_files(package: Path = _PACKAGE) -> list[Path]:
 
 @cache
 def code_version() -> str:
-    """Return the git commit, with "+changes" if tracked files differ from it, or the package's version outside git."""
+    """Return the git commit, with "+changes" if tracked files differ from it, or the package's version without git."""
     folder = _PACKAGE.parent
     if not (folder / ".git").exists():
         return version("stlight")
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or version("stlight")
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        answer = ""
+    return answer or version("stlight")
 
 
 def _syntax(node: Any) -> str:

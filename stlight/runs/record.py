@@ -5,13 +5,13 @@
 
 import contextlib
 import csv
-import hashlib
 import json
 import logging
 import math
 import os
 import shutil
 import socket
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +20,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stlight.config import RunConfig, describe
 from stlight.runtime.atomic_files import write_atomically
 from stlight.runtime.run_lock import living_holder
+from stlight.runtime.trust import sha256
 
 OUTPUTS = ("history.csv", "losses.csv", "weights.safetensors", "examples.npz", "record.json")
 SELECTIONS = ("last", "best_on_validation", "best_on_test")
 
 _BACKUP = ".finished"
+_LARGEST = 10_000_000
+_REMEDY = "; delete the record to train the run again"
 
 # A test MSE this many times that of the worst trivial predictor has exploded.
 _EXPLOSION = 10.0
@@ -84,9 +87,14 @@ def write_record(path: Path, record: RunRecord) -> None:
     write_atomically(path, json.dumps(content | {"checksum": _checksum(content)}, indent=1, allow_nan=False) + "\n")
 
 
-def read_record(path: Path) -> RunRecord:
-    """Read and check a record. Raises `RecordError` if it is damaged, or if its checksum or configuration hash is wrong."""
+def read_record(path: Path, run: str | None = None) -> RunRecord:
+    """Read and check a record, which must be of `run` if that is given.
+
+    Raises `RecordError` if it is damaged, of another run, or if its checksum or configuration hash is wrong.
+    """
     try:
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(f"it is larger than {_LARGEST} bytes")
         content = json.loads(path.read_bytes())
         stated = content.pop("checksum", None)
         record = RunRecord.model_validate(content)
@@ -94,24 +102,58 @@ def read_record(path: Path) -> RunRecord:
             raise ValueError("its content does not have the checksum it states")
         if record.config_hash != record.config.hash:
             raise ValueError("its configuration does not have the hash it states")
+        if run not in (None, record.run):
+            raise ValueError(f"it is the record of {record.run}, not of {run}")
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         why = describe(error) if isinstance(error, ValidationError) else error
         raise RecordError(f"{path} is not a valid record: {why}") from error
     return record
 
 
-def load_valid_record(folder: Path, config_hash: str) -> RunRecord | None:
-    """Return the record in a run's folder if it is of this configuration. Set a damaged record aside with a warning."""
+def load_valid_record(folder: Path, config_hash: str, run: str | None = None) -> RunRecord | None:
+    """Return the record in a run's folder if it is of this configuration and the outputs beside it are whole.
+
+    Puts missing or damaged outputs back if the file system has kept them. Otherwise, and if the record is damaged or of another
+    run, sets the record aside with a warning.
+    """
     path = folder / "record.json"
     if not path.is_file():
         return None
     try:
-        record = read_record(path)
+        record = read_record(path, run)
+        if record.config_hash != config_hash:
+            return None
+        for name in OUTPUTS[:-1]:
+            _check_or_put_back(folder, record, name)
     except RecordError as error:
         path.replace(path.with_suffix(".json.set-aside"))
         logger.warning("%s; set aside as %s.set-aside, the run must be trained again", error, path.name)
         return None
-    return record if record.config_hash == config_hash else None
+    return record
+
+
+def _check_or_put_back(folder: Path, record: RunRecord, name: str) -> None:
+    """Raise `RecordError` if an output is not as the record states and has no whole backup. Weights may be missing."""
+    if name == "weights.safetensors":
+        # Large, and tables do without them: whoever loads them checks them.
+        if not (folder / name).exists():
+            with contextlib.suppress(OSError):
+                _put_back(folder, name)
+        return
+    try:
+        _check_output(folder, record, name)
+    except RecordError as error:
+        try:
+            _check_output(folder / _BACKUP, record, name)
+            _put_back(folder, name)
+        except (OSError, RecordError):
+            raise error from None
+        logger.warning("%s; put back", error)
+
+
+def _check_output(folder: Path, record: RunRecord, name: str) -> None:
+    if name in record.files:
+        read_history(folder, record) if name == "history.csv" else read_output(folder, record, name)
 
 
 def read_history(folder: Path, record: RunRecord) -> list[dict[str, str]]:
@@ -120,28 +162,31 @@ def read_history(folder: Path, record: RunRecord) -> list[dict[str, str]]:
     try:
         rows = list(csv.DictReader(path.read_text().splitlines()))
     except (OSError, ValueError, csv.Error) as error:
-        raise RecordError(f"{path} cannot be read: {error}") from error
-    if record.files.get(path.name, digest := history_digest(rows)) != digest:
-        raise RecordError(f"{path} is damaged: it does not have the checksum that its record states; delete the record")
+        raise RecordError(f"{path} cannot be read: {error}{_REMEDY}") from error
+    _compare(path, record, history_digest(rows))
     return rows
 
 
-def read_losses(folder: Path, record: RunRecord) -> bytes:
-    """Return the content of a run's losses.csv. Raises `RecordError` if it does not have the record's checksum."""
-    path = folder / "losses.csv"
+def read_output(folder: Path, record: RunRecord, name: str) -> bytes:
+    """Return the content of a run's output. Raises `RecordError` if it does not have the record's checksum."""
+    path = folder / name
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error}; delete the record to train the run again") from error
-    if record.files.get(path.name) not in (None, hashlib.sha256(content).hexdigest()):
-        raise RecordError(f"{path} is damaged: it does not have the checksum that its record states; delete the record")
+        raise RecordError(f"{path} cannot be read: {error.strerror}{_REMEDY}") from error
+    _compare(path, record, sha256(content))
     return content
+
+
+def _compare(path: Path, record: RunRecord, found: str) -> None:
+    if record.files.get(path.name, found) != found:
+        raise RecordError(f"{path} is damaged: it does not have the checksum that its record states{_REMEDY}")
 
 
 def history_digest(rows: list[dict[str, str]]) -> str:
     """Return the SHA-256 of a history without its columns of seconds."""
     kept = [[f"{name}={text}" for name, text in row.items() if not str(name).endswith("seconds")] for row in rows]
-    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
+    return sha256(json.dumps(kept).encode())
 
 
 def keep_outputs(folder: Path) -> None:
@@ -158,27 +203,35 @@ def keep_outputs(folder: Path) -> None:
             os.link(folder / name, backup / name)
 
 
-def restore_outputs(folder: Path, config_hash: str, origin: dict[str, Any], newer_than: float = 0.0) -> RunRecord | None:
+def restore_outputs(
+    folder: Path, run: str, config_hash: str, origin: dict[str, Any], newer_than: float = 0.0
+) -> RunRecord | None:
     """Restore deleted outputs and return their record, if the backup is whole, newer and of this configuration and origin."""
     backup = folder / _BACKUP
     try:
-        record = read_record(backup / "record.json")
+        record = read_record(backup / "record.json", run)
         read_history(backup, record)
         same = all(record.provenance[name] == origin[name] for name in ("source", "libraries", "data"))
-        whole = all(record.files[name] == hashlib.sha256((backup / name).read_bytes()).hexdigest() for name in OUTPUTS[1:-1])
-        if not (same and whole and record.config_hash == config_hash) or (backup / "record.json").stat().st_mtime <= newer_than:
+        whole = all(record.files[name] == sha256((backup / name).read_bytes()) for name in OUTPUTS[1:-1])
+        # A time stamp in the future, of a clock that was set back, proves nothing.
+        new = not newer_than or newer_than < (backup / "record.json").stat().st_mtime <= time.time()
+        if not (same and whole and new and record.config_hash == config_hash):
             return None
         for name in OUTPUTS:
-            partial = folder / f".{name}.partial"
-            partial.unlink(missing_ok=True)
-            os.link(backup / name, partial)
-            # Snakemake considers outputs outdated that are older than the inputs.
-            os.utime(partial)
-            partial.replace(folder / name)
+            _put_back(folder, name)
     except (OSError, RecordError, KeyError):
         return None
     logger.warning("%s was finished already; its outputs are restored", folder)
     return record
+
+
+def _put_back(folder: Path, name: str) -> None:
+    partial = folder / f".{name}.partial"
+    partial.unlink(missing_ok=True)
+    os.link(folder / _BACKUP / name, partial)
+    # Snakemake considers outputs outdated that are older than the inputs.
+    os.utime(partial)
+    partial.replace(folder / name)
 
 
 def finite(metrics: dict[str, float]) -> Metrics:
@@ -204,14 +257,14 @@ class Heartbeat:
         self._path.unlink(missing_ok=True)
 
 
-def read_state(folder: Path, config_hash: str) -> dict[str, Any]:
+def read_state(folder: Path, config_hash: str, run: str | None = None) -> dict[str, Any]:
     """Return a run's status and, depending on it, epoch, device, process or reason. Raises `RecordError` if damaged.
 
     The status is waiting (not begun, or recorded with another configuration), starting (a process waits for a GPU or loads),
     running, interrupted (by a signal, or its process is gone; it can resume), failed, done or diverged.
     """
     path = folder / "record.json"
-    if path.is_file() and (record := read_record(path)).config_hash == config_hash:
+    if path.is_file() and (record := read_record(path, run)).config_hash == config_hash:
         return {"status": record.status, "device": record.device}
     return unfinished_state(folder, config_hash)
 
@@ -241,4 +294,4 @@ def _progress(folder: Path, config_hash: str) -> dict[str, Any]:
 
 
 def _checksum(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(content, sort_keys=True).encode())

@@ -29,7 +29,9 @@ def atomic_writer(path: Path, size: int) -> Iterator[Callable[[bytes | memoryvie
     try:
         with storage_errors(path, size):
             make_folder(path.parent)
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            # Not through a link, with which others who may write to the folder could make us overwrite any file.
+            partial.unlink(missing_ok=True)
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
         def write(chunk: bytes | memoryview) -> None:
             with storage_errors(path, size):

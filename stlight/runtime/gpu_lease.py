@@ -18,6 +18,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from stlight.runtime.trust import private_folder
+
 # In a scheduler's job the leases are the job's own, because a scheduler may number the GPUs from 0 in every job.
 JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "LSB_JOBINDEX")
 
@@ -105,12 +107,12 @@ def _lock(lock: FileLock) -> bool:
 def _lock_folder() -> Path:
     """Return this user's folder of locks on this host, or a scheduler's job's folder in it."""
     folder = Path(os.environ.get("STLIGHT_GPU_LOCKS") or _LOCAL / f"stlight-gpus-{os.getuid()}")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder}: must belong to this user to hold GPU locks: set STLIGHT_GPU_LOCKS to another folder")
+    try:
+        private_folder(folder)
+    except PermissionError as error:
+        raise PermissionError(f"{error}: set STLIGHT_GPU_LOCKS to another folder for GPU locks") from error
     if job := "-".join(os.environ[name] for name in JOB_VARIABLES if os.environ.get(name)):
-        folder /= f"job-{_plain(job)}"
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder = private_folder(folder / f"job-{_plain(job)}")
     return folder
 
 

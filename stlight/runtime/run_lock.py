@@ -102,8 +102,11 @@ class _Lock:
     def take(self) -> Holder | None:
         """Take the lock and return `None`, or return its living holder."""
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         except OSError as error:
+            # Whoever may write to the folder could otherwise make us overwrite any file.
+            if self._path.is_symlink():
+                raise StorageError(f"{self._path}: is a link, which no lock can be: delete it") from error
             raise StorageError(f"{self._path}: cannot be opened: {error.strerror}") from error
         try:
             other, surely_alive = _find_holder(descriptor, fcntl.LOCK_EX)

@@ -59,7 +59,7 @@ def train_run(
     with run_lock.hold(folder, logger.warning):
         remove_partials(folder)
         heartbeat = Heartbeat(folder, config_hash=config.hash, num_epochs=config.training.num_epochs, gpus=gpus)
-        record = load_valid_record(folder, config.hash)
+        record = load_valid_record(folder, config.hash, name)
         if not record:
             (folder / "record.json").unlink(missing_ok=True)
             chosen = choose_device(device)
@@ -70,7 +70,7 @@ def train_run(
                     lpips_network(chosen)
                 dataset, data_facts = open_dataset(config.data, data_root, seed=config.seed, device=chosen)
                 origin = provenance(data_facts)
-                record = restore_outputs(folder, config.hash, origin, newer_than)
+                record = restore_outputs(folder, name, config.hash, origin, newer_than)
                 if not record:
                     checkpoints = Checkpoints(folder, _identity(config, origin), every_seconds=checkpoint_every)
                     stop = interruption or Interruption()

@@ -1,5 +1,7 @@
 """Claims as files state them: what is refused, and before anything starts."""
 
+import math
+
 import pytest
 
 from stlight.analysis.verdicts.comparisons import COMPARISONS_BY_KIND, DEVIATIONS_BY_KIND
@@ -13,6 +15,27 @@ QUOTED = [{"model": "Other", "mse": 20}, {"depth": 8, "mse": 10}]
 
 def claim(**content):
     return {"id": "mine", "sentence": "It is so."} | content
+
+
+@pytest.mark.parametrize("number", [math.inf, math.nan])
+@pytest.mark.parametrize(
+    ("stated", "place"),
+    [
+        ({"as_good_as_best": {"places": {"depth": 8}, "margin": 1}}, "margin"),
+        ({"gains": {"this": {"depth": 8}, "over": {"depth": 16}, "by": 1, "margin": 1}}, "margin"),
+        ({"gains": {"this": {"depth": 8}, "over": {"depth": 16}, "by": 1, "margin": 1}}, "by"),
+        ({"optimum": {"axis": "depth", "near": 8, "factor": 2}}, "near"),
+        ({"optimum": {"axis": "depth", "near": 8, "factor": 2}}, "factor"),
+        ({"counts_equal": {"component": "mixers", "within": 1}}, "within"),
+        ({"count_grows": {"component": "mixers", "axis": "depth", "exponent": 1, "within": 1}}, "exponent"),
+    ],
+)
+def test_an_amount_must_be_finite(scales, stated, place, number):
+    ((kind, terms),) = stated.items()
+    counted = kind.startswith("count")
+    write_experiment(scales, claims=[claim(**{} if counted else {"metric": "mse"}, **{kind: terms | {place: number}})])
+    with pytest.raises(ExperimentError, match=rf"\.{place}: input should be a finite number, got {number}"):
+        load_plan(scales, "paper")
 
 
 @pytest.mark.parametrize(

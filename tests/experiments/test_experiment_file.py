@@ -1,5 +1,6 @@
 """Mistakes in an experiment's file are answered in one line that names file, field and value, before anything runs."""
 
+import re
 from typing import get_args
 
 import pytest
@@ -106,6 +107,8 @@ def test_mistakes_in_figures_and_tables_are_named(scales, content, words):
         ([{"depth": 8}], r"published\[0\]: gives none of the metrics mse"),
         ([{"depth": 8, "mae": 1}], r"published\[0\]: 'mae' is neither an axis of the grid nor one of the metrics"),
         ([{"depth": 8, "mse": 1}, {"depth": 8, "mse": 2}], r"published\[1\]\.mse: this cell is published twice"),
+        ([{"depth": 8, "mse": 1}, {"depth": 8.0, "mse": 2}], r"published\[1\]\.mse: this cell is published twice"),
+        ([{"depth": 8, "mse": 1}, {"model": "STLight-L", "depth": 8, "mse": 2}], r"published\[1\]\.mse: .* published twice"),
         ([{"depth": 4, "mse": 1}], r"published\[0\]: no point of the grid has depth = 4"),
         ([{"depth": 8, "mse": "nan"}], r"published\[0\]\.mse: must be a number.*got 'nan'"),
         ([{"depth": 8, "mse": "1,5"}], r"published\[0\]\.mse: must be a number.*got '1,5'"),
@@ -115,9 +118,53 @@ def test_mistakes_in_published_numbers_are_named(scales, published, words):
     assert_refused(scales, {"published": published}, words)
 
 
+def test_a_cell_that_is_published_twice_in_other_words_is_refused(scales):
+    grid = {"skip": [True, False], "k1": [1]}
+    for other in ({"skip": True, "k1": 1}, {"skip": True}, {"skip": 1, "k1": True}):
+        published = [{"skip": True, "k1": 1, "mse": 1}, other | {"mse": 2}]
+        assert_refused(scales, {"grid": grid, "published": published}, r"published\[1\]\.mse: this cell is published twice")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"grid": {"max_lr": [0.002, 0.0020000000000001]}}, r"max_lr = 0\.002 and max_lr = 0\.0020000000000001 .*'lr=0\.002'"),
+        (
+            {"grid": {"num_epochs": [100, 110, 200]}, "shorter": {"paper": 0.001}},
+            "grid: num_epochs = 100 and num_epochs = 110 would both be called 'epochs=1'",
+        ),
+    ],
+)
+def test_two_variants_of_one_name_are_refused(scales, content, words):
+    assert_refused(scales, content, words)
+
+
+def test_a_point_in_two_grids_is_one_variant(scales):
+    write_experiment(scales, grid=[{"depth": [8, 16]}, {"depth": [16, 24]}])
+    assert len(load_plan(scales, "paper").experiment("mine").variants) == 3
+
+
 def test_a_published_number_must_name_every_axis(scales):
     words = r"published\[0\]: 2 points of the grid have depth = 8: name every axis"
     assert_refused(scales, {"grid": TWO_AXES, "published": [{"depth": 8, "mse": 1}]}, words)
+
+
+@pytest.mark.parametrize("name", ["Z.YAML", "z.yaml.txt", "z.Yml", "z.yaml~", "more/z.yaml"])
+def test_a_file_that_looks_like_an_experiment_is_not_left_out(scales, name):
+    write_experiment(scales)
+    path = scales / "experiments" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("title: Z")
+    found = path.parent if "/" in name else path
+    with pytest.raises(ExperimentError, match=re.escape(f"{found}: an experiment's file is named") + ".* ends in .yaml"):
+        load_plan(scales, "demo")
+
+
+def test_hidden_files_and_notes_beside_experiments_are_left_out(scales):
+    write_experiment(scales)
+    for name in (".z.yaml.swp", ".DS_Store", "README.md"):
+        (scales / "experiments" / name).write_text("no experiment")
+    assert list(load_plan(scales, "demo").experiments) == ["mine"]
 
 
 @pytest.mark.parametrize("name", ["$(touch x)", "a;b", "a b", "ä+b", "-n"])

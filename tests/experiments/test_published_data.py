@@ -29,6 +29,24 @@ def test_curves_are_bands_by_epoch(workflow):
     assert [experiment.band(v) is band for v in experiment.variants] == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("8,min,0,31", "line 6: min at epoch 0 is published twice"),
+        ("0x8,min,0,31", "line 6: min at epoch 0 is published twice"),
+        ("8.0,min,0,31", "published_curves: the curve at depth = 8 is published twice"),
+    ],
+)
+def test_a_curve_or_a_point_of_it_that_is_published_twice_is_refused(workflow, row, words):
+    with pytest.raises(ExperimentError, match=words):
+        load(workflow, "published_curves", f"{CURVES}{row}\n")
+
+
+def test_points_are_compared_by_value(workflow):
+    with pytest.raises(ExperimentError, match=r"published\[1\]\.mse: this cell is published twice"):
+        load(workflow, "published_points", "depth,mse\n8,1\n0x8,2\n")
+
+
 def test_steps_and_error_of_curves_are_stated_together(workflow):
     (workflow / "published" / "mine.csv").write_text(CURVES)
     stated = {"file": "mine.csv", "source": "A figure."}

@@ -1,13 +1,17 @@
 """Compiling the C sources: cached, rebuilt after a change, and optional."""
 
+import ctypes
+import os
 import shutil
+import subprocess
 
 import pytest
 import torch
 
 from stlight import STLight
 from stlight.kernels import accelerate, backend_of
-from stlight.kernels.compile import _FOLDER, library
+from stlight.kernels.compile import _FOLDER, _warn_once, library
+from stlight.runtime.trust import sha256
 
 pytestmark = pytest.mark.skipif(library("mixer.c") is None, reason="no C compiler")
 
@@ -17,6 +21,7 @@ def fresh_library(monkeypatch, tmp_path):
     """An empty cache, and no library opened yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     library.cache_clear()
+    _warn_once.cache_clear()
     yield tmp_path / "stlight"
     library.cache_clear()
 
@@ -46,6 +51,91 @@ def test_a_damaged_cache_is_built_again(fresh_library):
     library.cache_clear()
     assert library("mixer.c") is not None
     assert built.stat().st_size > 1000
+
+
+PLANTED = """
+#include <stdlib.h>
+__attribute__((constructor)) static void run(void) { setenv("STLIGHT_PLANTED", "ran", 1); }
+"""
+
+
+@pytest.fixture
+def planted(fresh_library, tmp_path):
+    """Replace the cached library by another one under its name, which says in the environment that it was opened."""
+    assert library("mixer.c") is not None
+    (built,) = fresh_library.glob("mixer-*.so")
+    source = tmp_path / "planted.c"
+    source.write_text(PLANTED)
+    built.unlink()
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(built), str(source)], check=True)
+    built.chmod(0o700)
+    library.cache_clear()
+    return built
+
+
+def planted_ran():
+    # getenv of the C library, because Python copies the environment when it starts.
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_char_p
+    return getenv(b"STLIGHT_PLANTED") is not None
+
+
+def test_a_library_that_we_did_not_build_is_never_opened(planted, caplog):
+    assert library("mixer.c").turn
+    assert not planted_ran()
+    assert f"{planted} is damaged or not only yours: it is built again" in caplog.text
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_a_cache_that_others_can_write_to_is_not_used(mode, planted, caplog):
+    planted.parent.chmod(mode)
+    before = planted.read_bytes()
+    assert library("mixer.c").turn
+    assert not planted_ran()
+    assert planted.read_bytes() == before
+    assert "nothing is cached" in caplog.text
+    assert "chmod go-w" in caplog.text
+
+
+def test_a_cache_of_another_user_is_not_used(planted, monkeypatch, caplog):
+    monkeypatch.setattr(os, "getuid", lambda: planted.stat().st_uid + 1)
+    assert library("mixer.c").turn
+    assert not planted_ran()
+    assert "its owner is user" in caplog.text
+
+
+def test_a_whole_library_that_others_can_write_to_is_built_again(fresh_library, caplog):
+    assert library("mixer.c") is not None
+    (built,) = fresh_library.glob("mixer-*.so")
+    built.chmod(0o777)
+    library.cache_clear()
+    assert library("mixer.c").turn
+    assert built.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_library_that_is_cut_short_is_built_again(fresh_library):
+    assert library("mixer.c") is not None
+    (built,) = fresh_library.glob("mixer-*.so")
+    whole = built.read_bytes()
+    # Another file, because this process has the first one open, and to cut that kills it.
+    built.unlink()
+    built.write_bytes(whole[:8000])
+    library.cache_clear()
+    assert library("mixer.c").turn
+    assert built.read_bytes() == whole
+
+
+def test_a_library_of_another_system_is_kept_beside_ours(fresh_library, caplog):
+    assert library("mixer.c") is not None
+    (ours,) = fresh_library.glob("mixer-*.so")
+    content = b"not for this system"
+    other = ours.with_name(f"{ours.stem[:-32]}{sha256(content)[:32]}.so")
+    other.write_bytes(content)
+    other.chmod(0o700)
+    ours.unlink()
+    library.cache_clear()
+    assert library("mixer.c").turn
+    assert set(fresh_library.glob("mixer-*.so")) == {ours, other}
 
 
 def test_a_model_accelerated_with_a_compiler_computes_without_one(fresh_library, monkeypatch):

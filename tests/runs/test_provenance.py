@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import stlight
+from stlight.runs import provenance
 from stlight.runs.provenance import COMPUTE, DO_NOT_COMPUTE, computing_files, source_version
 
 PACKAGE = Path(stlight.__file__).parent
@@ -158,3 +159,10 @@ def test_progress_bar_downloader_checkpoint_and_commands_do_not_change_the_versi
     for path in [*files, *(package / "commands").glob("*.py"), package / "cli.py", package / "runs" / "record.py"]:
         path.write_text(path.read_text() + "\nADDED = 1\n")
     assert version(package) == before
+
+
+def test_without_git_the_package_s_version_stands_for_the_commit(monkeypatch, tmp_path):
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setattr(provenance, "_PACKAGE", tmp_path / "stlight")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.code_version.__wrapped__() == stlight.__version__

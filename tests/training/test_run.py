@@ -12,7 +12,7 @@ from stlight.kernels import race
 from stlight.kernels.backends import SpaceToBatchBackend
 from stlight.kernels.race import COMPETITORS
 from stlight.metrics import FRAME_METRICS
-from stlight.runs.record import Heartbeat, RecordError, read_history, read_losses, read_record, read_state
+from stlight.runs.record import Heartbeat, RecordError, read_history, read_output, read_record, read_state
 from stlight.runtime import run_lock
 from stlight.training import loop, train_run
 from stlight.training.devices import choose_device
@@ -111,7 +111,7 @@ def test_losses_are_kept_by_step_and_thinned_to_means_of_equally_many(tmp_path, 
     assert list(thinned["step"]) == [3, 6, 9, 12]
     means = every["train_loss"].groupby((every["step"] - 1) // 3).mean()
     assert thinned["train_loss"].tolist() == pytest.approx(means.tolist())
-    assert read_losses(tmp_path / "thin", record).startswith(b"step,train_loss")
+    assert read_output(tmp_path / "thin", record, "losses.csv").startswith(b"step,train_loss")
     # A run of one step more has rows of four, and no incomplete one.
     monkeypatch.setattr(loop, "LOSS_ROWS", 11)
     train_run("taxibj/rest/seed0", tiny(), tmp_path / "rest", tmp_path)
@@ -124,10 +124,10 @@ def test_damaged_losses_are_refused(recorded, tmp_path):
     for damaged in (content.replace(b"1,", b"2,", 1), content[:-20], b""):
         (tmp_path / "losses.csv").write_bytes(damaged)
         with pytest.raises(RecordError, match=r"losses.csv is damaged"):
-            read_losses(tmp_path, record)
+            read_output(tmp_path, record, "losses.csv")
     (tmp_path / "losses.csv").unlink()
     with pytest.raises(RecordError, match=r"losses.csv cannot be read"):
-        read_losses(tmp_path, record)
+        read_output(tmp_path, record, "losses.csv")
 
 
 def test_a_recorded_run_is_not_trained_again_unless_its_configuration_changed(recorded):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from stlight.registry.dataset_specs import DATASETS
+from stlight.runs.provenance import source_version
 from stlight.workflow_support import Settings, Workflow, any_of, note_forced
 
 WORKFLOW = Path(workflow.basedir) / "workflow"
@@ -18,6 +19,8 @@ OUT = SETTINGS.out
 DATA = SETTINGS.data
 if workflow.is_main_process:
     SUITE.request_files()
+    # Jobs refuse to run other code than the one that planned them. Those on a cluster inherit it.
+    os.environ["STLIGHT_SOURCE"] = source_version()
 
 
 def await_rounds(last=None):
@@ -65,7 +68,7 @@ RETRIES = max(2, ASKED_FOR) if workflow.is_main_process else 0
 ALL_CORES = workflow.resource_settings.cores or 1
 # The interpreter that runs Snakemake, also if its environment is not activated. With conda, that of the rule's environment.
 IN_CONDA = "conda" in map(str, workflow.deployment_settings.deployment_method)
-CONDA_PYTHON = ["env", f"PYTHONPATH={workflow.basedir}", "python"]
+PYTHON = "python" if IN_CONDA else sys.executable
 
 # Outputs of a finished run that Snakemake deleted are restored only if they are newer than this. An existing record is kept
 # whatever its age. Set at the start of a forced workflow; jobs inherit it.
@@ -74,11 +77,10 @@ os.environ.setdefault("STLIGHT_NEWER_THAN", "0")
 
 envvars:
     "STLIGHT_NEWER_THAN",
+    "STLIGHT_SOURCE",
 
 
-shell.prefix(
-    SETTINGS.shell_prefix(CONDA_PYTHON if IN_CONDA else [sys.executable], WORKFLOW)
-)
+shell.prefix(SETTINGS.shell_prefix(PYTHON, WORKFLOW, os.environ["STLIGHT_SOURCE"]))
 
 
 wildcard_constraints:

@@ -119,7 +119,8 @@ def draw_examples(values: Values) -> Figure:
     """Draw context, truth and prediction of a few fixed test clips, by the best run on each data set."""
     strips = []
     for dataset, variant in values.best_variants().items():
-        clips = values.evidence.examples(variant.run_name(0))
+        first = min(values.evidence.recorded(variant))
+        clips = values.evidence.examples(variant.run_name(first))
         stand_in = ", stand-in" if variant.config.data.source == "stand_in" else ""
         strips += [(f"{dataset}{stand_in}, clip {i}: {variant.name}", *clip) for i, clip in enumerate(zip(*clips, strict=True))]
     size = (13, 0.6 + 1.55 * len(strips))

@@ -98,7 +98,7 @@ class Comparer:
         # One or two axes are named completely; of more, those that differ.
         one, other = (cell.coordinates for cell in cells)
         told_by = [axis for axis in axes if len(axes) <= 2 or axis in self.claim.each or one.get(axis) != other.get(axis)]
-        return tuple(settings_text(cell.coordinates, told_by) for cell in cells)
+        return tuple(settings_text(dict.fromkeys(axes) | cell.coordinates, told_by) for cell in cells)
 
 
 def build_test(comparer: Comparer, cells: list[GridCell]) -> Test:

@@ -12,15 +12,32 @@ from scipy import stats
 from stlight.analysis.verdicts.comparisons import band_edges
 from stlight.analysis.verdicts.published import on_published
 from stlight.analysis.verdicts.repeats import PaperNoise, factor_effect
+from stlight.experiments import load_plan
 from stlight.experiments.grid_cells import cells_of
 from stlight.experiments.published_data import PublishedBand
 from tests.analysis.errata.support import with_numbers
 from tests.experiments.test_published import FULL_TEXT
+from tests.tiny_runs import write_experiment
 
 
 def published(plan):
     noise = PaperNoise(plan.experiments.values())
     return {claim.id: on_published(e, claim, noise) for e in plan.experiments.values() for claim in e.claims}
+
+
+def test_our_cells_beside_a_quoted_model_are_told_apart_by_what_differs(scales):
+    stated = {"id": "mine", "sentence": "It is so.", "metric": "mse", "better": {"this": {"depth": 16}, "than": {"depth": 8}}}
+    numbers = [{"depth": 8, "mse": 20}, {"depth": 16, "mse": 30}, {"model": "Other", "mse": 25}]
+    write_experiment(scales, published=numbers, claims=[stated])
+    why = published(load_plan(scales, "paper"))["mine"].why
+    assert "30 (depth = 16)" in why
+    assert "20 (depth = 8)" in why
+    assert "STLight-L" not in why
+    to_other = stated | {"better": {"this": {"depth": 16}, "than": {"model": "Other"}}}
+    write_experiment(scales, published=numbers, claims=[to_other])
+    why = published(load_plan(scales, "paper"))["mine"].why
+    assert "30 (STLight-L)" in why
+    assert "25 (Other)" in why
 
 
 CONTRADICTED = {

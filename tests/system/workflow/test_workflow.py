@@ -63,6 +63,24 @@ def test_a_second_call_does_nothing(repository, finished):
     assert "Nothing to be done" in again(repository, finished)
 
 
+def test_every_deleted_output_is_made_again_or_put_back(repository, finished):
+    out = finished / "results" / "smoke"
+    history = out / "runs" / "mmnist" / "k1=5" / "seed0" / "history.csv"
+    deleted = [history, *(out / name for name in ("claims.csv", "errata.md", "noise_floor.csv", "selection_audit.csv"))]
+    before = [path.read_bytes() for path in deleted]
+    for path in deleted:
+        path.unlink()
+    output = again(repository, finished)
+    assert (counts(output)["report"], "train" in counts(output)) == (1, False)
+    assert [path.read_bytes() for path in deleted] == before
+
+
+def test_jobs_import_nothing_from_the_current_folder(repository, tmp_path):
+    for name in ("random.py", "stlight.py"):
+        (tmp_path / name).write_text("raise SystemExit('imported from the current folder')\n")
+    snakemake("data/prepared/mmnist-embedded.npz", "--config", "scale=smoke", cwd=tmp_path, snakefile=repository / "Snakefile")
+
+
 def test_a_changed_grid_trains_only_the_new_runs(repository, finished):
     before = {path: path.stat().st_mtime_ns for path in finished.glob("results/smoke/runs/*/*/*/record.json")}
     experiment(repository, "kernels", "grid: {k1: [3, 5, 7]}")
