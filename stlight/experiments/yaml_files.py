@@ -22,12 +22,17 @@ _MAX_NODES = 100_000
 _MAX_DEPTH = 50
 _MAX_INTEGER = 2**53
 """Up to this, a float holds every integer."""
-_MAX_QUOTED = 200
-"""Characters of a value that an error message quotes."""
+_LONGEST_QUOTE = 400
+"""Characters of a value that a message quotes."""
+_LONGEST_MESSAGE = 1500
 
 
 class ExperimentError(ValueError):
     """A file under `workflow` that cannot be used; the message names the file, the field and what would be right."""
+
+    def __init__(self, message: str) -> None:
+        # It may quote a value as long as the file.
+        super().__init__(_shortened(message, _LONGEST_MESSAGE))
 
 
 class FileModel(BaseModel):
@@ -79,7 +84,7 @@ def parse(content: bytes, place: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         words = " ".join(str(error).split()).replace('"<unicode string>", ', "")
-        raise ExperimentError(f"{place}: not valid YAML: {_shortened(words)}") from error
+        raise ExperimentError(f"{place}: not valid YAML: {words}") from error
 
 
 def _check_size(text: str) -> None:
@@ -102,8 +107,8 @@ def _check_size(text: str) -> None:
             raise yaml.YAMLError(f"it has more than {limits}, at line {mark.line + 1 if mark else '?'}")
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= 2 * _MAX_QUOTED else f"{text[:_MAX_QUOTED]} … {text[-_MAX_QUOTED:]}"
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 2 :]}"
 
 
 class _Quoted:
@@ -113,12 +118,16 @@ class _Quoted:
         self._value = value
 
     def __repr__(self) -> str:
-        return _shortened(repr(self._value)) if isinstance(self._value, str | int | float) else _SHORT.repr(self._value)
+        return (
+            _shortened(repr(self._value), _LONGEST_QUOTE)
+            if isinstance(self._value, str | int | float)
+            else _SHORT.repr(self._value)
+        )
 
 
 _SHORT = reprlib.Repr()
 _SHORT.maxdict = _SHORT.maxlist = 10
-_SHORT.maxstring = _MAX_QUOTED
+_SHORT.maxstring = _LONGEST_QUOTE
 
 
 def _locate(detail: ErrorDetails, content: Any) -> str:
@@ -147,7 +156,7 @@ def _words(detail: ErrorDetails) -> str:
         return "is missing"
     if detail["type"] == "union_tag_invalid":
         return f"must be one of {detail['ctx']['expected_tags']}, got {_Quoted(detail['ctx']['tag'])!r}"
-    return _shortened(error_words({**detail, "input": _Quoted(detail["input"])}))
+    return error_words({**detail, "input": _Quoted(detail["input"])})
 
 
 class WrittenFloat(float):

@@ -159,7 +159,7 @@ def loads_or_answers(workflow: Path, content: bytes) -> str:
         # The file itself, or the published numbers that it names.
         assert answer.startswith((f"{workflow}/experiments/mine.yaml: ", f"{workflow}/published/")), answer
         assert len(answer.splitlines()) == 1, answer
-        assert len(answer) < 2000, len(answer)
+        assert len(answer) < 2000, answer
         return answer
     return "loaded"
 

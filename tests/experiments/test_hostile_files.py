@@ -42,6 +42,7 @@ def bomb(levels):
         ("[" * 100_000, "more than 50 levels"),
         (GOOD.replace("seeds: 2", "seeds: 1" + "0" * 400), "an integer is beyond 2[*][*]53 in line 4"),
         (GOOD.replace("seeds: 2", "seeds: 1" + "0" * 5000), "is no int in line 4"),
+        (GOOD.replace("depth: [8, 16]", f"decoder: [{'x' * 5000}]"), "at decoder = xxx"),
         (GOOD.replace("seeds: 2", "seeds: 0x" + "f" * 5000), "an integer is beyond"),
         (GOOD.replace("21.80", "'1" + "0" * 400 + "'"), r"published\[0\].mse: must be a finite number"),
         (GOOD.replace("demo: 0.5", "demo: .nan"), "shorter.demo: input should be a finite number, got nan"),
