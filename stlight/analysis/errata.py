@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from stlight.analysis.escaping import markdown
 from stlight.experiments import Experiment, Plan, Variant
 from stlight.experiments.field_types import PrintedNumber, Text
 from stlight.experiments.published_data import PublishedEntry
@@ -215,9 +216,9 @@ def as_markdown(entries: list[Erratum]) -> str:
     for number, entry in enumerate(entries, 1):
         if number == 1 or entry.weight != entries[number - 2].weight:
             parts.append(f"## {HEADINGS[entry.weight]}")
-        kinder = f"- **Kinder reading:** {entry.kinder}\n" if entry.kinder else ""
+        kinder = f"- **Kinder reading:** {markdown(entry.kinder)}\n" if entry.kinder else ""
         parts.append(
-            f"### {number}. {entry.place}\n\n{kinder}- **Says:** {entry.says}\n- **Should:** {entry.should}\n"
-            f"- **Here:** {entry.here}\n- `{entry.id}`"
+            f"### {number}. {markdown(entry.place)}\n\n{kinder}- **Says:** {markdown(entry.says)}\n"
+            f"- **Should:** {markdown(entry.should)}\n- **Here:** {markdown(entry.here)}\n- `{entry.id}`"
         )
     return "\n\n".join(parts) + "\n"

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
+from stlight.analysis.escaping import csv, latex, markdown, plain
 from stlight.analysis.evidence import key
 from stlight.analysis.notes import UNLEARNT, table_notes
 from stlight.analysis.text import axis_text, field_label
@@ -49,7 +50,7 @@ def write_tables(values: Values, into: Path) -> None:
     """Write tables/<item>.csv, .md and .tex under a folder."""
     blocks = table_blocks(values)
     base = into / "tables" / values.experiment.name
-    write_atomically(base.with_suffix(".csv"), tidy_table(values).to_csv(index=False))
+    write_atomically(base.with_suffix(".csv"), csv(tidy_table(values)))
     write_atomically(base.with_suffix(".md"), _markdown(values.experiment, blocks, table_notes(values)))
     write_atomically(base.with_suffix(".tex"), _latex(values.experiment, blocks))
 
@@ -175,30 +176,22 @@ def _complexity(values: Values) -> Block:
 
 
 def _markdown(experiment: Experiment, blocks: list[Block], notes: list[str]) -> str:
-    parts = [f"# {experiment.item}: {experiment.title}", experiment.summary]
+    parts = [f"# {markdown(f'{experiment.item}: {experiment.title}')}", markdown(experiment.summary)]
     for block in blocks:
-        cells = [[_marked(c.text, c, MARKDOWN_MARKS) for c in row] for row in block.rows]
-        parts += [f"## {block.heading}"] if block.heading else []
-        parts.append(tabulate(cells, block.header, tablefmt="github", disable_numparse=True))
-    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
+        cells = [[_marked(markdown(c.text), c, MARKDOWN_MARKS) for c in row] for row in block.rows]
+        parts += [f"## {markdown(block.heading)}"] if block.heading else []
+        parts.append(tabulate(cells, [*map(markdown, block.header)], tablefmt="github", disable_numparse=True))
+    return "\n\n".join([*parts, "\n".join(f"- {markdown(note)}" for note in notes)]) + "\n"
 
 
 def _latex(experiment: Experiment, blocks: list[Block]) -> str:
     """Return the grids without the notes, for readers to put into a table of their own."""
-    parts = [f"% {experiment.item}: {experiment.title}"]
+    parts = [f"% {plain(f'{experiment.item}: {experiment.title}')}"]
     for block in blocks:
-        cells = [[_marked(_latex_text(c.text), c, LATEX_MARKS) for c in row] for row in block.rows]
-        parts += [f"% {block.heading}"] if block.heading else []
-        parts.append(tabulate(cells, [*map(_latex_text, block.header)], tablefmt="latex_raw", disable_numparse=True))
+        cells = [[_marked(latex(c.text), c, LATEX_MARKS) for c in row] for row in block.rows]
+        parts += [f"% {plain(block.heading)}"] if block.heading else []
+        parts.append(tabulate(cells, [*map(latex, block.header)], tablefmt="latex_raw", disable_numparse=True))
     return "\n\n".join(parts) + "\n"
-
-
-_LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "×": r"$\times$"}
-_LATEX |= {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--"}
-
-
-def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
 
 
 def _marked(text: str, cell: TableCell, marks: tuple[str, str, str]) -> str:

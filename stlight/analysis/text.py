@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from stlight.analysis.escaping import plain
+
 _FIELD_LABELS = {"max_lr": "LR", "num_epochs": "epochs"}
 
 
@@ -15,7 +17,7 @@ def axis_text(value: Any) -> str:
         return ""
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, int | float | np.number) else str(value)
+    return f"{value:g}" if isinstance(value, int | float | np.number) else plain(str(value))
 
 
 def field_label(name: str) -> str:

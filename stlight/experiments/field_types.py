@@ -1,6 +1,8 @@
 """The types of values that several models of the workflow's files share."""
 
+import math
 import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeVar
@@ -31,7 +33,9 @@ class PrintedNumber:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[-+]?[0-9]+(\.[0-9]+)?[KMG]?", self.text):
-            raise ValueError(f"must be a number, which may end in K, M or G, got {self.text!r}")
+            raise ValueError(f"must be a number, which may end in K, M or G, got {self.text[:50]!r}")
+        if not math.isfinite(self.value):
+            raise ValueError(f"must be a finite number, got one of {len(self.text)} characters")
 
     def __str__(self) -> str:
         return self.text
@@ -73,8 +77,8 @@ def _one_of(known: Collection[str], thing: str) -> AfterValidator:
 
 
 def _distinct(values: list[T]) -> list[T]:
-    for number, value in enumerate(values):
-        if value in values[:number]:
+    for value, times in Counter(values).items():
+        if times > 1:
             raise ValueError(f"{value!r} is given twice")
     return values
 

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,10 @@ _SHORT = {
 }
 """Short forms of fields in the names of variants. Every other field has its own name."""
 _NAME = re.compile(r"\w[\w-]*")
+_LONGEST_NAME = 200
+"""Bytes. File systems take 255, and a file that is being written has a longer name."""
+MAX_RUNS = 20_000
+"""Runs of all experiments, and points of one grid. Snakemake takes about a minute for a DAG of as many jobs."""
 
 
 def load_plan(workflow: Path, scale: str, data_root: Path = Path("data"), experiments_folder: str = "experiments") -> Plan:
@@ -44,6 +49,10 @@ def load_plan(workflow: Path, scale: str, data_root: Path = Path("data"), experi
             raise ExperimentError(f"{path}: an experiment's file is named with letters, digits, _ and -, and ends in .yaml")
     loaded = {path.stem: _load_experiment(path, workflow, the_scale, data_root) for path in files}
     experiments = {name: experiment for name, experiment in loaded.items() if experiment}
+    if (asked := sum(sum(e.seeds_by_cell.values()) for e in experiments.values())) > MAX_RUNS:
+        largest = max(experiments.values(), key=lambda e: sum(e.seeds_by_cell.values()))
+        path, most = folder / f"{largest.name}.yaml", sum(largest.seeds_by_cell.values())
+        raise ExperimentError(f"{path}: asks for {most} runs, all experiments for {asked}; at most {MAX_RUNS} are possible")
     claimed: dict[str, str] = {}
     runs: dict[str, RunConfig] = {}
     for name, experiment in experiments.items():
@@ -74,7 +83,7 @@ def load_scale(workflow: Path, name: str, data_root: Path = Path("data")) -> Sca
     """Load and check a scale. Raises `ExperimentError`, in one line."""
     path = workflow / "scales" / f"{name}.yaml"
     # The name is also a folder under the results, so it must not lead out of them.
-    if not _NAME.fullmatch(name) or not path.is_file():
+    if not _NAME.fullmatch(name) or len(name.encode()) > _LONGEST_NAME or not path.is_file():
         raise ExperimentError(f"no scale {name!r}; the scales are {', '.join(_scales(workflow))}")
     return Scale.from_file(name, read_file(path, ScaleFile), data_root)
 
@@ -82,6 +91,12 @@ def load_scale(workflow: Path, name: str, data_root: Path = Path("data")) -> Sca
 def _is_meant(path: Path) -> bool:
     """Return True for whatever looks like an experiment, also a folder of them or Z.YAML, so that none is silently left out."""
     return not path.name.startswith(".") and (path.is_dir() or bool(re.search(r"\.y\w*ml", path.name, re.IGNORECASE)))
+
+
+def _check_length(place: str, name: str) -> None:
+    """Raise `ExperimentError` for a name that is too long for a folder or file of the results."""
+    if (length := len(name.encode())) > _LONGEST_NAME:
+        raise ExperimentError(f"{place} has {length} bytes, at most {_LONGEST_NAME} are possible: {name}")
 
 
 def _scales(workflow: Path) -> list[str]:
@@ -98,6 +113,11 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
     if file.scales and scale.name not in file.scales:
         return None
     share_of_epochs = file.shorter.get(scale.name, 1.0)
+    if (points := sum(math.prod(map(len, grid.values())) for grid in file.grid)) > MAX_RUNS:
+        raise ExperimentError(f"{path}: grid: has {points} points; at most {MAX_RUNS} are possible")
+    _check_length(f"{path}: the file's name", path.stem)
+    for name in file.data_sets:
+        _check_length(f"{path}: data_sets: a name", name)
 
     variants: dict[str, Variant] = {}
     run_as: dict[RunConfig, str] = {}
@@ -107,6 +127,7 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
             variant = _variant(file.base | point, axes, scale, file, share_of_epochs)
         except ConfigError as error:
             raise ExperimentError(f"{path}: at {state(point)}: {error}") from error
+        _check_length(f"{path}: at {state(point)}: the name of its runs", variant.name)
         run = run_as.setdefault(variant.config, variant.name)
         wanted = scale.seeds_of(path.stem, variant.axes, at_least=file.seeds) if scale.trains(variant.config.model.model) else 0
         wanted = min(wanted, file.max_seeds or wanted)

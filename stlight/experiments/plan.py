@@ -206,6 +206,11 @@ class Experiment:
         return [variant.run_name(k) for k in range(self.seeds_of(variant))]
 
     @property
+    def seeds_by_cell(self) -> dict[str, int]:
+        """Number of runs of each cell, which variants may share."""
+        return {variant.cell: self.seeds_of(variant) for variant in self.variants}
+
+    @property
     def run_names(self) -> list[str]:
         """All runs that the experiment needs."""
         return list(dict.fromkeys(itertools.chain(*map(self.runs_of, self.variants))))

@@ -11,7 +11,7 @@ from pydantic_core import CoreSchema
 
 from stlight.config import error_words
 from stlight.experiments.field_types import AxisValue, PrintedNumber, Text
-from stlight.experiments.yaml_files import ExperimentError, FileModel, parse_scalar
+from stlight.experiments.yaml_files import ExperimentError, FileModel, parse, read_bytes
 from stlight.registry.metric_specs import METRICS
 
 
@@ -93,7 +93,7 @@ def read_points(data: PublishedData, folder: Path, axes: Iterable[str]) -> list[
     """
     entries = []
     for place, row in _rows(data, folder):
-        stated = {name: parse_scalar(text) for name, text in row.items() if name in axes}
+        stated = {name: parse(text.encode(), place) for name, text in row.items() if name in axes}
         stated |= {name: text for name, text in row.items() if name in METRICS}
         try:
             entries.append(PublishedEntry.model_validate(stated))
@@ -114,7 +114,7 @@ def read_curves(data: PublishedCurves, folder: Path, axes: Iterable[str]) -> lis
         metrics = [name for name in row if name in METRICS]
         if len(metrics) != 1 or not {"bound", "epoch"} <= row.keys():
             raise ExperimentError(f"{place}: the columns must be axes, bound, epoch and one metric, got {', '.join(row)}")
-        coordinates = {name: parse_scalar(text) for name, text in row.items() if name in axes}
+        coordinates = {name: parse(text.encode(), place) for name, text in row.items() if name in axes}
         band = bands.setdefault(str(coordinates), PublishedBand(coordinates, metrics[0], **common))
         bounds = {"min": band.low, "max": band.high}
         try:
@@ -132,15 +132,19 @@ def read_text(data: PublishedData, folder: Path) -> str:
     """Return a file's text. Raises `ExperimentError`, in one line, if it cannot be read."""
     path = folder / "published" / data.file
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_bytes(path).decode()
+    except UnicodeDecodeError as error:
         raise ExperimentError(f"{path}: cannot be read: {error}") from error
 
 
 def _rows(data: PublishedData, folder: Path) -> Iterable[tuple[str, dict[str, str]]]:
     """Yield each row with its place in the file."""
-    for number, row in enumerate(csv.DictReader(read_text(data, folder).splitlines()), 2):
-        place = f"{folder / 'published' / data.file}: line {number}"
-        if None in row or None in row.values():
-            raise ExperimentError(f"{place}: has another number of columns than the first line")
-        yield place, row
+    path = folder / "published" / data.file
+    try:
+        for number, row in enumerate(csv.DictReader(read_text(data, folder).splitlines()), 2):
+            place = f"{path}: line {number}"
+            if None in row or None in row.values():
+                raise ExperimentError(f"{place}: has another number of columns than the first line")
+            yield place, row
+    except csv.Error as error:
+        raise ExperimentError(f"{path}: not valid CSV: {error}") from error

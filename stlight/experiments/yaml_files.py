@@ -2,6 +2,8 @@
 
 import difflib
 import re
+import reprlib
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,9 +16,23 @@ from stlight.config import error_words
 
 T = TypeVar("T")
 
+# Far above what an experiment needs. More would take seconds or minutes to load, or exhaust the stack of the C parser.
+_MAX_BYTES = 10**6
+_MAX_NODES = 100_000
+_MAX_DEPTH = 50
+_MAX_INTEGER = 2**53
+"""Up to this, a float holds every integer."""
+_LONGEST_QUOTE = 400
+"""Characters of a value that a message quotes."""
+_LONGEST_MESSAGE = 1500
+
 
 class ExperimentError(ValueError):
     """A file under `workflow` that cannot be used; the message names the file, the field and what would be right."""
+
+    def __init__(self, message: str) -> None:
+        # It may quote a value as long as the file.
+        super().__init__(_shortened(message, _LONGEST_MESSAGE))
 
 
 class FileModel(BaseModel):
@@ -35,10 +51,7 @@ class FileModel(BaseModel):
 
 def read_file(path: Path, type_: type[T]) -> T:
     """Read a YAML file into a type. Raises `ExperimentError`, in one line, naming file, field and value."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ExperimentError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    content = parse(read_bytes(path), str(path))
     try:
         return TypeAdapter(type_).validate_python(content)
     except ValidationError as error:
@@ -46,6 +59,75 @@ def read_file(path: Path, type_: type[T]) -> T:
         located = [(_locate(detail, content), detail) for detail in error.errors(include_url=False)]
         place, deepest = max(located, key=lambda pair: pair[0].count(".") + pair[0].count("["))
         raise ExperimentError(f"{path}: {place or 'the file'}: {_words(deepest)}") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file of up to 1 MB. Raises `ExperimentError`, in one line, if there is no such file."""
+    try:
+        # A pipe would make us wait, and a device may never end.
+        if path.exists() and not path.is_file():
+            raise ExperimentError(f"{path}: is not a file")
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise ExperimentError(f"{path}: holds more than {_MAX_BYTES} bytes")
+    except OSError as error:
+        raise ExperimentError(f"{path}: cannot be read: {error.strerror}") from error
+    return content
+
+
+def parse(content: bytes, place: str) -> Any:
+    """Return what a YAML text holds. Raises `ExperimentError`, in one line that begins with `place`, if it is not valid."""
+    try:
+        text = content.decode()
+        _check_size(text)
+        return yaml.load(text, Loader=_Loader)
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        words = " ".join(str(error).split()).replace('"<unicode string>", ', "")
+        raise ExperimentError(f"{place}: not valid YAML: {words}") from error
+
+
+def _check_size(text: str) -> None:
+    """Raise `YAMLError` for a text that nests too deeply, or that has too many nodes once its aliases are written out."""
+    # Size of what each anchor stands for. Within itself it is endless.
+    sizes: dict[str | None, int] = {}
+    open_: list[tuple[str | None, int]] = []
+    nodes = 0
+    for event in yaml.parse(text, Loader=_SafeLoader):
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_.pop()
+            sizes[anchor] = nodes - before
+        elif isinstance(event, yaml.NodeEvent):
+            before, nodes = nodes, nodes + (sizes.get(event.anchor, 1) if isinstance(event, yaml.AliasEvent) else 1)
+            if isinstance(event, yaml.CollectionStartEvent):
+                open_.append((event.anchor, before))
+                sizes[event.anchor] = _MAX_NODES
+        if nodes > _MAX_NODES or len(open_) > _MAX_DEPTH:
+            limits, mark = f"{_MAX_DEPTH} levels or {_MAX_NODES} values, aliases written out", event.start_mark
+            raise yaml.YAMLError(f"it has more than {limits}, at line {mark.line + 1 if mark else '?'}")
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 2 :]}"
+
+
+class _Quoted:
+    """A value whose `repr` is short, for messages that quote it."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return (
+            _shortened(repr(self._value), _LONGEST_QUOTE)
+            if isinstance(self._value, str | int | float)
+            else _SHORT.repr(self._value)
+        )
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxdict = _SHORT.maxlist = 10
+_SHORT.maxstring = _LONGEST_QUOTE
 
 
 def _locate(detail: ErrorDetails, content: Any) -> str:
@@ -69,12 +151,12 @@ def _locate(detail: ErrorDetails, content: Any) -> str:
 
 def _words(detail: ErrorDetails) -> str:
     if detail["type"] == "union_tag_not_found" and not isinstance(detail["input"], dict):
-        return f"must be a mapping, got {detail['input']!r}"
+        return f"must be a mapping, got {_Quoted(detail['input'])!r}"
     if detail["type"] in ("missing", "union_tag_not_found"):
         return "is missing"
     if detail["type"] == "union_tag_invalid":
-        return f"must be one of {detail['ctx']['expected_tags']}, got {detail['ctx']['tag']!r}"
-    return error_words(detail)
+        return f"must be one of {detail['ctx']['expected_tags']}, got {_Quoted(detail['ctx']['tag'])!r}"
+    return error_words({**detail, "input": _Quoted(detail["input"])})
 
 
 class WrittenFloat(float):
@@ -88,15 +170,34 @@ _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Loader(_SafeLoader):  # type: ignore[misc]
-    """Like YAML 1.1, but 1e-3 is a number, numbers keep their digits, and a repeated or non-text key is an error."""
+    """Like YAML 1.1, but 1e-3 is a number, numbers keep their digits, and a repeated or non-text key is an error.
+
+    Any value that cannot be constructed is a `ConstructorError` with its line.
+    """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+            # PyYAML's constructors fail in many ways for a date like 2020-13-45, or for a tag that does not fit.
+            kind = str(node.tag).rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{_Quoted(node.value)!r} is no {kind}", node.start_mark
+            ) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        if other := [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:str"]:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {other[0]!r} is not text", node.start_mark)
-        if repeated := [key for key in keys if keys.count(key) > 1]:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        if other := [key.value for key, _ in pairs if key.tag != "tag:yaml.org,2002:str"]:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {_Quoted(other[0])!r} is not text", node.start_mark)
+        if repeated := [key for key, times in Counter(key.value for key, _ in pairs).items() if times > 1]:
             raise yaml.constructor.ConstructorError(None, None, f"the key {repeated[0]!r} is given twice", node.start_mark)
         return dict(super().construct_mapping(node, deep))
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        number = int(super().construct_yaml_int(node))
+        if abs(number) > _MAX_INTEGER:
+            raise yaml.constructor.ConstructorError(None, None, "an integer is beyond 2**53", node.start_mark)
+        return number
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> WrittenFloat:
         number = WrittenFloat(super().construct_yaml_float(node))
@@ -104,14 +205,10 @@ class _Loader(_SafeLoader):  # type: ignore[misc]
         return number
 
 
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _FLOAT = "tag:yaml.org,2002:float"
 _Loader.add_constructor(_FLOAT, _Loader.construct_yaml_float)
 _Loader.add_implicit_resolver(_FLOAT, re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
-
-
-def parse_scalar(text: str) -> Any:
-    """Return a single value as a YAML file would have it: a number, true or false, or else a text."""
-    return yaml.load(text, Loader=_Loader)
 
 
 def check_known(words: str, name: str, known: Collection[str]) -> str:

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from stlight.analysis.escaping import plain
 from stlight.analysis.figures import cells, runs
 from stlight.analysis.figures.tradeoff import draw_tradeoff
 from stlight.analysis.values import Values
@@ -40,11 +41,14 @@ def write_figures(values: Values, into: Path) -> None:
     experiment, scale = values.experiment, values.evidence.scale
     # Text becomes outlines in SVG and TrueType in PDF, so that no font needs to be installed.
     fonts = {"svg.fonttype": "path", "pdf.fonttype": 42}
-    # Identifiers within an SVG derive from the salt: drawing the same numbers twice gives the same file.
-    sns.set_theme(context="notebook", style="ticks", font_scale=0.9, rc=fonts | {"svg.hashsalt": experiment.name})
+    # Identifiers within an SVG derive from the salt: drawing the same numbers twice gives the same file. Without mathtext, a
+    # dollar is a dollar.
+    settings = fonts | {"svg.hashsalt": experiment.name, "text.parse_math": False}
+    sns.set_theme(context="notebook", style="ticks", font_scale=0.9, rc=settings)
     figure = draw(values)
     note = ", with stand-in data" * (experiment.train and "stand-in" in set(values.cells["data"]))
-    figure.suptitle(f"{experiment.item}: {experiment.title} (scale {scale.name}{note})", fontsize="large")
+    title = plain(f"{experiment.item}: {experiment.title} (scale {scale.name}{note})")
+    figure.suptitle(title, fontsize="large")
     _save(figure, into / "figures" / experiment.name, (".png", ".svg", ".pdf"))
     if experiment.train:
         _save(runs.draw_examples(values), into / "examples" / experiment.name, (".png", ".svg"))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from stlight.analysis.evidence import key
-from stlight.analysis.figures.style import COLOURS, LINES, MARKERS
+from stlight.analysis.figures.style import COLOURS, LINES, MARKERS, write_powers
 from stlight.analysis.notes import UNLEARNT
 from stlight.analysis.tables import as_shown, is_best
 from stlight.analysis.text import axis_text, field_label, settings_text
@@ -92,7 +92,7 @@ def draw_bars(_: BarsFigure, values: Values) -> Figure:
         for row in values.cells[values.cells["dataset"] == dataset].to_dict("records"):
             ours = row["model"] == OURS
             look = {"color": COLOURS[0], "hatch": "//"} if ours else {"color": "#b8c4cc"}
-            bars.append((row["published"], row["printed"], f"{OURS}, published" if ours else row["model"], look))
+            bars.append((row["published"], row["printed"], f"{OURS}, published" if ours else axis_text(row["model"]), look))
             if ours and np.isfinite(row["measured"]):
                 name = f"{OURS}, measured" + (" (stand-in)" if row["data"] == "stand-in" else "")
                 text = spec.format(row["measured"]) + f" {UNLEARNT}, not learnt at this scale" * (row["learnt"] is False)
@@ -104,6 +104,7 @@ def draw_bars(_: BarsFigure, values: Values) -> Figure:
         lengths = [bar[0] for bar in bars]
         if max(lengths) > 10 * min(lengths):
             ax.set(xscale="log", xlim=(min(lengths) / 2, max(lengths) * 4))
+            write_powers(ax.xaxis)
         ax.margins(x=0.2)
         ax.set(title=f"{dataset}: {spec.arrow_label}")
         sns.despine(ax=ax)
@@ -156,6 +157,7 @@ def draw_growth(_: GrowthFigure, values: Values) -> Figure:
         held = settings_text(line.iloc[0], [a for a in grid_axes if a != axis], equals=" ")
         ax.set(xlabel=field_label(axis), ylabel="parameters", xscale="log", yscale="log", title=held)
         ax.set_xticks(line[axis], [axis_text(value) for value in line[axis]])
+        write_powers(ax.yaxis)
         ax.minorticks_off()
         sns.despine(ax=ax)
     ax.legend(title="markers: counted\nlines: closed form", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from stlight.analysis.escaping import plain
 from stlight.analysis.figures.style import COLOURS, LINES, MARKERS, write_out_numbers
 from stlight.analysis.text import axis_text, field_label
 from stlight.analysis.values import Values
@@ -130,7 +131,7 @@ def draw_examples(values: Values) -> Figure:
     if not strips:
         axes[0, 0].text(0.5, 0.5, "no run with a finite result", ha="center")
         axes[0, 0].axis("off")
-    figure.suptitle(f"{values.experiment.item}: predictions of the best run", fontsize="large")
+    figure.suptitle(plain(f"{values.experiment.item}: predictions of the best run"), fontsize="large")
     return figure
 
 

@@ -1,13 +1,15 @@
 """Colours and axes that all figures share. Meaning is never carried by colour alone."""
 
+import math
 from collections.abc import Callable
 
 from matplotlib.axis import Axis
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 # Distinct in hue (for the colour-blind), in lightness (for greyscale), in marker and in line.
 COLOURS = ["#0b3c5d", "#d1662b", "#5aa469", "#a05195"]
 MARKERS = ["o", "s", "^", "D"]
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 LINES = ["-", "--", ":", "-."]
 
 
@@ -21,3 +23,9 @@ def write_out_numbers(axis: Axis, text: Callable[[float], str] = "{:,.6g}".forma
     axis.set_major_locator(LogLocator(base=base, subs=steps, numticks=12))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(lambda value, _: text(value))
+
+
+def write_powers(axis: Axis) -> None:
+    """Write powers of ten along a logarithmic axis without mathtext."""
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(lambda value, _: "10" + str(round(math.log10(value))).translate(_SUPERSCRIPTS))

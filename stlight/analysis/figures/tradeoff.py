@@ -14,6 +14,7 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from stlight.analysis.figures.style import COLOURS, write_out_numbers
+from stlight.analysis.text import axis_text
 from stlight.analysis.values import Values
 from stlight.experiments.figure_types import TradeoffFigure
 from stlight.registry.metric_specs import METRICS
@@ -101,7 +102,7 @@ def _draw_panel(ax: Axes, x: "pd.Series[float]", y: "pd.Series[float]", names: "
         marker, size = ("D", 90) if ours else ("o", 45)
         face = colour if member else "white"
         ax.scatter(at_x, at_y, s=size, marker=marker, facecolor=face, edgecolor=colour, linewidth=1.5, zorder=2)
-        text = ax.annotate(str(name), (at_x, at_y), (8, 0), textcoords="offset points", fontsize="x-small", color=colour)
+        text = ax.annotate(axis_text(name), (at_x, at_y), (8, 0), textcoords="offset points", fontsize="x-small", color=colour)
         text.set(in_layout=False, fontweight="bold" if ours or member else "normal")
     ax.margins(x=0.15, y=0.12)
     sns.despine(ax=ax)

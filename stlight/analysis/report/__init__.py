@@ -13,6 +13,7 @@ import pandas as pd
 
 from stlight.analysis.audit import noise_floor, selection_audit
 from stlight.analysis.errata import HEADINGS, as_markdown, errata
+from stlight.analysis.escaping import csv, html
 from stlight.analysis.evidence import all_records, code_versions
 from stlight.analysis.notes import UNLEARNT, about_table
 from stlight.analysis.rounds import rounds_table
@@ -39,10 +40,10 @@ def write_report(
     found = errata(plan, workflow)
     audits = {name: selection_audit(one) for name, one in values.items()}
     floors = pd.DataFrame(row for one in values.values() for row in noise_floor(one))
-    write_atomically(into / "claims.csv", as_table(finding for both in findings for finding in both).to_csv(index=False))
+    write_atomically(into / "claims.csv", csv(as_table(finding for both in findings for finding in both)))
     write_atomically(into / "errata.md", as_markdown(found))
-    write_atomically(into / "noise_floor.csv", floors.to_csv(index=False))
-    write_atomically(into / "selection_audit.csv", pd.concat(list(audits.values())).to_csv(index=False))
+    write_atomically(into / "noise_floor.csv", csv(floors))
+    write_atomically(into / "selection_audit.csv", csv(pd.concat(list(audits.values()))))
     measured = {name: [on_runs for _, on_runs in findings if on_runs.experiment == name] for name in values}
     experiments = sorted((one.experiment for one in values.values()), key=lambda e: (e.section == "-", e.section, e.item))
     of_paper = [finding for both in findings for finding in both if finding.claim.section != "-"]
@@ -68,7 +69,9 @@ def write_report(
 
 def _template() -> jinja2.Template:
     loader = jinja2.PackageLoader("stlight.analysis", "report")
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, finalize=html, trim_blocks=True, undefined=jinja2.StrictUndefined
+    )
     environment.filters["slug"] = lambda text: "".join(c if c.isalnum() or c in "-_" else "-" for c in text)
     environment.globals |= {
         "effect": _effect,

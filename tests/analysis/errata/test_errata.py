@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from stlight.analysis.errata import as_markdown, errata, stated
+from stlight.analysis.escaping import markdown
 from stlight.experiments import ExperimentError
 from tests.analysis.errata import test_listings, test_numbers, test_text
 from tests.analysis.errata.support import SHOWN, found_in
@@ -23,7 +24,8 @@ def test_markdown_holds_every_erratum(found):
     for number, entry in enumerate(found.values(), 1):
         heading = text.index(f"\n### {number}. {entry.place}\n")
         rest = text[heading:]
-        parts = [rest.index(words) for words in (entry.kinder, entry.says, entry.should, entry.here, f"`{entry.id}`")]
+        texts = map(markdown, (entry.kinder, entry.says, entry.should, entry.here))
+        parts = [rest.index(words) for words in (*texts, f"`{entry.id}`")]
         assert parts == sorted(parts)
 
 
