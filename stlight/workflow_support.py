@@ -153,6 +153,10 @@ class Workflow:
         """Return the names of the experiments that train, or of those that only count."""
         return [name for name, experiment in self.plan.experiments.items() if experiment.train == trained]
 
+    def counted(self) -> dict[str, str]:
+        """Return the hashes of the experiments that show counts, by name."""
+        return {name: experiment.hash for name, experiment in self.plan.experiments.items() if experiment.counts}
+
     def items(self) -> list[str]:
         """Return every table, figure and set of example predictions."""
         ends = {"tables": ("csv", "md", "tex"), "figures": ("png", "svg", "pdf")}
@@ -160,9 +164,13 @@ class Workflow:
         items += [("examples", name, end) for name in self.experiments(trained=True) for end in ("png", "svg")]
         return [f"{self._out}/{kind}/{name}.{end}" for kind, name, end in items]
 
+    def count_files(self) -> list[str]:
+        """Return the files of all experiments' counts."""
+        return [path for experiment in self.plan.experiments.values() for path in self._counts(experiment)]
+
     def report_inputs(self) -> list[str]:
         """Return all items, the counts that claims need, and the stated errata. A custom workflow may have none."""
-        counts = [path for experiment in self.plan.experiments.values() for path in self._counts(experiment)]
+        counts = self.count_files()
         stated = [self._folder / name for name in ("errata.yaml", "quoted_sources.yaml")]
         return self.items() + counts + [str(path) for path in stated if path.exists()]
 
