@@ -167,6 +167,10 @@ class Workflow:
         """Return the names of the experiments that train, or of those that only count."""
         return [name for name, experiment in self.plan.experiments.items() if experiment.train == trained]
 
+    def counted(self) -> dict[str, str]:
+        """Return the hashes of the experiments that show counts, by name."""
+        return {name: experiment.hash for name, experiment in self.plan.experiments.items() if experiment.counts}
+
     def items(self) -> list[str]:
         """Return every table, figure and set of example predictions."""
         ends = {"tables": ("csv", "md", "tex"), "figures": ("png", "svg", "pdf")}

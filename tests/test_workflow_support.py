@@ -78,6 +78,8 @@ def test_an_experiment_asks_for_its_records_and_counts(suite, tmp_path):
     runs = [f"{out}/runs/mmnist/{name}/seed0/record.json" for name in ("depth=8", "stlight_l")]
     assert suite.experiment_inputs(SimpleNamespace(experiment="depths")) == runs
     assert suite.experiment_inputs(SimpleNamespace(experiment="sizes")) == [f"{out}/complexity/sizes.json"]
+    assert suite.count_files() == [f"{out}/complexity/sizes.json"]
+    assert list(suite.counted()) == ["sizes"]
     assert f"{out}/examples/depths.png" in suite.items()
     assert f"{out}/examples/sizes.png" not in suite.items()
     stated = [path for path in suite.report_inputs() if path.endswith(".yaml")]

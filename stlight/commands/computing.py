@@ -78,21 +78,26 @@ def _train(options: argparse.Namespace, config: "RunConfig", interruption: "Inte
     tell(f"{options.name}: {record.status}, test MSE{data} {record.metrics['last']['mse']}")
 
 
-@argument("experiment")
+@argument("names", nargs="+", metavar="experiment")
 def count(options: argparse.Namespace) -> None:
-    """Count the parameters and FLOPs of an experiment's variants, at the paper's size."""
+    """Count the parameters and FLOPs of the variants of experiments, at the paper's size."""
+    from stlight.runtime.process import leave_out_compiler
+
+    leave_out_compiler()
+
     from stlight.model.complexity import complexity
     from stlight.runs.provenance import provenance
     from stlight.runtime.atomic_files import write_atomically
 
-    experiment = load(options).experiment(options.experiment)
-    counts = {
-        f"{variant.dataset}/{variant.name}": complexity(variant.paper.model, variant.paper.clip_shape)
-        for variant in experiment.variants
-    }
-    counts["provenance"] = provenance({})
-    path = scale_folder(options) / "complexity" / f"{experiment.name}.json"
-    write_atomically(path, json.dumps(counts, indent=1) + "\n")
+    experiments = load(options)
+    for experiment in map(experiments.experiment, options.names):
+        counts = {
+            f"{variant.dataset}/{variant.name}": complexity(variant.paper.model, variant.paper.clip_shape)
+            for variant in experiment.variants
+        }
+        counts["provenance"] = provenance({})
+        path = scale_folder(options) / "complexity" / f"{experiment.name}.json"
+        write_atomically(path, json.dumps(counts, indent=1) + "\n")
 
 
 @argument("experiment")

@@ -57,6 +57,15 @@ def test_two_counters_agree_on_a_small_model_and_on_meta():
     assert count_flops(model, MMNIST) == by_operator["conv"] + by_operator["linear"] == count_flops(model.to("meta"), MMNIST)
 
 
+@pytest.mark.parametrize("name", BASELINES)
+def test_fvcore_counts_the_same_in_what_the_benchmark_runs(name):
+    shape = MMNIST._replace(height=32, width=32)
+    fields = {"model": name, "baseline_width": 0.125, "baseline_depth": 0.5}
+    model = build_model(ModelConfig(**fields), shape)
+    model.forward = model.counted_by_benchmark
+    assert complexity(ModelConfig(**fields), shape)["benchmark_flops"] == sum(count_flops_by_fvcore(model, shape).values())
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [

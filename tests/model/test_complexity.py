@@ -4,7 +4,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stlight.config import ModelConfig
 from stlight.model import build_model
-from stlight.model.complexity import closed_forms, complexity, count_flops, count_parameters, count_weights
+from stlight.model.complexity import (
+    closed_forms,
+    complexity,
+    count_flops,
+    count_flops_by_fvcore,
+    count_parameters,
+    count_weights,
+)
 from stlight.registry.dataset_specs import DATASETS
 
 
@@ -16,6 +23,16 @@ def test_stlight_l_costs_what_two_counters_say(overlap, flops, with_batch_norm):
     counts = complexity(ModelConfig(overlap=overlap), DATASETS["mmnist"].shape)
     assert counts["benchmark_flops"] == flops
     assert counts["flops_fvcore"] == with_batch_norm
+
+
+@pytest.mark.parametrize("fields", [{"overlap": 2}, {"decoder": "reassemble_shuffle"}, {"prediction": "rollout"}])
+def test_fvcore_and_torch_s_own_counter_agree(fields):
+    config, shape = ModelConfig(hidden_dim=16, depth=3, **fields), DATASETS["taxibj"].shape
+    counts, model = complexity(config, shape), build_model(config, shape).eval()
+    assert sum(count_flops_by_fvcore(model, shape).values()) == counts["flops_fvcore"]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, shape.context_frames, shape.channels, 32, 32))
+    assert counter.get_total_flops() // 2 == counts["prediction_flops"]
 
 
 def rounds_to(value, printed):

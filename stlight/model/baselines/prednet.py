@@ -72,8 +72,9 @@ class PredNet(Baseline):
             updated: list[tuple[Tensor, Tensor]] = []
             above: list[Tensor] = []
             for layer, (r, c, error) in zip(reversed(self.stack), reversed(state), strict=True):
-                r, c = layer.represent(torch.cat((r, error, *above), 1), c)
-                above = [F.interpolate(r, scale_factor=2)]
+                enlarged = [F.interpolate(x, scale_factor=2) for x in above]
+                r, c = layer.represent(torch.cat((r, error, *enlarged), 1), c)
+                above = [r]
                 updated.insert(0, (r, c))
             predicted = F.relu(self.stack[0].prediction(updated[0][0])).clamp(max=1)
             seen = clip[:, t] if t < clip.shape[1] else frames[-1]
