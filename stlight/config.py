@@ -13,7 +13,7 @@ from stlight.registry.model_specs import BASELINES, OURS
 
 Decoder = Literal["shuffle_reassemble", "reassemble_shuffle"]
 Initialization = Literal["kaiming_uniform", "kaiming_normal", "hybrid"]
-Kernels = Literal["auto", "plain", "channels_last", "space_to_batch", "fused", "compiled"]
+Kernels = Literal["auto", "plain", "channels_last", "space_to_batch", "fused", "compiled", "triton", "triton_channels_last"]
 
 _LEAST_SIDE = 7
 """Pixels: the side of SSIM's window."""
