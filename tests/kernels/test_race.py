@@ -95,7 +95,7 @@ def test_if_all_fail_there_is_no_fastest(model, x, cache, monkeypatch):
     def fail(*_):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(race, "_milliseconds", fail)
+    monkeypatch.setattr(race, "milliseconds", fail)
     assert fastest(model, x).milliseconds == {}
 
 
