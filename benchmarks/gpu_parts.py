@@ -113,17 +113,14 @@ def steps(name: str, where: torch.device) -> Result:
         fields["batch_size"], fields["hidden_dim"], fields["depth"], fields["patch_size"], 64 // fields["downsampling"]
     )
     measured = rates("", where)
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = False, True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     result: Result = {"fields": fields, "multiply_adds": shape.multiply_adds}
     for precision, dtype in PRECISIONS.items():
         if where.type == "cpu" and precision != "float32":
             continue
         product = measured["bfloat16" if precision == "bfloat16" else "tf32"]
         bound = least_seconds(shape, Rates(measured["copy"], product, measured["float32"]), 2 if precision == "bfloat16" else 4)
-        try:
-            result[precision] = bound | _time_steps(shape, where, dtype)
-        except torch.OutOfMemoryError as error:
-            result[precision] = bound | {"error": str(error).splitlines()[0]}
+        result[precision] = bound | _time_steps(shape, where, dtype)
     return result
 
 
@@ -141,13 +138,13 @@ def _time_steps(shape: Shape, where: torch.device, dtype: torch.dtype) -> Result
     result: Result = {"race": asdict(timed), "kernels": kernels}
 
     optimizer = torch.optim.Adam(listing.parameters(), lr=1e-5)
-    result |= _measured("listing", partial(_step, listing, optimizer, dtype), optimizer, clip)
+    result |= _measured("listing", partial(partial, _step, listing, optimizer, dtype), optimizer, clip)
     del listing, optimizer
     optimizer = torch.optim.Adam([flatten_weights(ours)], lr=1e-5, fused=True)
     compute = partial(_step, ours, optimizer, dtype)
-    result |= _measured("ours", compute, optimizer, clip)
+    result |= _measured("ours", lambda: compute, optimizer, clip)
     if where.type == "cuda":
-        result |= _measured("graph", record_step(compute, ours, clip), optimizer, clip)
+        result |= _measured("graph", partial(record_step, compute, ours, clip), optimizer, clip)
     return result
 
 
@@ -160,18 +157,26 @@ def _step(model: nn.Module, optimizer: torch.optim.Optimizer, dtype: torch.dtype
     return loss.detach()
 
 
-def _measured(name: str, compute: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, clip: Tensor) -> Result:
-    """Return median seconds of a training step, and the peak of allocated memory in bytes on CUDA."""
+def _measured(
+    name: str, make: Callable[[], Callable[[Tensor], Tensor]], optimizer: torch.optim.Optimizer, clip: Tensor
+) -> Result:
+    """Return median seconds of a training step by the function made, and the peak of allocated memory in bytes on CUDA."""
+    where, memory = clip.device, None
+    try:
+        compute = make()
+        if where.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(where)
 
-    def step() -> None:
-        compute(clip)
-        optimizer.step()
+        def step() -> None:
+            compute(clip)
+            optimizer.step()
 
-    where = clip.device
+        taken = seconds(step, where)
+    except RuntimeError as error:
+        # Also torch.OutOfMemoryError. The other sides may still fit.
+        return {f"{name}_error": str(error).splitlines()[0]}
     if where.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(where)
-    taken = seconds(step, where)
-    memory = torch.cuda.max_memory_allocated(where) if where.type == "cuda" else None
+        memory = torch.cuda.max_memory_allocated(where)
     return {f"{name}_seconds": taken, f"{name}_memory": memory}
 
 

@@ -129,6 +129,22 @@ def test_a_backend_that_computes_something_else_does_not_agree(monkeypatch):
     assert not gpu_parts.equality("space_to_batch", CPU)["agrees"]
 
 
+def test_a_side_that_lacks_memory_leaves_the_others(monkeypatch):
+    step, calls = gpu_parts._step, []
+
+    def listing_is_too_large(model, *arguments):
+        calls.append(model)
+        if model is calls[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+        return step(model, *arguments)
+
+    monkeypatch.setattr(gpu_parts, "_step", listing_is_too_large)
+    times = gpu_parts.steps("demo", CPU)["float32"]
+    assert times["listing_error"] == "CUDA out of memory."
+    assert times["ours_seconds"] > 0
+    assert "listing_seconds" not in times
+
+
 def test_multiply_adds_are_those_that_torch_counts(paper):
     config = paper.run("mmnist/stlight_l/seed0")
     with torch.device("meta"):
