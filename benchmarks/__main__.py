@@ -8,8 +8,15 @@ import sys
 
 def main() -> None:
     """Parse the command line and run the cases. Threads are set before torch is loaded."""
+    if sys.argv[1:2] == ["gpu"]:
+        # Before other imports, because a bare GPU machine lacks what they need.
+        from benchmarks.gpu import main as measure_gpu
+
+        sys.exit(measure_gpu(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("cases", nargs="*", help="steps, moving_mnist, reading, ssim, start, graph (all)")
+    parser.add_argument(
+        "cases", nargs="*", help="steps, moving_mnist, reading, ssim, start, graph (all); or gpu, see gpu --help"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes and no times: check only that both sides agree")
     parser.add_argument("--threads", type=int, default=2, help="threads of both sides (2); one for demo and small")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])

@@ -16,6 +16,9 @@ from stlight.experiments import Plan, load_plan
 from stlight.kernels import frames
 
 torch.set_num_threads(1)
+# Read when Triton is first imported. Without a GPU its kernels run in its interpreter.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORKFLOW = REPOSITORY / "workflow"

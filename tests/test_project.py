@@ -93,7 +93,11 @@ def test_every_dependency_is_locked_within_its_bounds(locked):
     extras = project["optional-dependencies"].values()
     requirements = [Requirement(text) for texts in (project["dependencies"], *extras) for text in texts]
     for requirement in requirements:
-        assert locked[canonical(requirement.name)] in requirement.specifier, requirement
+        # A CUDA build of torch requires its own version of Triton; a lock would contradict it.
+        if requirement.name == "triton":
+            assert "triton" not in locked
+        else:
+            assert locked[canonical(requirement.name)] in requirement.specifier, requirement
 
 
 def test_the_conda_environment_installs_the_same(locked):

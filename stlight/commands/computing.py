@@ -4,6 +4,7 @@ import argparse
 import gc
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stlight.commands.common import argument, check_range, load, scale_folder, tell
@@ -122,6 +123,7 @@ def measure(options: argparse.Namespace) -> None:
 
 @argument("--side-by-side", type=int, help="runs at a time (default: as many as the cores allow, one on a GPU)")
 @argument("--flops", type=float, metavar="RATE", help="assume RATE multiply-adds per second instead of timing")
+@argument("--device-rate", type=Path, metavar="FILE", help="reckon for the GPU on which `benchmarks gpu` wrote FILE")
 @argument("--budget", type=float, metavar="HOURS", help="say which experiments fit into HOURS")
 @argument("--hours", type=float, help="instead, print the rounds that spend a budget of so many core hours")
 def plan(options: argparse.Namespace) -> None:
@@ -131,21 +133,28 @@ def plan(options: argparse.Namespace) -> None:
     if options.hours is not None:
         print_rounds(options)
         return
+    if options.flops and options.device_rate:
+        raise ValueError("--flops and --device-rate both say how fast the device is: give one of them")
     loaded = load(options)
 
     import torch
 
-    from stlight.costs.estimate import estimate_costs, fit_into_budget
+    from stlight.costs.card import Card
+    from stlight.costs.estimate import estimate_costs, fit_into_budget, gpu_bytes
     from stlight.training.devices import choose_device
 
     torch.set_num_threads(options.threads)
-    device = torch.device("cpu") if options.flops else choose_device(options.device)
-    on_gpu = options.device != "cpu" and torch.cuda.is_available()
+    card = Card.load(options.device_rate) if options.device_rate else None
+    device = torch.device("cpu") if options.flops or card else choose_device(options.device)
+    on_gpu = card is not None or (options.device != "cpu" and torch.cuda.is_available())
     side_by_side = options.side_by_side or (1 if on_gpu else max(1, (os.cpu_count() or 1) // options.threads))
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else f"this CPU, threads: {options.threads}"
     where = f"at {options.flops:.3g} multiply-adds a second, as stated" if options.flops else f"on {place}, timed"
 
-    costs = estimate_costs(loaded, device, options.flops)
+    if card:
+        where = f"on {card.name}, from {options.device_rate}"
+
+    costs = estimate_costs(loaded, device, options.flops, card)
     hours = {name: costs[name].hours(config) for name, config in loaded.runs.items()}
     shapes = len({id(cost) for cost in costs.values()})
     print(f"scale {loaded.scale.name} {where}: {shapes} distinct shapes")
@@ -154,6 +163,8 @@ def plan(options: argparse.Namespace) -> None:
     total = sum(hours.values())
     together = max(total / side_by_side, max(hours.values()))
     print(f"\n{len(hours)} runs, {_duration(total)} of computing; about {_duration(together)} with {side_by_side} side by side")
+    if card and (slots := card.slots(max(gpu_bytes(cost) for cost in costs.values()))) is not None:
+        print(f"the memory of {card.name} has room for {slots} of the largest runs at a time: slots_per_gpu={max(1, slots)}")
     if options.budget is not None:
         fits, spent = fit_into_budget(trained, hours, options.budget, side_by_side)
         left_out = [e.name for e in trained if e.name not in fits]

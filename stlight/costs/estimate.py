@@ -8,6 +8,7 @@ import torch
 from tqdm import tqdm
 
 from stlight.config import RunConfig
+from stlight.costs.card import Card
 from stlight.costs.workload import Workload
 from stlight.experiments import Experiment, Plan
 from stlight.model import build_model
@@ -37,19 +38,19 @@ class RunCost:
         return (_START_SECONDS + config.training.num_epochs * epoch) / 3600
 
 
-def estimate_costs(plan: Plan, device: torch.device, flops_rate: float | None) -> dict[str, RunCost]:
+def estimate_costs(plan: Plan, device: torch.device, flops_rate: float | None, card: Card | None = None) -> dict[str, RunCost]:
     """Return the cost of each run of a plan; runs of one shape share an object.
 
-    `flops_rate`, multiply-adds per second, replaces timing on `device`.
+    `flops_rate`, multiply-adds per second, or what was measured on a `card`, replaces timing on `device`.
     """
     shapes: dict[str, RunCost] = {}
     costs: dict[str, RunCost] = {}
     for name, config in tqdm(plan.runs.items(), desc="shapes of runs", unit="run", disable=not sys.stderr.isatty()):
         model = config.model.model_dump_json(exclude={"initialization"})
         training = config.training.model_dump_json(include={"batch_size", "precision", "tf32", "kernels", "cuda_graphs"})
-        shape = f"{config.clip_shape} {model} {training}"
+        shape = f"{config.data.dataset if card else ''} {config.clip_shape} {model} {training}"
         if shape not in shapes:
-            shapes[shape] = _cost(config, device, flops_rate)
+            shapes[shape] = _cost(config, device, flops_rate, card)
         costs[name] = shapes[shape]
     return costs
 
@@ -86,12 +87,19 @@ def time_steps(config: RunConfig, device: torch.device, clips: int, repeats: int
     return RunCost(step * config.training.batch_size / clips, evaluation, _memory(config))
 
 
-def _cost(config: RunConfig, device: torch.device, flops_rate: float | None) -> RunCost:
+def gpu_bytes(cost: RunCost) -> int:
+    """Return the bytes of a run's tensors, which lie on the GPU if there is one."""
+    return cost.memory - _PROCESS_BYTES
+
+
+def _cost(config: RunConfig, device: torch.device, flops_rate: float | None, card: Card | None) -> RunCost:
     with torch.device("meta"):
         clip_flops = count_flops(build_model(config.model, config.clip_shape), config.clip_shape)
     clips = config.training.batch_size
     # The backward pass costs about two forward passes.
     step_flops = 3 * clips * clip_flops
+    if card:
+        return RunCost(*card.seconds(config, step_flops), _memory(config))
     if flops_rate:
         return RunCost(step_flops / flops_rate, clip_flops / flops_rate, _memory(config))
     if device.type == "cuda" or step_flops < _LONG_STEP:

@@ -1,11 +1,10 @@
 """Data sets: one module each, named in `stlight.registry.dataset_specs`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from stlight.config import DataConfig
 from stlight.data.clips import Clips, DataError, Split
 from stlight.data.downsampled import Downsampled
 from stlight.data.kth import KTHStandIn
@@ -15,11 +14,14 @@ from stlight.data.taxibj import TaxiBJStandIn
 from stlight.data.windows import Windows
 from stlight.registry.dataset_specs import DATASETS
 
+if TYPE_CHECKING:
+    from stlight.config import DataConfig
+
 __all__ = ["Clips", "DataError", "KTHStandIn", "MovingMNIST", "TaxiBJStandIn", "Windows", "open_dataset"]
 
 
 def open_dataset(
-    config: DataConfig, data_root: Path, *, seed: int = 0, device: torch.device | str = "cpu"
+    config: "DataConfig", data_root: Path, *, seed: int = 0, device: torch.device | str = "cpu"
 ) -> tuple[Clips, dict[str, Any]]:
     """Open the clips that a configuration names, and return them with facts about their origin for the run's record.
 
@@ -29,7 +31,7 @@ def open_dataset(
     return (Downsampled(clips, config.downsampling) if config.downsampling > 1 else clips), facts
 
 
-def _open_full(config: DataConfig, data_root: Path, seed: int, device: torch.device | str) -> tuple[Clips, dict[str, Any]]:
+def _open_full(config: "DataConfig", data_root: Path, seed: int, device: torch.device | str) -> tuple[Clips, dict[str, Any]]:
     module = module_of(config.dataset)
     if config.source == "stand_in":
         return module.stand_in(seed=seed, device=device), {"dataset": config.dataset, "source": "stand_in"}

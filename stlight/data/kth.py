@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from stlight.data.clips import DataError, Split, StandIn, reading
@@ -120,6 +119,8 @@ def read_frames(recordings: list[Recording]) -> Iterator[np.ndarray]:
 
 def _read_image(path: Path) -> np.ndarray:
     """Read an image as grey: uint8 (H, W). Of a colour image we take the first channel, like the benchmark."""
+    from PIL import Image
+
     with reading(path, "a complete JPEG image"), Image.open(path) as image:
         pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):

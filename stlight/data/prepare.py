@@ -17,11 +17,9 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from stlight.config import CUSTOM_NAME
 from stlight.data.clips import SPLITS, DataError, Split, open_array, reading
-from stlight.registry.dataset_specs import DATASETS
+from stlight.registry.dataset_specs import CUSTOM_NAME, DATASETS
 from stlight.runtime.atomic_files import atomic_writer, write_atomically
 
 
@@ -101,6 +99,9 @@ def _sha256(arrays: dict[Split, np.ndarray], facts: dict[str, Any]) -> str:
 def write_frames(data_root: Path, dataset: str, blocks: Iterator[np.ndarray], num_frames: int) -> dict[str, Any]:
     """Stream blocks of frames (n, C, H, W) into one array beside the prepared file, and return its facts."""
     path = _prepared_path(data_root, dataset, "files").with_suffix(".npy")
+    # Imported here, because drawing clips on a bare GPU machine needs no progress bar.
+    from tqdm import tqdm
+
     first = next(blocks)
     shape = (num_frames, *first.shape[1:])
     header = io.BytesIO()

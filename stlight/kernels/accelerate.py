@@ -7,11 +7,15 @@ from torch import Tensor, nn
 
 from stlight.kernels.backends import Backend, ChannelsLastBackend, CompiledBackend, SpaceToBatchBackend
 from stlight.kernels.fused import FusedBackend
+from stlight.kernels.tiled import ChannelsLastTritonBackend, TritonBackend
 from stlight.model.stlight import STLight, find_stlight
 
 BACKENDS: dict[str, Backend] = {
     backend.name: backend
-    for backend in (Backend(), ChannelsLastBackend(), SpaceToBatchBackend(), FusedBackend(), CompiledBackend())
+    for backend in (
+        *(Backend(), ChannelsLastBackend(), SpaceToBatchBackend(), FusedBackend(), CompiledBackend()),
+        *(TritonBackend(), ChannelsLastTritonBackend()),
+    )
 }
 
 Model = TypeVar("Model", bound=nn.Module)

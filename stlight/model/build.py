@@ -1,18 +1,22 @@
 """Build the model that a configuration describes."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import torch
 
-from stlight.config import BASELINE_FIELDS, ModelConfig, check_frame_size
 from stlight.model.baselines import Baseline
 from stlight.model.forecaster import Forecaster, Rollout
 from stlight.model.stlight import STLight
+from stlight.registry.architecture import check_frame_size
 from stlight.registry.dataset_specs import ClipShape
-from stlight.registry.model_specs import BASELINES, OURS
+from stlight.registry.model_specs import BASELINE_FIELDS, BASELINES, OURS
+
+if TYPE_CHECKING:
+    from stlight.config import ModelConfig
 
 
-def build_model(config: ModelConfig, shape: ClipShape, seed: int = 0) -> Forecaster:
+def build_model(config: "ModelConfig", shape: ClipShape, seed: int = 0) -> Forecaster:
     """Build a model with weights that depend on `seed` only, and leave torch's global generator as it was.
 
     Raises `ConfigError` if the frame size is not divisible by a baseline's frame multiple.

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from stlight.config import check_architecture, check_frame_size, check_integer
 from stlight.model.forecaster import Forecaster
+from stlight.registry.architecture import check_architecture, check_frame_size, check_integer
 
 
 class Residual(nn.Module):

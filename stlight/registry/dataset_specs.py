@@ -1,5 +1,6 @@
 """The benchmark's data sets: one entry each. The code that reads a data set's files is the module that its entry names."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -36,6 +37,8 @@ class DatasetSpec:
     prepared_megabytes: int
     """Approximate size of the converted arrays."""
 
+
+CUSTOM_NAME = re.compile("^[a-z][a-z0-9_]*$")
 
 KTH_ACTIONS = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
 

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+BASELINE_FIELDS = ("baseline_width", "baseline_depth", "benchmark_version")
+"""Fields of the model that apply to baselines only. All others but `model` apply to STLight only."""
 OURS = "STLight-L"
 """The model that the supplement is about, at whatever size its configuration says."""
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stlight.config import RunConfig, TrainingConfig
 from stlight.data.clips import Clips, Split
+from stlight.kernels.whole_step import flatten_weights, record_step
 from stlight.metrics import all_metrics
 from stlight.model import Forecaster, TrainingStep
 from stlight.training.checkpoint import State
@@ -126,8 +127,7 @@ def train(
     model, config, recipe, device = training.model, training.config, training.config.training, dataset.device
     num_context = config.clip_shape.context_frames
     held_out: list[tuple[Split, int]] = [("validation", config.data.validation_clips), ("test", config.data.test_clips)]
-    if recipe.cuda_graphs and device.type == "cuda":
-        _record_graph(model, config, training.accumulation_steps, device)
+    recorded = _record(training, num_context, device) if recipe.cuda_graphs and device.type == "cuda" else None
 
     while training.epoch <= recipe.num_epochs and not training.diverged:
         started = time.perf_counter() - training.seconds
@@ -135,9 +135,13 @@ def train(
         for clip in _batches(dataset, config, training.epoch, first_step=training.step):
             done = (training.epoch - 1) * config.steps_per_epoch + training.step
             step = TrainingStep.at(done, recipe.sampling_steps, config.seed)
-            training.losses.append(
-                take_step(model, training.optimizer, clip, num_context, recipe, training.accumulation_steps, step)
-            )
+            if recorded:
+                training.losses.append(recorded(clip))
+                training.optimizer.step()
+            else:
+                training.losses.append(
+                    take_step(model, training.optimizer, clip, num_context, recipe, training.accumulation_steps, step)
+                )
             training.learning_rate = float(training.schedule.get_last_lr()[0])
             training.schedule.step()
             training.step += 1
@@ -182,7 +186,22 @@ def take_step(
     accumulation_steps: int = 1,
     step: TrainingStep | None = None,
 ) -> Tensor:
-    """Take one optimizer step on a batch of clips (B, T + T', C, H, W), and return its loss without waiting for the device.
+    """Take one optimizer step on a batch of clips (B, T + T', C, H, W), and return its loss without waiting for the device."""
+    loss = compute_gradients(model, optimizer, clip, num_context, recipe, accumulation_steps, step)
+    optimizer.step()
+    return loss
+
+
+def compute_gradients(
+    model: Forecaster,
+    optimizer: torch.optim.Optimizer,
+    clip: Tensor,
+    num_context: int,
+    recipe: TrainingConfig,
+    accumulation_steps: int = 1,
+    step: TrainingStep | None = None,
+) -> Tensor:
+    """Compute the gradients of a batch of clips (B, T + T', C, H, W), and return its loss without waiting for the device.
 
     The batch is computed in `accumulation_steps` equal parts. The loss and gradients are those of the whole batch; BatchNorm
     and scheduled sampling see each part. `step` is the position in the training run, by default the first.
@@ -197,22 +216,7 @@ def take_step(
             loss = model.training_loss(context, target, step)
         (loss / accumulation_steps if accumulation_steps > 1 else loss).backward()
         losses.append(loss.detach())
-    optimizer.step()
     return losses[0] if accumulation_steps == 1 else torch.stack(losses).mean()
-
-
-def flatten_weights(model: nn.Module) -> nn.Parameter:
-    """Return all weights of a model as one parameter. The model's own weights and gradients become views of it.
-
-    An optimizer that works element by element gives the same result, for the overhead of one parameter instead of a hundred.
-    """
-    parameters = list(model.parameters())
-    flat = nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
-    flat.grad = torch.zeros_like(flat)
-    sizes = [p.numel() for p in parameters]
-    for parameter, values, gradient in zip(parameters, flat.detach().split(sizes), flat.grad.split(sizes), strict=True):
-        parameter.data, parameter.grad = values.view_as(parameter), gradient.view_as(parameter)
-    return flat
 
 
 def predictor(
@@ -267,16 +271,16 @@ def _batches(dataset: Clips, config: RunConfig, epoch: int, first_step: int = 0)
         yield from several.split(batch_size)
 
 
-def _record_graph(model: nn.Module, config: RunConfig, accumulation_steps: int, device: torch.device) -> None:
-    """Make training steps replay recorded CUDA kernels. Recording runs the model, so its state is restored afterwards."""
-    shape = config.clip_shape
-    size = (config.training.batch_size // accumulation_steps, shape.context_frames, shape.channels, shape.height, shape.width)
-    clip = torch.zeros(size, device=device)
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.train()
-    with autocast(device, config.training):
-        torch.cuda.make_graphed_callables(model, (clip,))
-    model.load_state_dict(state)
+def _record(training: Training, num_context: int, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Record a step's loss and gradients. Adam is not recorded, because its schedule changes β1; it is one kernel."""
+    config, model, shape = training.config, training.model, training.config.clip_shape
+    frames = shape.context_frames + shape.horizon_frames
+    clip = torch.zeros((config.training.batch_size, frames, shape.channels, shape.height, shape.width), device=device)
+
+    def compute(clip: Tensor) -> Tensor:
+        return compute_gradients(model, training.optimizer, clip, num_context, config.training, training.accumulation_steps)
+
+    return record_step(compute, model.train(), clip)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,8 +12,8 @@ from tests.tiny_runs import tiny
 CONFIG = tiny(num_epochs=3)
 
 
-def begin(config=CONFIG, kernels="auto"):
-    return Training(accelerate(build_model(config.model, config.clip_shape), kernels), config)
+def begin(config=CONFIG, kernels="auto", device="cpu"):
+    return Training(accelerate(build_model(config.model, config.clip_shape).to(device), kernels), config)
 
 
 class ExplodingClips(Clips):

@@ -5,9 +5,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from stlight.data import TaxiBJStandIn
-from stlight.kernels import backend_of
+from stlight.data import MovingMNIST, TaxiBJStandIn
+from stlight.kernels import backend_of, frames
 from stlight.model import build_model
 from stlight.training import loop, train
 from stlight.training.loop import flatten_weights
@@ -74,6 +75,50 @@ def test_clips_drawn_several_batches_at_a_time_are_the_same(monkeypatch):
     single = list(loop._batches(TaxiBJStandIn(), config, 3))
     assert [len(clip) for clip in many] == [2] * 5
     assert all(torch.equal(a, b) for a, b in zip(many, single, strict=True))
+
+
+class Reads(TorchDispatchMode):
+    """Collect the operators for which a GPU would have to be waited for, because the host needs a value or a size."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().removeprefix("aten::")
+        if name.startswith(self.WAITING):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dataset", ["taxibj", "mmnist"])
+def test_an_epoch_s_steps_read_no_value_from_the_device(dataset, monkeypatch):
+    # On a GPU clips are drawn by PyTorch's operators.
+    monkeypatch.setattr(frames, "_kernels", lambda: None)
+    config = tiny(dataset=dataset, source="stand_in" if dataset == "taxibj" else "embedded")
+    digits = {"train": np.full((3, 28, 28), 200, np.uint8)}
+    clips = TaxiBJStandIn() if dataset == "taxibj" else MovingMNIST(digits)
+    training = begin(config)
+    with Reads() as reads:
+        for clip in loop._batches(clips, config, 1):
+            loop.take_step(training.model, training.optimizer, clip, config.clip_shape.context_frames, config.training)
+            training.schedule.step()
+    assert reads.found == []
+    with reads:
+        torch.ones(2).sum().item()
+    assert reads.found == ["_local_scalar_dense"]
+
+
+@GPU
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_recorded_steps_give_the_curve_of_steps_that_are_not(precision):
+    curves = []
+    for cuda_graphs in (False, True):
+        training = begin(tiny(num_epochs=4, cuda_graphs=cuda_graphs, precision=precision), device="cuda")
+        curves.append([row["train_loss"] for row in train(training, TaxiBJStandIn(device="cuda")).history])
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3 if precision == "float32" else 0.05)
 
 
 @GPU

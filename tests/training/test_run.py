@@ -211,7 +211,7 @@ def test_kernels_that_fail_while_being_timed_are_recorded_and_stop_nothing(all_f
         raise RuntimeError("broken")
 
     monkeypatch.setattr(race, "cache_folder", lambda: None)
-    target, name = (race, "_milliseconds") if all_fail else (SpaceToBatchBackend, "mixer")
+    target, name = (race, "milliseconds") if all_fail else (SpaceToBatchBackend, "mixer")
     monkeypatch.setattr(target, name, fail)
     device = train_run("taxibj/drops/seed0", tiny(num_epochs=1), tmp_path, tmp_path).device
     assert device["dropped_out"]["space_to_batch"] == "RuntimeError: broken"
