@@ -88,6 +88,10 @@ def load_scale(workflow: Path, name: str, data_root: Path = Path("data")) -> Sca
     return Scale.from_file(name, read_file(path, ScaleFile), data_root)
 
 
+def _scales(workflow: Path) -> list[str]:
+    return sorted(path.stem for path in (workflow / "scales").glob("*.yaml"))
+
+
 def _is_meant(path: Path) -> bool:
     """Return True for whatever looks like an experiment, also a folder of them or Z.YAML, so that none is silently left out."""
     return not path.name.startswith(".") and (path.is_dir() or bool(re.search(r"\.y\w*ml", path.name, re.IGNORECASE)))
