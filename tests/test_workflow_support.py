@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from stlight.runs.record import read_record, write_record
+from stlight.runs.rounds import Round, write_round
 from stlight.runtime.atomic_files import fingerprint
 from stlight.workflow_support import Settings, Workflow, any_of, note_forced
 from tests.tiny_runs import record_untrained, write_experiment
@@ -84,6 +85,19 @@ def test_an_experiment_asks_for_its_records_and_counts(suite, tmp_path):
     assert f"{out}/examples/sizes.png" not in suite.items()
     stated = [path for path in suite.report_inputs() if path.endswith(".yaml")]
     assert [Path(path).name for path in stated] == ["quoted_sources.yaml"]
+
+
+def test_a_later_round_decides_on_records_and_counts(suite, tmp_path):
+    settings = Settings(scale="smoke", results=str(tmp_path / "out"), data=str(tmp_path / "data"), hours=1)
+    budget = Workflow(tmp_path / "workflow", settings)
+    assert budget.round_inputs(SimpleNamespace(round=1)) == []
+    cells = dict.fromkeys(suite.plan.seeds, 1)
+    nothing = {"spent_seconds": 0, "expected_seconds": 0, "expected_settled": 0, "estimates": {}, "claims": [], "reason": ""}
+    write_round(tmp_path / "out" / "smoke", Round(number=1, plan=budget.plan.hash, hours=1, seeds=cells, **nothing))
+    budget.read_rounds()
+    found = budget.round_inputs(SimpleNamespace(round=2))
+    assert sum(path.endswith("record.json") for path in found) == len(cells)
+    assert str(tmp_path / "out" / "smoke" / "complexity" / "sizes.json") in found
 
 
 def test_a_run_asks_for_its_prepared_data(suite, tmp_path):

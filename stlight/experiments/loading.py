@@ -103,10 +103,6 @@ def _check_length(place: str, name: str) -> None:
         raise ExperimentError(f"{place} has {length} bytes, at most {_LONGEST_NAME} are possible: {name}")
 
 
-def _scales(workflow: Path) -> list[str]:
-    return sorted(path.stem for path in (workflow / "scales").glob("*.yaml"))
-
-
 def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) -> Experiment | None:
     """Return None if the experiment is not for this scale."""
     file = read_file(path, ExperimentFile)
