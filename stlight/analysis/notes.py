@@ -34,7 +34,7 @@ _ABOUT_COUNTS = (
     "Counted at the paper's size (10 → 10 frames of 1×64×64), whatever the scale. The closed forms are the leading"
     " terms of Section B: weights of the convolutions, without biases and BatchNorm.",
     "FLOPs are multiply-adds of the convolutions in one forward pass of one clip, each counted once, by torch's"
-    " formulas; the total by fvcore's rules also counts BatchNorm.",
+    " formulas; fvcore's total also counts BatchNorm. fvcore itself counts an experiment's first STLight, and must agree.",
 )
 
 

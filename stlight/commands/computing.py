@@ -86,7 +86,8 @@ def count(options: argparse.Namespace) -> None:
 
     leave_out_compiler()
 
-    from stlight.model.complexity import complexity
+    from stlight.model.complexity import check_with_fvcore, complexity
+    from stlight.registry.model_specs import OURS
     from stlight.runs.provenance import provenance
     from stlight.runtime.atomic_files import write_atomically
 
@@ -96,6 +97,9 @@ def count(options: argparse.Namespace) -> None:
             f"{variant.dataset}/{variant.name}": complexity(variant.paper.model, variant.paper.clip_shape)
             for variant in experiment.variants
         }
+        ours = [variant.paper for variant in experiment.variants if variant.paper.model.model == OURS]
+        for config in ours[:1]:
+            check_with_fvcore(config.model, config.clip_shape)
         counts["provenance"] = provenance({})
         path = scale_folder(options) / "complexity" / f"{experiment.name}.json"
         write_atomically(path, json.dumps(counts, indent=1) + "\n")

@@ -131,7 +131,7 @@ def count_flops(model: nn.Module, shape: ClipShape) -> int:
 def count_flops_by_fvcore(model: nn.Module, shape: ClipShape) -> dict[str, int]:
     """Count multiply-adds by operator ("conv", "batch_norm") with fvcore, as the benchmark does.
 
-    This runs the model, which takes seconds for a recurrent one. Tests compare `complexity` with it.
+    This runs the model, which takes seconds for a recurrent one. `check_with_fvcore` and tests compare `complexity` with it.
     """
     clip, patches = _least_clip(model, shape)
     with warnings.catch_warnings():
@@ -184,3 +184,13 @@ def complexity(config: ModelConfig, shape: ClipShape) -> dict[str, Any]:
     counts = {"parameters": parameters, "benchmark_flops": flops, "prediction_flops": flops}
     forms = {"weights": count_weights(model), "closed_forms": closed_forms(config, shape)}
     return counts | forms | {"flops_fvcore": all_flops}
+
+
+def check_with_fvcore(config: ModelConfig, shape: ClipShape) -> None:
+    """Raise `RuntimeError` if fvcore, which runs an STLight on one patch, counts other multiply-adds than `complexity`."""
+    with torch.device("meta"), _OperatorCounts():
+        model = build_model(config, shape)
+    by_operator = count_flops_by_fvcore(model.to_empty(device="cpu"), shape)
+    found, counts = (by_operator["conv"], sum(by_operator.values())), complexity(config, shape)
+    if found != (ours := (counts["prediction_flops"], counts["flops_fvcore"])):
+        raise RuntimeError(f"fvcore counts {found} multiply-adds in convolutions and in all, this suite {ours}")

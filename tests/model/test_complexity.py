@@ -5,6 +5,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stlight.config import ModelConfig
 from stlight.model import build_model
 from stlight.model.complexity import (
+    check_with_fvcore,
     closed_forms,
     complexity,
     count_flops,
@@ -33,6 +34,15 @@ def test_fvcore_and_torch_s_own_counter_agree(fields):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, shape.context_frames, shape.channels, 32, 32))
     assert counter.get_total_flops() // 2 == counts["prediction_flops"]
+
+
+def test_a_count_that_fvcore_does_not_share_is_refused(monkeypatch):
+    config, shape = ModelConfig(hidden_dim=16, depth=3), DATASETS["mmnist"].shape
+    check_with_fvcore(config, shape)
+    wrong = complexity(config, shape) | {"flops_fvcore": 1}
+    monkeypatch.setattr("stlight.model.complexity.complexity", lambda *_: wrong)
+    with pytest.raises(RuntimeError, match="fvcore counts"):
+        check_with_fvcore(config, shape)
 
 
 def rounds_to(value, printed):
