@@ -16,7 +16,7 @@ from scipy import stats
 from tabulate import tabulate
 
 from stlight.analysis.values import interval
-from stlight.analysis.verdicts.comparisons import Comparer, build_test
+from stlight.analysis.verdicts.comparisons import Comparer, build_test, looks_of
 from stlight.analysis.verdicts.judging import LEVEL, Reading, judge
 from stlight.analysis.verdicts.looks import shares
 from stlight.experiments.claim_types import Claim
@@ -45,16 +45,19 @@ def at(*places):
 
 
 def judged(claims, cells, values, seeds, axes):
-    """Verdicts by claim on values of shape (cells, seeds): all at once, or at the looks of a tuple."""
-    looks = seeds if isinstance(seeds, tuple) else (seeds,)
-    parts = shares(seeds, LEVEL / len(claims)) if len(looks) > 1 else (1.0,)
+    """Verdicts by claim on values of shape (cells, seeds): all at once, or at the looks of a tuple, and after one if it can."""
+    experiment: Any = SimpleNamespace(quoted=[], axes=axes)
     place = {cell.label: row for cell, row in zip(cells, values, strict=True)}
 
     def test(claim, n):
-        experiment = SimpleNamespace(quoted=[], axes=axes)
         return build_test(Comparer(experiment, claim, lambda variant, _: place[variant.label][:n]), cells)
 
-    readings = {c.id: Reading(c.sentence, tuple((test(c, n), p) for n, p in zip(looks, parts, strict=True))) for c in claims}
+    def reading(claim):
+        looks = looks_of(experiment, claim, cells, seeds) if isinstance(seeds, tuple) else (seeds,)
+        priced = zip(looks, shares(looks, LEVEL / len(claims)), strict=True)
+        return Reading(claim.sentence, tuple((test(claim, n), share) for n, share in priced))
+
+    readings = {c.id: reading(c) for c in claims}
     return judge(readings)
 
 
