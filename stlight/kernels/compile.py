@@ -24,9 +24,20 @@ _FLAGS = [
     *("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared"),
     *("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno", "-freciprocal-math"),
 ]
+
+
+@cache
+def processor() -> str:
+    """Describe the processor, on which -march=native depends, because machines of several kinds may share a cache."""
+    if sys.platform == "linux":
+        found = re.findall("^(?:flags|Features|model name).*", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        return "\n".join(dict.fromkeys(found))
+    return platform.processor()
+
+
 if platform.machine() in ("x86_64", "AMD64"):
     # Because gcc tunes for half of the registers' width on some processors, and on virtual ones that it takes for them.
-    _FLAGS += ["-mprefer-vector-width=256"]
+    _FLAGS += [f"-mprefer-vector-width={512 if 'avx512f' in processor() else 256}"]
 
 
 @cache
@@ -70,12 +81,3 @@ def cache_folder() -> Path | None:
     except (OSError, RuntimeError):
         return None
     return folder if os.access(folder, os.W_OK) else None
-
-
-@cache
-def processor() -> str:
-    """Describe the processor, on which -march=native depends, because machines of several kinds may share a cache."""
-    if sys.platform == "linux":
-        found = re.findall("^(?:flags|Features|model name).*", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        return "\n".join(dict.fromkeys(found))
-    return platform.processor()
