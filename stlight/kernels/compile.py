@@ -26,9 +26,20 @@ _FLAGS = [
     *("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared"),
     *("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno", "-freciprocal-math"),
 ]
+
+
+@cache
+def processor() -> str:
+    """Describe the processor, on which -march=native depends, because machines of several kinds may share a cache."""
+    if sys.platform == "linux":
+        found = re.findall("^(?:flags|Features|model name).*", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        return "\n".join(dict.fromkeys(found))
+    return platform.processor()
+
+
 if platform.machine() in ("x86_64", "AMD64"):
     # Because gcc tunes for half of the registers' width on some processors, and on virtual ones that it takes for them.
-    _FLAGS += ["-mprefer-vector-width=256"]
+    _FLAGS += [f"-mprefer-vector-width={512 if 'avx512f' in processor() else 256}"]
 
 
 @cache
@@ -93,12 +104,3 @@ def cache_folder() -> Path | None:
 @cache
 def _warn_once(message: str) -> None:
     logger.warning(message)
-
-
-@cache
-def processor() -> str:
-    """Describe the processor, on which -march=native depends, because machines of several kinds may share a cache."""
-    if sys.platform == "linux":
-        found = re.findall("^(?:flags|Features|model name).*", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        return "\n".join(dict.fromkeys(found))
-    return platform.processor()

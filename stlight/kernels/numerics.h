@@ -5,20 +5,26 @@
 #include <string.h>
 
 typedef float real;
-typedef real vector __attribute__((vector_size(32), aligned(sizeof(real)), may_alias));
-enum { LANES = 32 / sizeof(real), MAX_KERNEL = 11 };
+/* As wide as the processor's registers. */
+#ifdef __AVX512F__
+enum { VECTOR_BYTES = 64 };
+#else
+enum { VECTOR_BYTES = 32 };
+#endif
+typedef real vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+enum { LANES = VECTOR_BYTES / sizeof(real), MAX_KERNEL = 11 };
 
 static inline long min(long a, long b) { return a < b ? a : b; }
 static inline long max(long a, long b) { return a > b ? a : b; }
 
-/* Scratch memory of a thread, kept between calls. */
+/* Scratch memory of a thread, kept between calls, aligned so that few vectors lie in two cache lines. */
 static _Thread_local real *scratch_memory;
 static _Thread_local size_t scratch_size;
 
 static real *scratch(size_t count) {
     if (count > scratch_size) {
         free(scratch_memory);
-        scratch_memory = malloc(count * sizeof(real));
+        scratch_memory = aligned_alloc(64, (count * sizeof(real) + 63) / 64 * 64);
         scratch_size = scratch_memory ? count : 0;
     }
     return scratch_memory;

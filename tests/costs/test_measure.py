@@ -63,7 +63,7 @@ def test_time_limits_the_rounds_but_not_below_three(timed, monkeypatch):
     [
         (["mein"], "no experiment 'mein'; did you mean 'mine'?"),
         (["mine", "--threads", "0"], "--threads must be at least 1, got 0"),
-        (["mine", "--slots-per-gpu", "0"], "--slots-per-gpu must be at least 1, got 0"),
+        (["mine", "--slots-per-gpu", "0"], "--slots-per-gpu must be 1 to 100, got 0"),
         (["mine", "--device", "tpu"], "device must be auto, cpu or cuda, got 'tpu'"),
     ],
 )
