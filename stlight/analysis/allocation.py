@@ -124,11 +124,10 @@ class Allocation:
         """Choose the runs of the next round for a budget in core seconds, of which questions get about `share`.
 
         Take the question whose best later look is expected to settle most questions per second, buy the runs of its next look,
-        and repeat. Questions that share cells are settled together. If nothing has run yet, what is left of the budget gives
-        each other cell one run, cheapest first.
+        and repeat. Questions that share cells are settled together. If the budget can buy no look, it gives cells that have no
+        run one each, cheapest first: runs that complete no sentence's cells must not take the budget of those that do.
         """
-        first = not any(self.seeds.values())
-        share = share or (_FIRST_SHARE if first else _SHARE)
+        share = share or (_SHARE if any(self.seeds.values()) else _FIRST_SHARE)
         have, spent = dict(self.seeds), 0.0
         chosen: list[str] = []
         waiting = {q.name: q for q in self.questions.values() if q.open and self.later(q) and not self.hopeless(q)}
@@ -143,7 +142,7 @@ class Allocation:
             chosen.append(name)
             # Its runs may complete the next look of others too.
             waiting = {n: q for n, q in waiting.items() if self.look(q, have) == self.look(q)}
-        for cell in sorted(have, key=lambda cell: (self.seconds[cell], cell)) if first else []:
+        for cell in [] if chosen else sorted(have, key=lambda cell: (self.seconds[cell], cell)):
             if not have[cell] and spent + self.seconds[cell] <= budget:
                 have[cell] = 1
                 spent += self.seconds[cell]

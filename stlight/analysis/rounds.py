@@ -39,6 +39,8 @@ def next_round(
     could = [q for q in asked if q.open and state.later(q) and not state.hopeless(q)]
     stop: Literal["", "settled", "budget"] = ""
     reason = f"{len(choice.seeds)} cells get more runs, which are expected to settle {choice.settled:.1f} sentences"
+    if not choice.chosen:
+        reason = f"no sentence can be settled with the budget; {len(choice.seeds)} cells without a run get one"
     if not choice.seeds:
         stop = "budget" if could else "settled"
         reason = _another_hour(state, budget) if could else "every sentence is settled or hopeless"
@@ -66,8 +68,11 @@ def questions(plan: Plan, values: Mapping[str, Values]) -> Iterator[Question]:
             if isinstance(claim, ComparisonClaim) and (cells := _cells(experiment, claim)):
                 looks = looks_of(experiment, claim, cells_of(experiment), plan.scale.looks)
                 question = Question(name=claim.id, cells=cells, looks=looks)
+                finding = findings[claim.id]
                 seen = min(plan.seeds[cell] for cell in cells) >= looks[0]
-                yield _with_finding(question, findings[claim.id]) if seen else question
+                # No run of another size can test a value that only the paper's has.
+                known = claim.absolute and finding.protocol != "exact"
+                yield _with_finding(question, finding) if seen or known else question
 
 
 def forecast(plan: Plan, values: Mapping[str, Values], estimates: Mapping[str, float], hours: float) -> list[dict[str, Any]]:

@@ -22,14 +22,14 @@ def allocation(questions, seeds, seconds):
     return Allocation(questions, seeds, seconds)
 
 
-def test_the_first_round_gives_claimed_cells_a_first_look_and_others_one_run():
-    seconds = dict.fromkeys("abc", 10.0)
-    choice = allocation([Question(name="q", cells=frozenset("ab"), looks=LOOKS)], {}, seconds).choose(1000.0)
-    assert choice.seeds == {"a": 3, "b": 3, "c": 1}
-    assert choice.seconds == 70
-    # A budget for less prefers the sentence.
+def test_claimed_cells_get_a_first_look_and_then_others_one_run():
+    seconds = dict.fromkeys("abcd", 10.0)
     asked = [Question(name="q", cells=frozenset("ab"), looks=LOOKS)]
-    assert allocation(asked, {}, seconds).choose(65.0).seeds == {"a": 3, "b": 3}
+    assert allocation(asked, {}, seconds).choose(1000.0).seeds == {"a": 3, "b": 3}
+    settled = [question("q", "a", "b", settled=True)]
+    last = allocation(settled, {"a": 3, "b": 3}, seconds).choose(1000.0)
+    assert (last.seeds, last.seconds, last.chosen) == ({"c": 1, "d": 1}, 20.0, ())
+    assert allocation(settled, {"a": 3, "b": 3}, seconds).choose(15.0).seeds == {"c": 1}
     assert allocation(asked, {}, seconds).choose(9.0).seeds == {}
 
 
@@ -37,7 +37,7 @@ def test_the_first_round_leaves_half_of_the_budget_to_what_it_shows():
     asked = [Question(name=pair, cells=frozenset(pair), looks=LOOKS) for pair in ("ab", "cd", "ef")]
     choice = allocation(asked, {}, dict.fromkeys("abcdef", 10.0)).choose(200.0)
     assert choice.chosen == ("ab", "cd")
-    assert choice.seeds == {"a": 3, "b": 3, "c": 3, "d": 3, "e": 1, "f": 1}
+    assert choice.seeds == dict.fromkeys("abcd", 3)
 
 
 def test_a_sentence_that_one_seed_can_decide_is_looked_at_after_one():
