@@ -11,6 +11,7 @@ from stlight.workflow_support import Settings, Workflow, any_of, note_forced
 WORKFLOW = Path(workflow.basedir) / "workflow"
 try:
     SETTINGS = Settings.from_config(config)
+    SETTINGS.check_folders()
     SUITE = Workflow(WORKFLOW, SETTINGS)
 except ValueError as error:
     raise WorkflowError(str(error))
@@ -18,6 +19,14 @@ OUT = SETTINGS.out
 DATA = SETTINGS.data
 if workflow.is_main_process:
     SUITE.request_files()
+
+
+def check_writable():
+    """Stop before the first job if results cannot be written."""
+    try:
+        SETTINGS.check_writable()
+    except ValueError as error:
+        raise WorkflowError(str(error))
 
 
 def await_rounds(last=None):
