@@ -29,6 +29,7 @@ rule all:
 
 
 onstart:
+    check_writable()
     note_forced(workflow.dag_settings)
 
 

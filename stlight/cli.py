@@ -1,6 +1,7 @@
 """Parse the command line of `stlight` (or `python -m stlight`) and run one verb."""
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -30,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # At level INFO fontTools logs each glyph that it embeds in a figure.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A locale may lack a character of a table. Stderr writes its number by default.
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         check_range(options, "threads", 1)

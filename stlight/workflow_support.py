@@ -55,6 +55,17 @@ class Settings(BaseModel):
         """The folder that holds the scale's results."""
         return f"{self.results}/{self.scale}"
 
+    def check_folders(self) -> None:
+        """Raise `ValueError` if a file lies where the folder of results or data would be."""
+        for name, folder in (("results", self.out), ("data", self.data)):
+            if not (found := _existing(Path(folder))).is_dir():
+                raise ValueError(f"--config {name}: {found} is not a folder: move it away, or choose another folder")
+
+    def check_writable(self) -> None:
+        """Raise `ValueError` if results cannot be written. A dry run, or one that has nothing to do, need not write."""
+        if not os.access(found := _existing(Path(self.out)), os.W_OK | os.X_OK):
+            raise ValueError(f"--config results: {found} cannot be written: choose another folder with --config results=…")
+
     def shell_prefix(self, python: str, workflow: Path, source: str) -> str:
         """Return the shell code before each rule's command: `stlight` calls this suite's command line with these settings.
 
@@ -220,6 +231,11 @@ class Workflow:
 
     def _marker(self, dataset: str) -> Path:
         return Path(self._data) / "fetched" / f"{dataset}.asked"
+
+
+def _existing(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that exists."""
+    return next(p for p in (path, *path.parents) if os.path.lexists(p))
 
 
 def any_of(names: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """The command line: which options a verb takes, and how it reports a mistake."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -109,3 +110,11 @@ def test_counts_say_which_code_made_them(tmp_path):
     counts = json.loads((tmp_path / "smoke" / "complexity" / "table2_openstl.json").read_text())
     assert counts.pop("provenance")["source"] == source_version()
     assert {name.partition("/")[0] for name in counts} == {"mmnist"}
+
+
+def test_a_locale_without_utf_8_breaks_no_verb(tmp_path):
+    plain = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for verb in (["count", "section_b_complexity"], ["waiting"], ["identify", "--params", "32.9M"]):
+        command = [sys.executable, "-m", "stlight", *verb, "--results", str(tmp_path)]
+        done = subprocess.run(command, env=plain, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr

@@ -53,6 +53,24 @@ def test_values_that_snakemake_parses_are_taken():
     assert settings == Settings(results="5", mixed_versions=True, slots_per_gpu=2)
 
 
+@pytest.mark.parametrize("place", ["out", "out/smoke", "data"])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, place):
+    settings = Settings(scale="smoke", results=str(tmp_path / "out"), data=str(tmp_path / "data"))
+    settings.check_folders()
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).touch()
+    with pytest.raises(ValueError, match=rf"--config (results|data): .*{place} is not a folder: move it away"):
+        settings.check_folders()
+
+
+def test_results_that_cannot_be_written_are_named(tmp_path, monkeypatch):
+    settings = Settings(scale="smoke", results=str(tmp_path / "deep" / "out"))
+    settings.check_writable()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(ValueError, match=f"--config results: {tmp_path} cannot be written"):
+        settings.check_writable()
+
+
 def test_the_prefix_passes_arguments_and_settings_through_a_shell(tmp_path):
     echo = tmp_path / "echo python"
     echo.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')

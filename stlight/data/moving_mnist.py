@@ -27,6 +27,7 @@ NUM_FRAMES = 20
 
 # The benchmark has no validation digits: keep back the last of the official training images.
 _VALIDATION_DIGITS = 5_000
+_MOST_DIGITS = 250_000
 _IDX_UBYTE_3D = 0x00000803
 
 
@@ -68,14 +69,15 @@ def open_clips(prepared: Prepared, shape: ClipShape, data_root: Path, *, seed: i
 
 def read_idx_images(path: Path) -> np.ndarray:
     """Read the images of a gzipped IDX file: uint8 (N, 28, 28). Raises `DataError` for any other content."""
-    with reading(path, "a complete, gzipped IDX file of images"):
-        content = gzip.decompress(path.read_bytes())
-        header = [int(n) for n in np.frombuffer(content, ">u4", count=4)]
-        pixels = np.frombuffer(content, np.uint8, offset=16)
+    with reading(path, "a complete, gzipped IDX file of images"), gzip.open(path) as file:
+        header = [int(n) for n in np.frombuffer(file.read(16), ">u4", count=4)]
+        # A file of a few kilobytes can unpack to gigabytes.
+        stated = header[1] if header[1] <= _MOST_DIGITS else 0
+        pixels = np.frombuffer(file.read(stated * DIGIT**2 + 1), np.uint8)
     if [header[0], *header[2:]] != [_IDX_UBYTE_3D, DIGIT, DIGIT] or len(pixels) != header[1] * DIGIT**2:
         raise DataError(
             f"{path} has {len(pixels)} bytes after the header {header}, expected N·{DIGIT**2} bytes after"
-            f" {[_IDX_UBYTE_3D, 'N', DIGIT, DIGIT]}"
+            f" {[_IDX_UBYTE_3D, 'N', DIGIT, DIGIT]}, N at most {_MOST_DIGITS}"
         )
     return pixels.reshape(-1, DIGIT, DIGIT)
 

@@ -44,13 +44,20 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 @cache
 def library(source: str) -> ctypes.CDLL | None:
-    """Compile and open a C file of this folder. Return None, with one warning, if that fails."""
-    if os.environ.get("STLIGHT_KERNELS") == "off":
+    """Compile and open a C file of this folder. Return None, with one warning, if that fails.
+
+    Raises `ValueError` if STLIGHT_KERNELS has another value than off.
+    """
+    if setting := os.environ.get("STLIGHT_KERNELS"):
+        if setting != "off":
+            raise ValueError(f"STLIGHT_KERNELS must be off or not set, got {setting!r}")
         return None
+    compiler = os.environ.get("CC") or "gcc"
     try:
-        return _open(_FOLDER / source, [*shlex.split(os.environ.get("CC") or "gcc"), *_FLAGS])
-    except (OSError, subprocess.CalledProcessError) as error:
-        why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
+        return _open(_FOLDER / source, [*shlex.split(compiler), *_FLAGS])
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
+        why = f"CC={compiler}: {said or 'it failed without a word'}"
         logger.warning("no compiled kernels (%s): computing with plain PyTorch, which is slower on a CPU", why)
         return None
 
@@ -60,7 +67,7 @@ def _open(source: Path, command: list[str]) -> ctypes.CDLL:
 
     The name of a cached library ends in its checksum, because to open one that is cut short kills the process.
     """
-    sources = [path.read_text() for path in (source, *sorted(_FOLDER.glob("*.h")))]
+    sources = [path.read_text(encoding="utf-8") for path in (source, *sorted(_FOLDER.glob("*.h")))]
     key = "\0".join([*sources, *command, platform.machine(), processor()])
     name = f"{source.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     folder = cache_folder()

@@ -43,8 +43,8 @@ class FusedBackend(Backend):
         )
 
     def serves(self, clip: Tensor, training: bool) -> bool:
-        """Return True unless somebody traces the computation or the mode has no kernel."""
-        if type(clip) is not Tensor or clip.device.type != "cpu" or clip.dtype != torch.float32:
+        """Return True unless the batch is empty, somebody traces the computation, or the mode has no kernel."""
+        if type(clip) is not Tensor or clip.device.type != "cpu" or clip.dtype != torch.float32 or not clip.numel():
             return False
         observed = torch.jit.is_tracing() or torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
         observed = observed or torch._C._functorch.peek_interpreter_stack() is not None

@@ -36,7 +36,7 @@ def source_version(package: Path = _PACKAGE) -> str:
     """
     digest = hashlib.sha256()
     for path in computing_files(package):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         content = _syntax(ast.parse(text)) if path.suffix == ".py" else _c_lines(text)
         digest.update(f"{path.relative_to(package).as_posix()}\0{content}\0".encode())
     return digest.hexdigest()[:16]

@@ -108,7 +108,7 @@ def load_run(path: str | Path) -> nn.Module:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         model = build_model(config.model, config.clip_shape)
         model.load_state_dict(weights)
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged, or not the weights of a run: {error}") from error
     return accelerate(model.eval())
 

@@ -10,7 +10,7 @@ import unicodedata
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tabulate import tabulate
 
@@ -22,6 +22,7 @@ from tests.conftest import REPOSITORY
 PAGE = _template().environment.from_string("<p>{{ text }}</p>")
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_plain_text_is_one_line_that_xml_can_hold(text):
     shown = plain(text)
@@ -31,6 +32,7 @@ def test_plain_text_is_one_line_that_xml_can_hold(text):
     assert [c for c in text if c.isalnum()] == [c for c in shown if c.isalnum()]
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_markdown_shows_the_text(text):
     escaped = markdown(text)
@@ -43,6 +45,7 @@ def test_markdown_shows_the_text(text):
     assert not re.match(r"[-+=>#]+(\s|$)|>|\d[.)]\s", escaped)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4))
 def test_a_markdown_table_keeps_its_rows_and_columns(rows):
     table = tabulate([[*map(markdown, row)] for row in rows], ["a", "b"], tablefmt="github", disable_numparse=True)
@@ -56,6 +59,7 @@ def test_ordinary_text_needs_no_backslash():
         assert markdown(text) == text
 
 
+@settings(deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=4))
 def test_csv_begins_no_formula_and_reads_back(texts):
     written = csv(pd.DataFrame({"name": texts, "number": range(len(texts))}))
@@ -73,6 +77,7 @@ def test_csv_keeps_numbers_and_signs():
     assert csv(table) == table.to_csv(index=False)
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_html_shows_the_text_and_no_tag(text):
     page = PAGE.render(text=text)
@@ -94,6 +99,7 @@ def test_latex_compiles(tmp_path):
         pytest.skip("no pdflatex: apt install texlive-latex-base")
     texts = list(TITLES)
 
+    @settings(deadline=None)
     @given(TEXTS)
     def collect(text):
         texts.append(text)

@@ -1,5 +1,6 @@
 import gzip
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -116,3 +117,16 @@ def test_a_changed_prepared_file_is_refused(tmp_path, data_root):
     np.savez(path, **content)
     with pytest.raises(DataError, match="its content does not match its checksum"):
         open_prepared(tmp_path, "mmnist", "embedded")
+
+
+def test_a_file_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path):
+    path = tmp_path / "images.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(idx(np.empty(0, np.uint8), count=2**31))
+        for _ in range(300):
+            file.write(bytes(2**20))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"header \[2051, 2147483648, 28, 28\], .*N at most 250000"):
+        read_idx_images(path)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()

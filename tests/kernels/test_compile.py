@@ -37,6 +37,21 @@ def test_without_a_working_compiler_training_goes_on(compiler, fresh_library, mo
     assert list(fresh_library.glob("*")) == []
 
 
+@pytest.mark.parametrize(
+    ("compiler", "words"), [("gcc 'x", "CC=gcc 'x: No closing quotation"), ("false", "CC=false: it failed without")]
+)
+def test_a_compiler_that_cannot_be_called_is_named(compiler, words, fresh_library, monkeypatch, caplog):
+    monkeypatch.setenv("CC", compiler)
+    assert library("mixer.c") is None
+    assert words in caplog.text
+
+
+def test_an_unknown_setting_of_the_kernels_is_refused(fresh_library, monkeypatch):
+    monkeypatch.setenv("STLIGHT_KERNELS", "bogus")
+    with pytest.raises(ValueError, match="STLIGHT_KERNELS must be off or not set, got 'bogus'"):
+        library("mixer.c")
+
+
 def test_a_compiler_with_flags_is_understood(fresh_library, monkeypatch):
     monkeypatch.setenv("CC", "gcc -g0")
     assert library("mixer.c") is not None

@@ -170,3 +170,12 @@ def test_second_derivatives_are_refused():
     (gradient,) = torch.autograd.grad(model(clip).square().sum(), clip, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+def test_an_empty_batch_gives_an_empty_prediction():
+    model = accelerate(STLight(hidden_dim=16, depth=3), "fused")
+    clip = torch.zeros(0, 10, 1, 16, 16)
+    prediction = model(clip)
+    assert prediction.shape == clip.shape
+    with torch.no_grad():
+        assert model.eval()(clip).shape == clip.shape

@@ -1,5 +1,7 @@
 """Loading the model of a trained run."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -66,4 +68,12 @@ def test_load_run_refuses_what_is_no_run(recorded, tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(flipped)
     (tmp_path / "record.json").write_bytes((folder / "record.json").read_bytes())
     with pytest.raises(ValueError, match="it does not have the checksum that the record beside it states"):
+        stlight.load_run(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"files": 3}', "null", "7"])
+def test_load_run_refuses_a_record_that_is_none(recorded, tmp_path, content):
+    shutil.copy(recorded[1] / "weights.safetensors", tmp_path)
+    (tmp_path / "record.json").write_text(content)
+    with pytest.raises(ValueError, match="weights.safetensors is damaged, or not the weights of a run"):
         stlight.load_run(tmp_path)

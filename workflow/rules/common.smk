@@ -12,6 +12,7 @@ from stlight.workflow_support import Settings, Workflow, any_of, note_forced
 WORKFLOW = Path(workflow.basedir) / "workflow"
 try:
     SETTINGS = Settings.from_config(config)
+    SETTINGS.check_folders()
     SUITE = Workflow(WORKFLOW, SETTINGS)
 except ValueError as error:
     raise WorkflowError(str(error))
@@ -21,6 +22,14 @@ if workflow.is_main_process:
     SUITE.request_files()
     # Jobs refuse to run other code than the one that planned them. Those on a cluster inherit it.
     os.environ["STLIGHT_SOURCE"] = source_version()
+
+
+def check_writable():
+    """Stop before the first job if results cannot be written."""
+    try:
+        SETTINGS.check_writable()
+    except ValueError as error:
+        raise WorkflowError(str(error))
 
 
 def await_rounds(last=None):
