@@ -10,7 +10,7 @@ from stlight.analysis.values import Values
 from stlight.analysis.verdicts.comparisons import compared_cells, looks_of
 from stlight.analysis.verdicts.findings import Finding
 from stlight.analysis.verdicts.measured import Measured, seed_spread
-from stlight.experiments import Experiment, Plan
+from stlight.experiments import Plan
 from stlight.experiments.claim_base import ComparisonClaim
 from stlight.experiments.grid_cells import cells_of
 from stlight.runs.record import RunRecord
@@ -60,19 +60,27 @@ def next_round(
 
 
 def questions(plan: Plan, values: Mapping[str, Values]) -> Iterator[Question]:
-    """Yield the sentences that runs can decide, with their verdicts so far."""
+    """Yield the sentences that runs can decide, with their verdicts so far.
+
+    Those are left out that no run of this scale can test: their models are quoted or not trained, or their value is one that
+    only the paper's size has.
+    """
     spread = seed_spread(values)
     for name, experiment in plan.experiments.items():
-        findings = Measured(values[name], spread, plan.scale.looks).findings() if experiment.train else {}
-        for claim in experiment.claims:
-            if isinstance(claim, ComparisonClaim) and (cells := _cells(experiment, claim)):
-                looks = looks_of(experiment, claim, cells_of(experiment), plan.scale.looks)
-                question = Question(name=claim.id, cells=cells, looks=looks)
-                finding = findings[claim.id]
-                seen = min(plan.seeds[cell] for cell in cells) >= looks[0]
-                # No run of another size can test a value that only the paper's has.
-                known = claim.absolute and finding.protocol != "exact"
-                yield _with_finding(question, finding) if seen or known else question
+        measured, cells = Measured(values[name], spread, plan.scale.looks), cells_of(experiment)
+        findings = measured.findings() if experiment.train else {}
+        for claim in experiment.claims if experiment.train else []:
+            if not (isinstance(claim, ComparisonClaim) and claim.statistical):
+                continue
+            cells = compared_cells(claim, cells_of(experiment))
+            if measured.never(claim, cells):
+                continue
+            looks = looks_of(experiment, claim, cells_of(experiment), plan.scale.looks)
+            question = Question(
+                name=claim.id, cells=frozenset(cell.variant.cell for cell in cells if cell.variant), looks=looks
+            )
+            seen = min(plan.seeds[cell] for cell in question.cells) >= looks[0]
+            yield _with_finding(question, findings[claim.id]) if seen else question
 
 
 def forecast(plan: Plan, values: Mapping[str, Values], estimates: Mapping[str, float], hours: float) -> list[dict[str, Any]]:
@@ -117,15 +125,6 @@ def _settled(found: Round) -> set[str]:
     return {outlook.claim for outlook in found.claims if outlook.state == "settled"}
 
 
-def _cells(experiment: Experiment, claim: ComparisonClaim) -> frozenset[str]:
-    """Return the cells of a claim that seeds may decide; none for other claims."""
-    if not (experiment.train and claim.statistical):
-        return frozenset()
-    cells = compared_cells(claim, cells_of(experiment))
-    found = frozenset(cell.variant.cell for cell in cells if cell.variant)
-    return frozenset() if any(cell.quoted for cell in cells) else found
-
-
 def _with_finding(question: Question, finding: Finding) -> Question:
     """Return a question with what its runs say."""
     if finding.verdict == "untested" or not finding.levels:
@@ -135,12 +134,14 @@ def _with_finding(question: Question, finding: Finding) -> Question:
 
 
 def _seconds(plan: Plan, values: Mapping[str, Values], estimates: Mapping[str, float]) -> tuple[dict[str, float], float]:
-    """Return core seconds per run of each cell, and of all runs together that the plan has."""
+    """Return core seconds per run of each cell that the scale trains, and of all runs together that the plan has."""
+    variants = (variant for experiment in plan.experiments.values() for variant in experiment.variants if experiment.train)
+    trained = sorted({variant.cell for variant in variants if plan.scale.trains(variant.config.model.model)})
     records: dict[str, RunRecord] = {name: r for one in values.values() for name, r in one.evidence.records.items()}
     measured: dict[str, list[float]] = {}
     for name, record in records.items():
         measured.setdefault(name.rpartition("/")[0], []).append(record.seconds["total"])
-    seconds = {c: sum(found) / len(found) if (found := measured.get(c)) else estimates[c] for c in plan.seeds}
+    seconds = {c: sum(found) / len(found) if (found := measured.get(c)) else estimates[c] for c in trained}
     return seconds, sum(map(sum, measured.values()))
 
 

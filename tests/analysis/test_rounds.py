@@ -1,19 +1,34 @@
-"""The sentences that rounds ask about, before and after runs."""
+"""The sentences that rounds ask about, and the cells that they train."""
 
 from pathlib import Path
 
+import pytest
+
 from stlight.analysis.evidence import load_evidence
-from stlight.analysis.rounds import questions
+from stlight.analysis.rounds import next_round, questions
 from stlight.analysis.values import Values
 from stlight.experiments import load_plan
 from tests.conftest import WORKFLOW
 
 
-def test_only_values_of_the_paper_s_size_are_hopeless_before_any_run(tmp_path):
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A plan for a budget at a scale that trains three of the baselines, and its numbers: none."""
     plan = load_plan(WORKFLOW, "small", Path("nowhere")).for_budget({})
-    values = {name: Values(evidence) for name, evidence in load_evidence(plan, tmp_path).items()}
-    asked = {question.name: question for question in questions(plan, values)}
-    assert "the paper's own size" in asked["optimal_lr"].never
-    assert asked["small_lr_worse"].open
-    never = {name for name, question in asked.items() if question.never}
-    assert never == {claim.id for e in plan.experiments.values() for claim in e.claims if claim.id in asked and claim.absolute}
+    return plan, {name: Values(evidence) for name, evidence in load_evidence(plan, tmp_path_factory.mktemp("empty")).items()}
+
+
+def test_sentences_that_no_run_of_the_scale_can_test_are_not_asked(small):
+    asked = {question.name for question in questions(*small)}
+    assert {"small_lr_worse", "more_accurate_than_tau_mse"} <= asked
+    # A value that only the paper's size has, and models that the scale does not train.
+    assert not {"optimal_lr", "gain_of_half", "more_accurate_than_mim", "best_in_table2_mse"} & asked
+
+
+def test_the_last_runs_go_to_trained_cells_only(small):
+    plan, values = small
+    found = next_round(plan, values, [], dict.fromkeys(plan.seeds, 1e6), hours=1e6)
+    assert found.seeds
+    assert not any("MIM" in cell for cell in found.seeds)
+    nothing_affordable = next_round(plan, values, [], dict.fromkeys(plan.seeds, 3000.0), hours=1)
+    assert sum(nothing_affordable.seeds.values()) == 1

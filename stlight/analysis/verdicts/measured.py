@@ -73,7 +73,7 @@ class Measured:
                 found[claim.id] = _judge_counts(blank, self.evidence)
             elif why := self._cannot(claim, compared[claim.id]):
                 found[claim.id] = replace(blank, why=why)
-                if claim.statistical and not self._never(claim, compared[claim.id]):
+                if claim.statistical and not self.never(claim, compared[claim.id]):
                     # Runs may still come, so that the sentence keeps its part of the error budget.
                     readings[claim.id] = Reading(claim.sentence)
             elif not claim.statistical:
@@ -114,9 +114,9 @@ class Measured:
         """Return why the runs say nothing about a claim; empty if they do."""
         if set(claim.named_metrics) & COUNTED_METRICS and not self.evidence.counts:
             return "waiting for the counts"
-        return (self._never(claim, cells) or self._not_yet(claim, cells)) if claim.statistical else ""
+        return (self.never(claim, cells) or self._not_yet(claim, cells)) if claim.statistical else ""
 
-    def _never(self, claim: ComparisonClaim, cells: list[GridCell]) -> str:
+    def never(self, claim: ComparisonClaim, cells: list[GridCell]) -> str:
         """Return why no runs of this plan will say anything about a claim; empty if they may."""
         if claim.absolute and (protocol := self._protocol(claim, cells)) != "exact":
             return f"the sentence states a value that only the paper's own size and data have; these runs are {protocol}"
