@@ -41,7 +41,7 @@ class ModelConfig(_Section):
     """ConvLSTM-S and PredRNN++: the benchmark's code up to v0.3.0, which made Table 2's rows, or as corrected after it."""
     hidden_dim: int = 1400
     """d: channels of the patches and of every mixer."""
-    depth: int = 16
+    depth: int = Field(default=16, le=10_000)
     """de: number of STLMixers."""
     patch_size: int = 2
     """p: side of a patch in pixels; Section B assumes p ≤ 2."""

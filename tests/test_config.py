@@ -41,3 +41,8 @@ def test_every_field_is_documented():
         for name, field in type(getattr(RunConfig(), section)).model_fields.items():
             assert field.description, name
     assert DEFAULTS.keys() == RunConfig.from_fields(DEFAULTS).fields.keys()
+
+
+def test_a_depth_that_nothing_can_build_is_refused():
+    with pytest.raises(ConfigError, match="depth: input should be less than or equal to 10000, got 10000000"):
+        RunConfig.from_fields({"depth": 10**7})

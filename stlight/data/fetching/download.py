@@ -1,6 +1,7 @@
 """Download files, resume interrupted transfers, and unpack archives."""
 
 import json
+import math
 import os
 import shutil
 import stat
@@ -35,8 +36,8 @@ class _Interrupted(Exception):  # noqa: N818
     """An attempt ended before all bytes were there; the message says why."""
 
 
-def download(urls: Sequence[str], target: Path, check: Callable[[Path], object] | None) -> str:
-    """Download a file to `target`, complete and checked, or not at all. Returns the address it came from.
+def download(urls: Sequence[str], target: Path, check: Callable[[Path], object] | None, max_bytes: float = math.inf) -> str:
+    """Download a file of up to `max_bytes` to `target`, complete and checked, or not at all. Returns where it came from.
 
     The bytes of an interrupted transfer stay beside the target. This or a later call resumes them from the same address if its
     entity tag has not changed. `check` raises `DataError` for a wrong file. Raises `DataError` with the answer of each address,
@@ -47,7 +48,7 @@ def download(urls: Sequence[str], target: Path, check: Callable[[Path], object] 
     answers = []
     for url in urls:
         try:
-            _transfer(url, part)
+            _transfer(url, part, max_bytes)
             if check:
                 check(part)
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
@@ -65,13 +66,13 @@ def download(urls: Sequence[str], target: Path, check: Callable[[Path], object] 
     raise DataError(f"{target} could not be fetched ({'; '.join(answers)})")
 
 
-def _transfer(url: str, part: Path) -> None:
+def _transfer(url: str, part: Path, max_bytes: float) -> None:
     """Bring the complete content of an address to `part`, with as many requests as it takes."""
     fruitless = 0
     while True:
         before = _size(part)
         try:
-            return _request(url, part)
+            return _request(url, part, max_bytes)
         except _Interrupted as error:
             fruitless = 0 if _size(part) > before else fruitless + 1
             if fruitless == _MAX_FRUITLESS:
@@ -79,7 +80,7 @@ def _transfer(url: str, part: Path) -> None:
             time.sleep(_PAUSE * fruitless)
 
 
-def _request(url: str, part: Path) -> None:
+def _request(url: str, part: Path, max_bytes: float) -> None:
     """Request the bytes that are missing once, and append them to `part`."""
     try:
         known = json.loads(part.with_suffix(_ORIGIN).read_text())
@@ -107,6 +108,8 @@ def _request(url: str, part: Path) -> None:
         if received.get("Content-Type", "").lower().startswith("text/html"):
             raise requests.exceptions.InvalidHeader("a web page instead of the file (a sign-in page?)")
         length = int(received["Content-Length"]) if received.get("Content-Length", "").isdigit() else None
+        if size + (length or 0) > max_bytes:
+            raise DataError(f"more than {max_bytes / 1e6:.0f} MB, which is too much for this file")
         needed, free = length or 0, shutil.disk_usage(part.parent).free
         if needed > free:
             raise StorageError(f"{part.parent} is full: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
@@ -115,10 +118,10 @@ def _request(url: str, part: Path) -> None:
             # A weak tag does not promise equal bytes.
             strong = "" if validator.startswith("W/") else validator
             part.with_suffix(_ORIGIN).write_text(json.dumps({"url": url, "validator": strong}))
-            _append(answer, part, size, None if length is None else size + length)
+            _append(answer, part, size, None if length is None else size + length, max_bytes)
 
 
-def _append(answer: requests.Response, part: Path, size: int, total: int | None) -> None:
+def _append(answer: requests.Response, part: Path, size: int, total: int | None, max_bytes: float) -> None:
     """Append the body of an answer to the first `size` bytes of `part`. The bytes are kept if the transfer breaks off."""
     quiet = not sys.stderr.isatty()
     with (
@@ -130,6 +133,9 @@ def _append(answer: requests.Response, part: Path, size: int, total: int | None)
             while chunk := answer.raw.read1(_CHUNK, decode_content=False):
                 file.write(chunk)
                 bar.update(len(chunk))
+                if file.tell() > max_bytes:
+                    # A server that states no length may send without end.
+                    raise DataError(f"more than {max_bytes / 1e6:.0f} MB, which is too much for this file")
         except HTTPError as error:
             raise _Interrupted("interrupted") from error
         file.flush()

@@ -23,7 +23,7 @@ from stlight.registry.dataset_specs import DATASETS
 from stlight.runtime import run_lock
 from stlight.runtime.atomic_files import StorageError, fingerprint, write_atomically
 
-# An archive may hold so many times as much as data_sources.yaml says, which is approximate.
+# A download or its content may be so many times as large as data_sources.yaml says, which is approximate.
 _SLACK = 3
 _LOCK = TypeAdapter(dict[str, str])
 
@@ -172,7 +172,8 @@ class DatasetStore:
         target = path.with_name(source.archive) if source.archive else path
         by_hand = target.is_file()
         try:
-            origin = str(target) if by_hand else download(source.urls, target, None if source.archive else check)
+            limit, kept = _SLACK * source.megabytes * 10**6, None if source.archive else check
+            origin = str(target) if by_hand else download(source.urls, target, kept, limit)
         except DataError as error:
             checksum = f" (MD5 {source.md5})" if source.md5 else ""
             unpacked = f", or its content at {path}" if source.archive else ""

@@ -185,3 +185,31 @@ def test_a_full_disk_is_reported_before_the_transfer(site, tmp_path, monkeypatch
     with pytest.raises(StorageError, match="is full: 1 MB are needed, 1 MB are free"):
         bring(site, tmp_path / "file", "/a")
     assert left(tmp_path) == []
+
+
+def test_a_server_that_sends_without_end_is_left(site, tmp_path):
+    site.files = {"/a": bytes(2**16), "/b": b"right"}
+    site.endless = {"/a"}
+    target = tmp_path / "file"
+    assert download([f"{site.url}/a", f"{site.url}/b"], target, None, 10**6) == f"{site.url}/b"
+    assert target.read_bytes() == b"right"
+    target.unlink()
+    with pytest.raises(DataError, match="more than 1 MB, which is too much for this file"):
+        download([f"{site.url}/a"], target, None, 10**6)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("stated", "words"), [("3", "not the five bytes"), (str(10**15), "more than 1 MB"), ("-1", "not the five bytes")]
+)
+def test_a_server_that_states_a_wrong_length_gives_no_file(site, tmp_path, stated, words):
+    def check(path):
+        if path.read_bytes() != b"right":
+            raise DataError("not the five bytes")
+
+    site.files, site.stated_lengths = {"/a": b"wrong", "/b": b"right"}, {"/a": stated}
+    target = tmp_path / "file"
+    assert download([f"{site.url}/a", f"{site.url}/b"], target, check, 10**6) == f"{site.url}/b"
+    with pytest.raises(DataError, match=words):
+        download([f"{site.url}/a"], tmp_path / "other", check, 10**6)
+    assert target.read_bytes() == b"right"

@@ -19,6 +19,10 @@ class Site:
         self.redirects = {}
         self.mute = set()
         """Paths that accept a connection and never answer."""
+        self.endless = set()
+        """Paths that state no length and send their content again and again."""
+        self.stated_lengths = {}
+        """Content-Length by path, if it is a lie."""
         self.over = threading.Event()
         self.encoding = ""
         self.ranges = True
@@ -68,7 +72,11 @@ class Site:
             handler.send_response(200)
         body = content[first:]
         handler.send_header("Content-Type", self.content_types.get(path, "application/octet-stream"))
-        handler.send_header("Content-Length", str(len(body)))
+        if path in self.endless:
+            handler.end_headers()
+            while not self.over.is_set():
+                handler.wfile.write(body)
+        handler.send_header("Content-Length", self.stated_lengths.get(path, str(len(body))))
         if self.encoding:
             handler.send_header("Content-Encoding", self.encoding)
         if self.etag:
