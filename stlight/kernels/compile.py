@@ -46,11 +46,23 @@ def library(source: str) -> ctypes.CDLL | None:
     if os.environ.get("STLIGHT_KERNELS") == "off":
         return None
     try:
-        return _open(_FOLDER / source, [*shlex.split(os.environ.get("CC") or "gcc"), *_FLAGS])
+        opened = _open(_FOLDER / source, [*shlex.split(os.environ.get("CC") or "gcc"), *_FLAGS])
     except (OSError, subprocess.CalledProcessError) as error:
         why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
         logger.warning("no compiled kernels (%s): computing with plain PyTorch, which is slower on a CPU", why)
         return None
+    for name, parameters in re.findall(
+        r"^(?:int|void) (\w+)\((.*?)\) \{", (_FOLDER / source).read_text(), re.MULTILINE | re.DOTALL
+    ):
+        getattr(opened, name).argtypes = [_ctype(parameter) for parameter in parameters.split(",")]
+    return opened
+
+
+def _ctype(parameter: str) -> type:
+    """Return the type for ctypes of a parameter as it is declared in C. Addresses have no type, so that None is one."""
+    if "*" in parameter:
+        return ctypes.c_void_p
+    return {"int": ctypes.c_int, "long": ctypes.c_long, "double": ctypes.c_double}[parameter.split()[0]]
 
 
 def _open(source: Path, command: list[str]) -> ctypes.CDLL:
