@@ -51,8 +51,8 @@ def rng() -> np.random.Generator:
 def with_and_without_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the test with the compiled kernels for frames, if there is a compiler, and again with PyTorch."""
     if request.param == "torch":
-        monkeypatch.setattr(frames, "_kernels", lambda: None)
-    elif frames._kernels() is None:
+        monkeypatch.setattr(frames, "library", lambda source: None)
+    elif frames.library("frames.c") is None:
         pytest.skip("no C compiler")
 
 

@@ -54,12 +54,24 @@ def library(source: str) -> ctypes.CDLL | None:
         return None
     compiler = os.environ.get("CC") or "gcc"
     try:
-        return _open(_FOLDER / source, [*shlex.split(compiler), *_FLAGS])
+        opened = _open(_FOLDER / source, [*shlex.split(compiler), *_FLAGS])
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
         why = f"CC={compiler}: {said or 'it failed without a word'}"
         logger.warning("no compiled kernels (%s): computing with plain PyTorch, which is slower on a CPU", why)
         return None
+    for name, parameters in re.findall(
+        r"^(?:int|void) (\w+)\((.*?)\) \{", (_FOLDER / source).read_text(), re.MULTILINE | re.DOTALL
+    ):
+        getattr(opened, name).argtypes = [_ctype(parameter) for parameter in parameters.split(",")]
+    return opened
+
+
+def _ctype(parameter: str) -> type:
+    """Return the type for ctypes of a parameter as it is declared in C. Addresses have no type, so that None is one."""
+    if "*" in parameter:
+        return ctypes.c_void_p
+    return {"int": ctypes.c_int, "long": ctypes.c_long, "double": ctypes.c_double}[parameter.split()[0]]
 
 
 def _open(source: Path, command: list[str]) -> ctypes.CDLL:

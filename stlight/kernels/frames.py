@@ -1,8 +1,6 @@
 """Draw and compare frames with compiled kernels; functions return None if PyTorch has to do it."""
 
 from collections.abc import Sequence
-from ctypes import CDLL, c_double, c_int, c_long, c_void_p
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -10,19 +8,9 @@ from torch import Tensor
 from stlight.kernels.compile import library
 
 
-@cache
-def _kernels() -> CDLL | None:
-    kernels = library("frames.c")
-    if kernels:
-        kernels.paste.argtypes = [c_int] + [c_long] * 5 + [c_void_p] * 4
-        kernels.structural_similarity.argtypes = [c_int] + [c_long] * 4 + [c_double] * 2 + [c_void_p] * 4
-        kernels.errors.argtypes = [c_int] + [c_long] * 2 + [c_void_p] * 3
-    return kernels
-
-
 def _call(function: str, *numbers: float, inputs: Sequence[Tensor], dtype: torch.dtype, out: Tensor) -> Tensor | None:
     """Fill `out` and return it. Return None without a compiler, or if the last two inputs are not `dtype` on a CPU."""
-    if any(t.device.type != "cpu" or t.dtype != dtype for t in inputs[-2:]) or (kernels := _kernels()) is None:
+    if any(t.device.type != "cpu" or t.dtype != dtype for t in inputs[-2:]) or (kernels := library("frames.c")) is None:
         return None
     tensors = [*(tensor.contiguous() for tensor in inputs), out]
     getattr(kernels, function)(torch.get_num_threads(), *numbers, *[tensor.data_ptr() for tensor in tensors])

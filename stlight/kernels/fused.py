@@ -5,7 +5,6 @@ second ones is an error.
 """
 
 from collections.abc import Sequence
-from ctypes import c_double, c_long, c_void_p
 from functools import partial
 from typing import Any
 
@@ -33,7 +32,7 @@ class FusedBackend(Backend):
     def fits(self, model: STLight) -> bool:
         """Return True for an STLight with unchanged modules, in float32 on a CPU, if there is a compiler."""
         layers = [*model.patch_encoder.children(), *model.mixers, model.patch_shuffle, model.patch_reassemble]
-        # PyTorch computes the first and the last convolution.
+        # PyTorch computes the first and the last convolution, from whatever memory.
         read = [tensor for layer in layers[1:-1] for tensor in layer.state_dict().values()]
         return (
             super().fits(model)
@@ -56,9 +55,12 @@ class FusedBackend(Backend):
         return x_BCHW.permute(1, 2, 3, 0).contiguous()
 
     def encoder(self, encoder: nn.Module) -> Layer:
-        """Return the encoder: its convolution by PyTorch, its BatchNorm and GELU in one pass."""
+        """Return the encoder: its convolution as a matrix product, its BatchNorm and GELU in one pass."""
         conv, norm, _ = encoder.children()
-        return partial(_encode, conv, norm)
+        assert isinstance(conv, nn.Conv2d)
+        p = conv.stride[0]
+        usual = nn.Conv2d(conv.in_channels, conv.out_channels, p, p, device="meta")
+        return partial(_encode, conv, norm, conv.extra_repr() == usual.extra_repr())
 
     def mixer(self, mixer: nn.Module) -> Layer:
         """Return an STLMixer: its depthwise half in one pass, the pointwise product, and what follows it in one pass."""
@@ -76,10 +78,15 @@ def _addressable(tensor: Tensor) -> bool:
 
 
 def _call(name: str, integers: Sequence[int], reals: Sequence[float], *tensors: Tensor | None) -> None:
-    """Call a kernel with sizes, real numbers and the addresses of tensors, in the order of its declaration."""
-    numbers = (*map(c_long, integers), *map(c_double, reals))
-    addresses = [c_void_p(None if t is None else t.data_ptr()) for t in tensors]
-    if getattr(library("mixer.c"), name)(torch.get_num_threads(), *numbers, *addresses):
+    """Call a kernel with sizes, real numbers and the addresses of tensors, in the order of its declaration.
+
+    Ctypes checks types against the declaration, but would pass more arguments than it has.
+    """
+    function = getattr(library("mixer.c"), name)
+    addresses = [None if t is None else t.data_ptr() for t in tensors]
+    arguments = (torch.get_num_threads(), *integers, *reals, *addresses)
+    assert len(arguments) == len(function.argtypes), f"{name} takes {len(function.argtypes)} arguments, got {len(arguments)}"
+    if function(*arguments):
         raise MemoryError(f"no memory for the scratch of {name}")
 
 
@@ -104,10 +111,17 @@ def _weights(*modules: Any) -> list[Tensor]:
     return weights
 
 
-def _encode(conv: Any, norm: Any, frames_BCHW: Tensor) -> Tensor:
-    h_BCHW = conv(frames_BCHW.contiguous(memory_format=torch.channels_last))
-    _count_batch(norm, h_BCHW[:, 0].numel())
-    return _Encoding.apply(h_BCHW, *_weights(norm), norm)
+def _encode(conv: nn.Conv2d, norm: Any, separate: bool, frames_BCHW: Tensor) -> Tensor:
+    """Compute the encoder. The convolution is a matrix product if the patches are separate, that is, do not overlap."""
+    if separate:
+        weight, bias = conv.weight.flatten(1), conv.bias
+        assert bias is not None
+        patches = _Rearrange.apply(frames_BCHW, conv.stride[0], False)
+        h = torch.addmm(bias.unsqueeze(1), weight, patches.view(weight.shape[1], -1)).view(-1, *patches.shape[3:])
+    else:
+        h = _Rearrange.apply(conv(frames_BCHW), 1, False).flatten(0, 2)
+    _count_batch(norm, h[0].numel())
+    return _Encoding.apply(h, *_weights(norm), norm)
 
 
 def _decode(shuffle: nn.PixelShuffle, pointwise: nn.Conv2d, x: Tensor) -> Tensor:
@@ -116,12 +130,10 @@ def _decode(shuffle: nn.PixelShuffle, pointwise: nn.Conv2d, x: Tensor) -> Tensor
     PixelShuffle takes channel c·p² + i·p + j to pixel (i, j) of a patch, so that in this layout the p² parts are separate rows
     of the matrix before the shuffle, too.
     """
-    height, width, batch = x.shape[1:]
     p, weight, bias = shuffle.upscale_factor, pointwise.weight.flatten(1), pointwise.bias
     assert bias is not None
     out = torch.addmm(bias.unsqueeze(1), weight, x.view(weight.shape[1], -1))
-    out = out.view(-1, p, p, height, width, batch).permute(5, 0, 3, 1, 4, 2)
-    return out.reshape(batch, -1, height * p, width * p)
+    return _Rearrange.apply(out.view(-1, p, p, *x.shape[1:]), p, True)
 
 
 class _FusedMixer:
@@ -142,29 +154,30 @@ class _FusedMixer:
         return _Mixer.apply(x, self, *_weights(*self.modules))
 
 
-def _into_layout(x_BCHW: Tensor) -> Tensor:
-    """Copy (B, C, H, W), fastest from channels-last memory, to (C, H, W, B)."""
-    batch, channels, height, width = x_BCHW.shape
-    x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
-    out = torch.empty(channels, height, width, batch, dtype=x_BCHW.dtype)
-    _call("turn", (batch, height * width, channels), (), x_BCHW, out)
-    return out
+class _Rearrange(torch.autograd.Function):
+    """Copy frames (B, T, H·p, W·p) to patches (T, p, p, H, W, B), or back."""
 
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: int, back: bool) -> Tensor:
+        ctx.p, ctx.back = p, back
+        frames, height, width, batch = (
+            (x.shape[0], *x.shape[3:]) if back else (x.shape[1], x.shape[2] // p, x.shape[3] // p, len(x))
+        )
+        size = (batch, frames, height * p, width * p) if back else (frames, p, p, height, width, batch)
+        out = torch.empty(size, dtype=x.dtype)
+        _call("rearrange", (back, batch, frames, p, height, width), (), x.contiguous(), out)
+        return out
 
-def _out_of_layout(x: Tensor) -> Tensor:
-    """Copy (C, H, W, B) to (B, C, H, W) in channels-last memory."""
-    channels, height, width, batch = x.shape
-    out = torch.empty(batch, height, width, channels, dtype=x.dtype)
-    _call("turn", (channels, height * width, batch), (), x, out)
-    return out.permute(0, 3, 1, 2)
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return _Rearrange.apply(gradient, ctx.p, not ctx.back), None, None
 
 
 class _Encoding(torch.autograd.Function):
-    """z = gelu(BN(h)), from (B, C, H, W) to (C, H, W, B)."""
+    """z = gelu(BN(h)) of (C, H, W, B)."""
 
     @staticmethod
-    def forward(ctx: Any, h_BCHW: Tensor, gamma: Tensor, beta: Tensor, norm: Any) -> Tensor:
-        h = _into_layout(h_BCHW)
+    def forward(ctx: Any, h: Tensor, gamma: Tensor, beta: Tensor, norm: Any) -> Tensor:
         z, mean, var = torch.empty_like(h), torch.empty_like(gamma), torch.empty_like(gamma)
         sizes, settings = (norm.training, h.shape[0], h[0].numel()), (norm.eps, norm.momentum)
         _call("encoding_forward", sizes, settings, h, gamma, beta, z, mean, var, norm.running_mean, norm.running_var)
@@ -179,7 +192,7 @@ class _Encoding(torch.autograd.Function):
         gh, dgamma, dbeta = torch.empty_like(h), torch.empty_like(gamma), torch.empty_like(gamma)
         inputs = (h, gamma, beta, mean, var, gz.contiguous())
         _call("encoding_backward", (h.shape[0], h[0].numel()), (ctx.eps,), *inputs, gh, dgamma, dbeta)
-        return _out_of_layout(gh), dgamma, dbeta, None
+        return gh, dgamma, dbeta, None
 
 
 class _Mixer(torch.autograd.Function):

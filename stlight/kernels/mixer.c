@@ -14,24 +14,21 @@
 #include "numerics.h"
 #include "convolution.h"
 
-/* (A, M, D) → (D, M, A): channels-last into these kernels' layout, and back. */
-int turn(int threads, long A, long M, long D, const real *in, real *out) {
-    int failed = 0;
-#pragma omp parallel for schedule(static) num_threads(threads) reduction(| : failed)
-    for (long m = 0; m < M; m++) {
-        /* Through a tile in the cache, because rows a power of two apart would evict each other. */
-        real *tile = scratch(A * D);
-        if (!tile) {
-            failed = 1;
-            continue;
-        }
-        for (long a = 0; a < A; a++) memcpy(tile + a * D, in + (a * M + m) * D, D * sizeof *tile);
-        for (long d = 0; d < D; d++) {
-            real *row = out + (d * M + m) * A;
-            for (long a = 0; a < A; a++) row[a] = tile[a * D + d];
-        }
+/* Frames (B, T, H·p, W·p) to patches (T, p, p, H, W, B), or back if `back`. */
+int rearrange(int threads, long back, long B, long T, long p, long H, long W, const real *in, real *out) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long row = 0; row < T * H * p; row++) {
+        long t = row / (H * p), h = row / p % H, i = row % p;
+        for (long j = 0; j < p; j++)
+            for (long b = 0; b < B; b++) {
+                long patch = (((t * p + i) * p + j) * H + h) * W * B + b, frame = (((b * T + t) * H + h) * p + i) * W * p + j;
+                if (back)
+                    for (long w = 0; w < W; w++) out[frame + w * p] = in[patch + w * B];
+                else
+                    for (long w = 0; w < W; w++) out[patch + w * B] = in[frame + w * p];
+            }
     }
-    return failed;
+    return 0;
 }
 
 int depthwise_forward(int threads, long training, long C, long H, long W, long B, long k1, long k2, long dilation, double eps,

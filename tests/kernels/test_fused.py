@@ -1,6 +1,7 @@
 """Every backend gives what the modules' own forward gives, judged against double precision."""
 
 import copy
+import ctypes
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from stlight import STLight
 from stlight.kernels import accelerate, backend_of
 from stlight.kernels.compile import library
-from stlight.kernels.fused import _Encoding, _FusedMixer
+from stlight.kernels.fused import _call, _Encoding, _FusedMixer
 from stlight.model.stlight import stl_mixer
 
 pytestmark = pytest.mark.skipif(library("mixer.c") is None, reason="no C compiler")
@@ -83,7 +84,7 @@ def test_every_gradient_of_the_encoding():
     torch.nn.init.normal_(norm.weight)
     exact, reference = copy.deepcopy(norm).double(), h.detach().double().requires_grad_()
     expected = torch.autograd.grad((F.gelu(exact(reference)) * factors).sum(), [reference, *exact.parameters()])
-    z = _Encoding.apply(h, norm.weight, norm.bias, norm)
+    z = _Encoding.apply(h.permute(1, 2, 3, 0).contiguous(), norm.weight, norm.bias, norm)
     found = torch.autograd.grad((z.permute(3, 0, 1, 2) * factors).sum(), [h, *norm.parameters()])
     for gradient, other in zip(found, expected, strict=True):
         assert distance(gradient, other) < 1e-4
@@ -133,7 +134,7 @@ def test_gelu_is_within_the_stated_errors():
     x = torch.linspace(-30, 30, 600_001)
     # With this BatchNorm, in evaluation, the encoding is gelu alone.
     norm = torch.nn.BatchNorm2d(1, eps=0.0).eval()
-    z = _Encoding.apply(x.view(1, 1, -1, 1), norm.weight, norm.bias, norm).flatten()
+    z = _Encoding.apply(x.view(1, -1, 1, 1), norm.weight, norm.bias, norm).flatten()
     error = (z - F.gelu(x.double())).abs()
     assert (error / x.abs().clamp_min(1)).max() < 1e-6
     assert error[x.abs() < 5].max() < 1.5e-6
@@ -179,3 +180,9 @@ def test_an_empty_batch_gives_an_empty_prediction():
     assert prediction.shape == clip.shape
     with torch.no_grad():
         assert model.eval()(clip).shape == clip.shape
+
+
+@pytest.mark.parametrize(("sizes", "tensors"), [((0, 1, 1, 1, 1), 2), ((0, 1, 1, 1, 1, 1), 3), ((0, 1, 1, 1, 1, 1.0), 2)])
+def test_a_call_that_differs_from_the_declaration_in_c_is_refused(sizes, tensors):
+    with pytest.raises((AssertionError, ctypes.ArgumentError)):
+        _call("rearrange", sizes, (), *[torch.zeros(1)] * tensors)
