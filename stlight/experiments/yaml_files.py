@@ -31,8 +31,8 @@ class ExperimentError(ValueError):
     """A file under `workflow` that cannot be used; the message names the file, the field and what would be right."""
 
     def __init__(self, message: str) -> None:
-        # It may quote a value as long as the file.
-        super().__init__(_shortened(message, _LONGEST_MESSAGE))
+        # It may quote a value as long as the file, with any of Unicode's line breaks.
+        super().__init__(_shortened(" ".join(message.splitlines()), _LONGEST_MESSAGE))
 
 
 class FileModel(BaseModel):

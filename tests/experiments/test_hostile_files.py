@@ -1,4 +1,4 @@
-"""Whatever lies beside the experiments, loading it ends within a second, in a plan or in one line that names file and field."""
+"""Whatever lies beside the experiments, loading it ends in a plan or in one line that names file and field."""
 
 import os
 import re
@@ -42,6 +42,7 @@ def bomb(levels):
         ("[" * 100_000, "more than 50 levels"),
         (GOOD.replace("seeds: 2", "seeds: 1" + "0" * 400), "an integer is beyond 2[*][*]53 in line 4"),
         (GOOD.replace("seeds: 2", "seeds: 1" + "0" * 5000), "is no int in line 4"),
+        (GOOD.replace("depth: [8, 16]", '"a\\x85b\\u2028c": 2020-01-01'), "grid.a b c: input should be a valid list"),
         (GOOD.replace("depth: [8, 16]", f"decoder: [{'x' * 5000}]"), "at decoder = xxx"),
         (GOOD.replace("seeds: 2", "seeds: 0x" + "f" * 5000), "an integer is beyond"),
         (GOOD.replace("21.80", "'1" + "0" * 400 + "'"), r"published\[0\].mse: must be a finite number"),
