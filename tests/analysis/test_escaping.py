@@ -40,7 +40,7 @@ def test_markdown_shows_the_text(text):
         # As CommonMark reads it: a backslash before punctuation is left out.
         assert re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", escaped) == plain(text)
     # Outside of code, nothing that begins markup stands without a backslash.
-    rest = re.sub(r"\\[!-/:-@\[-`{-~]|`[^`|]+`", "", escaped)
+    rest = re.sub(r"\\[!-/:-@\[-`{-~]|`[^`|]+`", "·", escaped)
     assert not re.search(r"[`*|$~]|<[A-Za-z/!?]|\]\(", rest)
     assert not re.match(r"[-+=>#]+(\s|$)|>|\d[.)]\s", escaped)
 

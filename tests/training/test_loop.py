@@ -96,7 +96,7 @@ class Reads(TorchDispatchMode):
 @pytest.mark.parametrize("dataset", ["taxibj", "mmnist"])
 def test_an_epoch_s_steps_read_no_value_from_the_device(dataset, monkeypatch):
     # On a GPU clips are drawn by PyTorch's operators.
-    monkeypatch.setattr(frames, "_kernels", lambda: None)
+    monkeypatch.setattr(frames, "library", lambda _: None)
     config = tiny(dataset=dataset, source="stand_in" if dataset == "taxibj" else "embedded")
     digits = {"train": np.full((3, 28, 28), 200, np.uint8)}
     clips = TaxiBJStandIn() if dataset == "taxibj" else MovingMNIST(digits)

@@ -16,8 +16,7 @@ try:
     SUITE = Workflow(WORKFLOW, SETTINGS)
 except ValueError as error:
     raise WorkflowError(str(error))
-OUT = SETTINGS.out
-DATA = SETTINGS.data
+OUT, DATA = SETTINGS.out, SETTINGS.data
 if workflow.is_main_process:
     SUITE.request_files()
     # Jobs refuse to run other code than the one that planned them. Those on a cluster inherit it.
@@ -76,8 +75,7 @@ RETRIES = max(2, ASKED_FOR) if workflow.is_main_process else 0
 # On a cluster no number of cores is given: a job is alone on what it was given.
 ALL_CORES = workflow.resource_settings.cores or 1
 # The interpreter that runs Snakemake, also if its environment is not activated. With conda, that of the rule's environment.
-IN_CONDA = "conda" in map(str, workflow.deployment_settings.deployment_method)
-PYTHON = "python" if IN_CONDA else sys.executable
+PYTHON = "python" if "conda" in map(str, workflow.deployment_settings.deployment_method) else sys.executable
 
 # Outputs of a finished run that Snakemake deleted are restored only if they are newer than this. An existing record is kept
 # whatever its age. Set at the start of a forced workflow; jobs inherit it.
