@@ -24,7 +24,6 @@ if workflow.is_main_process:
 
 
 def check_writable():
-    """Stop before the first job if results cannot be written."""
     try:
         SETTINGS.check_writable()
     except ValueError as error:
@@ -75,7 +74,8 @@ RETRIES = max(2, ASKED_FOR) if workflow.is_main_process else 0
 # On a cluster no number of cores is given: a job is alone on what it was given.
 ALL_CORES = workflow.resource_settings.cores or 1
 # The interpreter that runs Snakemake, also if its environment is not activated. With conda, that of the rule's environment.
-PYTHON = "python" if "conda" in map(str, workflow.deployment_settings.deployment_method) else sys.executable
+IN_CONDA = "conda" in map(str, workflow.deployment_settings.deployment_method)
+PYTHON = "python" if IN_CONDA else sys.executable
 
 # Outputs of a finished run that Snakemake deleted are restored only if they are newer than this. An existing record is kept
 # whatever its age. Set at the start of a forced workflow; jobs inherit it.
