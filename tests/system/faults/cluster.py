@@ -102,10 +102,10 @@ class Workflow:
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 words = (entry / "cmdline").read_bytes().decode().split("\0")
-                if words[1:4] == ["-m", "stlight", "train"] and (entry / "cwd").readlink() == self.work:
+                if words[1:5] == ["-P", "-m", "stlight", "train"] and (entry / "cwd").readlink() == self.work:
                     variables = (entry / "environ").read_bytes().decode(errors="replace").split("\0")
                     job = next(line.partition("=")[2] for line in variables if line.startswith("SLURM_JOB_ID="))
-                    found[words[4]] = int(entry.name), job
+                    found[words[5]] = int(entry.name), job
             except OSError:
                 continue
         return found

@@ -47,10 +47,12 @@ def test_rounds_add_runs_until_the_sentence_is_settled_or_hopeless(repository, t
     spend(repository, tmp_path, 1)
     first, *_, last = rounds_in(tmp_path)
     claimed, others = ("mmnist/stlight_l", "mmnist/k1=5"), ("mmnist/k1=7", "mmnist/depth=8")
-    assert first.seeds == dict.fromkeys(claimed, 2) | dict.fromkeys(others, 1)
+    assert first.seeds == dict.fromkeys(claimed, 2)
     assert last.stop == "settled"
     assert not last.seeds
     seeds = {cell: count for found in rounds_in(tmp_path) for cell, count in found.seeds.items()}
+    # When no look can be bought any more, the other cells get a run for the table.
+    assert {cell: seeds[cell] for cell in others} == dict.fromkeys(others, 1)
     assert runs_in(tmp_path).keys() == {f"{cell}/seed{k}" for cell, count in seeds.items() for k in range(count)}
     table = pd.read_csv(tmp_path / "results" / "smoke" / "tables" / "kernels.csv").set_index("k1")
     assert dict(table["n"]) == {3: seeds["mmnist/stlight_l"], 5: seeds["mmnist/k1=5"], 7: 1}
@@ -97,7 +99,7 @@ def test_a_spent_budget_stops_and_a_larger_one_goes_on(repository, tmp_path):
     before = runs_in(tmp_path)
     experiment(repository, "kernels", f"grid: {{k1: [3, 5, 9]}}\n{CLAIM}")
     spend(repository, tmp_path, 1)
-    assert "mmnist/k1=9" in rounds_in(tmp_path)[0].seeds
+    assert any("mmnist/k1=9" in found.seeds for found in rounds_in(tmp_path))
     assert before.items() <= runs_in(tmp_path).items()
     # A larger budget than needed changes nothing.
     assert "Nothing to be done" in spend(repository, tmp_path, 2)
