@@ -107,16 +107,27 @@ class Contrast(Comparison):
         """Return the one-sided p-value of the contrast of ranks within each block. Diverged runs tie as the worst.
 
         The losses of the k-th seed are permuted among the cells of a block, 1,999 times, always with the same random numbers.
+        Blocks that share seeds are permuted alike, because they are copies rather than replicates; 1 if they have not the same
+        number of cells.
         """
         rng, observed, permuted = np.random.default_rng(0), 0.0, np.zeros(_DRAWS)
-        for block in dict.fromkeys(self.blocks):
-            members = [i for i, other in enumerate(self.blocks) if other == block]
-            shared, weights = min(len(self.losses[i]) for i in members), self.weights[members]
-            values_CS = np.stack([self.losses[i][:shared] for i in members])
-            ranks_SC = stats.rankdata(values_CS).reshape(values_CS.shape).T
-            for ranks in ranks_SC:
-                observed += float(ranks @ weights)
-                permuted += rng.permuted(np.broadcast_to(ranks, (_DRAWS, len(ranks))), axis=1) @ weights
+        for cluster in map(sorted, self._clusters):
+            blocks = [
+                [i for i in cluster if self.blocks[i] == block] for block in dict.fromkeys(self.blocks[i] for i in cluster)
+            ]
+            if len(set(map(len, blocks))) > 1:
+                return 1.0
+            shared = min(len(self.losses[i]) for i in cluster)
+            orders = [
+                rng.permuted(np.broadcast_to(np.arange(len(blocks[0])), (_DRAWS, len(blocks[0]))), axis=1)
+                for _ in range(shared)
+            ]
+            for members in blocks:
+                values_CS = np.stack([self.losses[i][:shared] for i in members])
+                ranks_SC = stats.rankdata(values_CS).reshape(values_CS.shape).T
+                for ranks, order in zip(ranks_SC, orders, strict=True):
+                    observed += float(ranks @ self.weights[members])
+                    permuted += ranks[order] @ self.weights[members]
         # The observed order is one of those that are possible.
         return (1 + int((permuted >= observed - 1e-9).sum())) / (1 + _DRAWS)
 

@@ -35,6 +35,19 @@ def only(test):
     return comparison
 
 
+FACTORS = grid(factor=(1, 2, 3, 4, 5, 6), lr=("a", "b"))
+OVER_FACTORS = claim("better", {"this": {"lr": "a"}, "than": {"lr": "b"}}, on_average=["factor"])
+
+
+@pytest.mark.parametrize("copies", [1, 2, 6])
+def test_copies_of_diverged_runs_are_no_replicates(copies):
+    # The factors of one rate share seeds: six factors tell no more than one.
+    places = FACTORS[: 2 * copies]
+    values = np.array([[1.0, 2.0, 3.0], [math.inf] * 3] * copies)
+    p = only(build(OVER_FACTORS, places, values, group=lambda place: place["lr"])).rank_p()
+    assert p == pytest.approx(1 / 8, abs=0.03)
+
+
 SIZES = grid(size=(1, 2, 3, 4, 5), decoder=("a", "b"))
 ON_AVERAGE = claim("better", {"this": {"decoder": "a"}, "than": {"decoder": "b"}}, on_average=["size"])
 KERNELS = grid(k1=(3, 5, 7), k2=(3, 5, 7, 9, 11))
