@@ -48,11 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _folder(path: str) -> Path:
+    if not path:
+        raise argparse.ArgumentTypeError("must not be empty; the current folder is .")
+    return Path(path)
+
+
 def _check_source(planned: str) -> None:
     from stlight.runs.provenance import source_version
 
-    if (ours := source_version()) != planned:
-        folder = Path(__file__).resolve().parent
+    folder = Path(__file__).resolve().parent
+    try:
+        ours = source_version()
+    except SyntaxError as error:
+        raise ValueError(f"{error.filename or folder}: not valid Python: {error}; start it again when it is") from error
+    if ours != planned:
         raise ValueError(f"planned with code of version {planned}, but {folder} is {ours}; start it again")
 
 
@@ -60,8 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stlight", description="Reproduce the experiments of the STLight supplement.")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--scale", default="demo", help="smoke, demo, small, gpu, paper or your own (default: demo)")
-    common.add_argument("--results", type=Path, default=Path("results"), help="folder of results (default: results)")
-    common.add_argument("--data-root", type=Path, default=Path("data"), help="folder of data sets (default: data)")
+    common.add_argument("--results", type=_folder, default=Path("results"), help="folder of results (default: results)")
+    common.add_argument("--data-root", type=_folder, default=Path("data"), help="folder of data sets (default: data)")
     common.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     common.add_argument("--threads", type=int, default=1, help="threads for torch (default: 1)")
     common.add_argument("--slots-per-gpu", type=int, default=1, help="runs that may share a GPU (default: 1)")

@@ -36,7 +36,7 @@ class Settings(BaseModel):
     slots_per_gpu: PositiveInt = Field(default=1, le=100)
     """Runs that may share a GPU; a job states its share in whole percents."""
     mixed_versions: bool = False
-    hours: PositiveFloat | None = None
+    hours: Annotated[PositiveFloat, Field(allow_inf_nan=False)] | None = None
     """Budget in core hours, which rounds spend where runs settle most sentences; without it, seeds are as the scale says."""
 
     @classmethod

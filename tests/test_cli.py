@@ -114,8 +114,34 @@ def test_counts_say_which_code_made_them(tmp_path, monkeypatch):
     assert {name.partition("/")[0] for name in counts} == {"mmnist"}
 
 
+PLAIN_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_a_locale_without_utf_8_compiles_the_kernels(tmp_path):
+    code = "from stlight.kernels.compile import library; library('mixer.c'); library('frames.c')"
+    plain = os.environ | PLAIN_LOCALE | {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=plain, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_empty_folder_is_refused(capsys):
+    for option in ("--results", "--data-root"):
+        with pytest.raises(SystemExit):
+            cli.main(["status", "--scale", "smoke", option, ""])
+        assert f"argument {option}: must not be empty" in capsys.readouterr().err
+
+
+def test_code_that_is_being_edited_is_one_line(monkeypatch, capsys):
+    def broken():
+        compile("x = (", "metrics.py", "exec")
+
+    monkeypatch.setattr("stlight.runs.provenance.source_version", broken)
+    assert cli.main(["status", "--scale", "smoke", "--planned-source", "0123456789abcdef"]) == 1
+    assert "metrics.py: not valid Python" in capsys.readouterr().err
+
+
 def test_a_locale_without_utf_8_breaks_no_verb(tmp_path):
-    plain = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    plain = os.environ | PLAIN_LOCALE
     for verb in (["count", "section_b_complexity"], ["waiting"], ["identify", "--params", "32.9M"]):
         command = [sys.executable, "-m", "stlight", *verb, "--results", str(tmp_path)]
         done = subprocess.run(command, env=plain, capture_output=True, text=True, check=False)

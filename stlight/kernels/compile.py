@@ -32,7 +32,11 @@ _FLAGS = [
 def processor() -> str:
     """Describe the processor, on which -march=native depends, because machines of several kinds may share a cache."""
     if sys.platform == "linux":
-        found = re.findall("^(?:flags|Features|model name).*", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.findall(
+            "^(?:flags|Features|model name).*",
+            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"),
+            re.MULTILINE,
+        )
         return "\n".join(dict.fromkeys(found))
     return platform.processor()
 
@@ -61,7 +65,7 @@ def library(source: str) -> ctypes.CDLL | None:
         logger.warning("no compiled kernels (%s): computing with plain PyTorch, which is slower on a CPU", why)
         return None
     for name, parameters in re.findall(
-        r"^(?:int|void) (\w+)\((.*?)\) \{", (_FOLDER / source).read_text(), re.MULTILINE | re.DOTALL
+        r"^(?:int|void) (\w+)\((.*?)\) \{", (_FOLDER / source).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     ):
         getattr(opened, name).argtypes = [_ctype(parameter) for parameter in parameters.split(",")]
     return opened
@@ -92,7 +96,13 @@ def _open(source: Path, command: list[str]) -> ctypes.CDLL:
             path.unlink()
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         built = Path(scratch) / f"{name}.so"
-        subprocess.run([*command, "-o", str(built), str(source), "-lm"], check=True, capture_output=True, text=True)
+        subprocess.run(
+            [*command, "-o", str(built), str(source), "-lm"],
+            check=True,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+        )
         built.chmod(0o700)
         built = built.rename(built.with_stem(f"{name}-{_checksum(built)}"))
         opened = ctypes.CDLL(str(built))

@@ -5,6 +5,7 @@
 
 import contextlib
 import csv
+import errno
 import json
 import logging
 import math
@@ -160,7 +161,7 @@ def read_history(folder: Path, record: RunRecord) -> list[dict[str, str]]:
     """Read the rows of a run's history as text. Raises `RecordError` if they do not have the record's checksum."""
     path = folder / "history.csv"
     try:
-        rows = list(csv.DictReader(path.read_text().splitlines()))
+        rows = list(csv.DictReader(_read(path).decode().splitlines()))
     except (OSError, ValueError, csv.Error) as error:
         raise RecordError(f"{path} cannot be read: {error}{_REMEDY}") from error
     _compare(path, record, history_digest(rows))
@@ -171,7 +172,7 @@ def read_output(folder: Path, record: RunRecord, name: str) -> bytes:
     """Return the content of a run's output. Raises `RecordError` if it does not have the record's checksum."""
     path = folder / name
     try:
-        content = path.read_bytes()
+        content = _read(path)
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}{_REMEDY}") from error
     _compare(path, record, sha256(content))
@@ -286,11 +287,18 @@ def unfinished_state(folder: Path, config_hash: str) -> dict[str, Any]:
 def _progress(folder: Path, config_hash: str) -> dict[str, Any]:
     """Return the last state that `Heartbeat` wrote; empty if it is missing, damaged or of another configuration."""
     try:
-        state = json.loads((folder / "progress.json").read_text())
+        state = json.loads(_read(folder / "progress.json"))
         known = {"pid", "host", "epoch", "num_epochs", "seconds"} <= state.keys()
         return state if known and state["config_hash"] == config_hash else {}
     except (OSError, ValueError, AttributeError, KeyError, RecursionError):
         return {}
+
+
+def _read(path: Path) -> bytes:
+    """Read a file. Raises `OSError` for what is no file, because to open a pipe would wait for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a file")
+    return path.read_bytes()
 
 
 def _checksum(content: dict[str, Any]) -> str:

@@ -74,6 +74,9 @@ def living_holder(folder: Path) -> Holder | None:
     if lock := _held.get(folder.resolve()):
         return lock.me
     try:
+        if not (folder / _NAME).is_file():
+            # To open a pipe would wait for ever.
+            return None
         # Never in the holder itself, because to close any descriptor of a file frees the process's lock on it.
         with (folder / _NAME).open("rb") as file:
             other, surely_alive = _find_holder(file.fileno(), fcntl.LOCK_SH)
@@ -101,6 +104,8 @@ class _Lock:
 
     def take(self) -> Holder | None:
         """Take the lock and return `None`, or return its living holder."""
+        if self._path.exists() and not self._path.is_symlink() and not self._path.is_file():
+            raise StorageError(f"{self._path}: is no file, as a lock must be: delete it")
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         except OSError as error:

@@ -8,6 +8,7 @@ import pytest
 
 from stlight.analysis.evidence import Missing, ResultsFolder
 from stlight.runs.record import OUTPUTS, RecordError, load_valid_record, read_record, read_state, restore_outputs
+from stlight.runtime import run_lock
 from stlight.training import train_run
 from tests.tiny_runs import tiny
 
@@ -131,3 +132,22 @@ def test_a_forced_workflow_restores_only_what_is_newer_also_if_the_clock_was_set
     found = restore_outputs(folder, NAME, CONFIG.hash, record.provenance, newer_than=time.time() - 500)
     assert (found == record) == restored
     assert (folder / "record.json").exists() == restored
+
+
+@pytest.mark.parametrize("name", ["progress.json", ".lock"])
+def test_a_pipe_in_a_run_s_folder_is_not_waited_for(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    assert read_state(tmp_path, CONFIG.hash)["status"] == "waiting"
+
+
+def test_a_lock_that_is_a_pipe_is_named(tmp_path):
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(OSError, match=r"\.lock: is no file, as a lock must be: delete it"), run_lock.hold(tmp_path, print):
+        pass
+
+
+@pytest.mark.parametrize("name", ["history.csv", "losses.csv"])
+def test_a_pipe_in_the_place_of_an_output_is_not_waited_for(name, results, folder):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert isinstance(ResultsFolder(results).run(NAME, CONFIG.hash), Missing)
