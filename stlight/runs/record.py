@@ -5,7 +5,6 @@
 
 import contextlib
 import csv
-import errno
 import json
 import logging
 import math
@@ -21,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stlight.config import RunConfig, describe
 from stlight.runtime.atomic_files import write_atomically
 from stlight.runtime.run_lock import living_holder
-from stlight.runtime.trust import sha256
+from stlight.runtime.trust import read_file, sha256
 
 OUTPUTS = ("history.csv", "losses.csv", "weights.safetensors", "examples.npz", "record.json")
 SELECTIONS = ("last", "best_on_validation", "best_on_test")
@@ -161,7 +160,7 @@ def read_history(folder: Path, record: RunRecord) -> list[dict[str, str]]:
     """Read the rows of a run's history as text. Raises `RecordError` if they do not have the record's checksum."""
     path = folder / "history.csv"
     try:
-        rows = list(csv.DictReader(_read(path).decode().splitlines()))
+        rows = list(csv.DictReader(read_file(path).decode().splitlines()))
     except (OSError, ValueError, csv.Error) as error:
         raise RecordError(f"{path} cannot be read: {error}{_REMEDY}") from error
     _compare(path, record, history_digest(rows))
@@ -172,7 +171,7 @@ def read_output(folder: Path, record: RunRecord, name: str) -> bytes:
     """Return the content of a run's output. Raises `RecordError` if it does not have the record's checksum."""
     path = folder / name
     try:
-        content = _read(path)
+        content = read_file(path)
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}{_REMEDY}") from error
     _compare(path, record, sha256(content))
@@ -287,18 +286,11 @@ def unfinished_state(folder: Path, config_hash: str) -> dict[str, Any]:
 def _progress(folder: Path, config_hash: str) -> dict[str, Any]:
     """Return the last state that `Heartbeat` wrote; empty if it is missing, damaged or of another configuration."""
     try:
-        state = json.loads(_read(folder / "progress.json"))
+        state = json.loads(read_file(folder / "progress.json"))
         known = {"pid", "host", "epoch", "num_epochs", "seconds"} <= state.keys()
         return state if known and state["config_hash"] == config_hash else {}
     except (OSError, ValueError, AttributeError, KeyError, RecursionError):
         return {}
-
-
-def _read(path: Path) -> bytes:
-    """Read a file. Raises `OSError` for what is no file, because to open a pipe would wait for ever."""
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is not a file")
-    return path.read_bytes()
 
 
 def _checksum(content: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ Results and data may lie in folders that others can write, so they are read in f
 the checksums that their record states.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -42,3 +43,10 @@ def weakness(path: Path) -> str:
 def sha256(content: bytes) -> str:
     """Return the SHA-256 of a file's content as hex digits."""
     return hashlib.sha256(content).hexdigest()
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file. Raises `OSError` for what is no file, because to open a pipe would wait for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a file")
+    return path.read_bytes()
