@@ -56,11 +56,12 @@ def _train(options: argparse.Namespace, config: "RunConfig", interruption: "Inte
             import torch
 
             from stlight.runtime.process import leave_out_compiler
-            from stlight.training import train_run
 
             recipe = config.training
             if recipe.kernels != "compiled" and not recipe.deterministic and not torch.cuda.is_available():
                 leave_out_compiler()
+            from stlight.training import train_run
+
             gc.freeze()
             gc.enable()
             torch.set_num_threads(options.threads)

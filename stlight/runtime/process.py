@@ -63,3 +63,10 @@ def leave_out_compiler() -> None:
         stand_in.disable = lambda function, *_, **__: function  # type: ignore[attr-defined]
         stand_in.graph_break = lambda: None  # type: ignore[attr-defined]
         sys.modules["torch._dynamo"] = torch._dynamo = stand_in
+    if "triton" not in sys.modules and not torch.cuda.is_available():
+        # The counter of multiply-adds would load it, which takes time and ends with lines about leaks.
+        sys.modules["triton"] = None  # type: ignore[assignment]
+        try:
+            import torch.utils.flop_counter
+        finally:
+            del sys.modules["triton"]

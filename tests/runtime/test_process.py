@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 PROCESS = """
 import sys
@@ -38,3 +39,10 @@ def test_the_compiler_is_left_out_and_the_weights_are_the_same(outputs):
     (first, *without), (second, *with_compiler) = outputs
     assert (first, second) == ("does without", "loads the compiler")
     assert without == with_compiler
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's kernels need Triton")
+def test_a_cpu_does_not_load_triton():
+    code = "import sys; from stlight.runtime.process import leave_out_compiler; leave_out_compiler()\n"
+    code += "import stlight.training, stlight.model.complexity; sys.exit('triton' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
