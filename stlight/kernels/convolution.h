@@ -1,4 +1,7 @@
 /* Depthwise convolution of one channel and its gradients, on padded rows. */
+/* Inlined so that its constant arguments unroll the loops over registers. */
+#define INLINE static inline __attribute__((always_inline))
+
 /* Geometry of a K×K kernel over H rows of n numbers. Its taps are `dilation` rows and `shift` numbers apart. Input rows have
    `pad` zeros at both ends. */
 typedef struct {
@@ -24,86 +27,153 @@ static void copy_rows(real *restrict out, long out_row, const real *restrict in,
     for (long y = 0; y < p->H; y++) memcpy(out + y * out_row, in + y * in_row, p->n * sizeof *out);
 }
 
-/* Keep V vectors of outputs in registers and add all taps that lie within the plane. */
-#define BLOCK(V)                                                                                                               \
-    static inline void block_##V(real *restrict out, const real *restrict in, const real *w, long K, long rows, long columns,   \
-                                 long row_step, long shift, real bias) {                                                       \
-        vector sums[V];                                                                                                        \
-        for (int j = 0; j < V; j++) sums[j] = (vector){0} + bias;                                                              \
-        for (int ky = 0; ky < rows; ky++, in += row_step, w += K) {                                                            \
-            const real *tap = in;                                                                                              \
-            for (int kx = 0; kx < columns; kx++, tap += shift)                                                                 \
-                for (int j = 0; j < V; j++) sums[j] += w[kx] * *(const vector *)(tap + LANES * j);                             \
-        }                                                                                                                      \
-        for (int j = 0; j < V; j++) *(vector *)(out + LANES * j) = sums[j];                                                    \
-    }
-BLOCK(8) BLOCK(4) BLOCK(2) BLOCK(1)
+/* Add a kernel row's taps of V vectors of inputs to the outputs of one row, or of two rows whose kernel rows follow each other,
+   so that an input is loaded once for both. */
+INLINE void add_taps(int V, vector *restrict sums, const real *w, vector *restrict next, const real *next_w, const real *in,
+                     long columns, long shift) {
+    for (long kx = 0; kx < columns; kx++, in += shift)
+        for (int j = 0; j < V; j++) {
+            vector x = *(const vector *)(in + LANES * j);
+            sums[j] += w[kx] * x;
+            if (next) next[j] += next_w[kx] * x;
+        }
+}
 
-/* Correlation of padded rows with K×K weights: out[y] is a row of n numbers, out_row apart. */
-static void convolve(real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w, real bias) {
-    long K = p->K, centre = K / 2;
-    long row_step = p->dilation * p->row, n = p->n;
-    for (long y = 0; y < p->H; y++) {
-        /* Taps above the plane's first row and below its last are zero: ky runs from `first` on. */
-        long first = max(0, centre - y / p->dilation), rows = min(K, centre + 1 + (p->H - 1 - y) / p->dilation) - first;
-        const real *top = in + (y + (first - centre) * p->dilation) * p->row, *wy = w + first * K;
-        real *o = out + y * out_row;
-        long l = 0;
+/* V vectors of outputs in a row, and in the row `dilation` below if there is one, are kept in registers through all taps. Input
+   rows `first` to `last` of the K + 1 that these two rows read lie within the plane. */
+INLINE void block(int V, real *restrict out, real *restrict below, const real *restrict in, const real *w, long K, long first,
+                  long last, long columns, long row_step, long shift, real bias) {
+    vector sums[8], next[8];
+    for (int j = 0; j < V; j++) sums[j] = next[j] = (vector){0} + bias;
+    long r = first;
+    if (below) {
+        if (r == 0) add_taps(V, sums, w, 0, 0, in, columns, shift), r++, in += row_step;
+        for (; r < min(K, last); r++, in += row_step)
+            add_taps(V, sums, w + r * K, next, w + (r - 1) * K, in, columns, shift);
+        if (r < last) add_taps(V, next, w + (K - 1) * K, 0, 0, in, columns, shift);
+        for (int j = 0; j < V; j++) *(vector *)(below + LANES * j) = next[j];
+    } else
+        for (; r < min(K, last); r++, in += row_step) add_taps(V, sums, w + r * K, 0, 0, in, columns, shift);
+    for (int j = 0; j < V; j++) *(vector *)(out + LANES * j) = sums[j];
+}
+
+/* Compute the outputs of row y and, if `two`, of row y + dilation. */
+INLINE void convolve_rows(long y, int two, real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w,
+                          real bias, const real *ahead) {
+    long K = p->K, centre = K / 2, n = p->n, row_step = p->dilation * p->row;
+    /* Taps above the plane's first row and below its last are zero. */
+    long first = max(0, centre - y / p->dilation), last = min(K + two, centre + 1 + (p->H - 1 - y) / p->dilation);
+    const real *top = in + (y + (first - centre) * p->dilation) * p->row;
+    real *o = out + y * out_row, *below = two ? o + p->dilation * out_row : 0;
+    long l = 0;
 #define BLOCKS(V)                                                                                                              \
     for (; l + V * LANES <= n; l += V * LANES) {                                                                               \
         long left = max(0, centre - (l + V * LANES - 1) / p->shift);                                                            \
         long right = min(K, centre + 1 + (n - 1 - l) / p->shift);                                                               \
-        block_##V(o + l, top + l + left * p->shift, wy + left, K, rows, right - left, row_step, p->shift, bias);               \
-    }
-        BLOCKS(8)
-        BLOCKS(4)
-        BLOCKS(2)
-        BLOCKS(1)
-        if (l < n && n >= LANES) {
-            /* The last vector overlaps the one before, whose numbers come out the same. */
-            l = n - LANES;
-            BLOCKS(1)
-        }
-        for (; l < n; l++) {
-            real s = bias;
-            for (int ky = 0; ky < rows; ky++)
-                for (int kx = 0; kx < K; kx++) s += wy[ky * K + kx] * top[ky * row_step + l + kx * p->shift];
-            o[l] = s;
-        }
-    }
-}
-
-/* The transposed convolution is the correlation with the weights in reverse order. */
-static void convolve_transposed(real *restrict out, const real *restrict in, const plane *p, const real *w) {
-    real turned[MAX_KERNEL * MAX_KERNEL];
-    for (int k = 0; k < p->K * p->K; k++) turned[k] = w[p->K * p->K - 1 - k];
-    convolve(out, p->n, in, p, turned, 0);
-}
-
-/* Gradient of the weights from the gradient g of the output, rows of n numbers. The taps of a kernel row share each g. */
-#define WEIGHTS(K)                                                                                                             \
-    static void weights_##K(real *restrict dw, const real *restrict g, const real *restrict in, const plane *p) {               \
-        for (long ky = 0; ky < K; ky++) {                                                                                      \
-            vector sums[K] = {{0}};                                                                                            \
-            real rest[K] = {0};                                                                                                \
-            long off = (ky - K / 2) * p->dilation;                                                                             \
-            for (long y = max(0, -off); y < min(p->H, p->H - off); y++) {                                                      \
-                const real *r = in + (y + off) * p->row, *q = g + y * p->n;                                                    \
-                long l = 0;                                                                                                    \
-                for (; l + LANES <= p->n; l += LANES) {                                                                        \
-                    vector v = *(const vector *)(q + l);                                                                       \
-                    for (int kx = 0; kx < K; kx++) sums[kx] += v * *(const vector *)(r + l + kx * p->shift);                   \
-                }                                                                                                              \
-                for (; l < p->n; l++)                                                                                          \
-                    for (int kx = 0; kx < K; kx++) rest[kx] += q[l] * r[l + kx * p->shift];                                    \
-            }                                                                                                                  \
-            for (int kx = 0; kx < K; kx++) {                                                                                   \
-                real s = rest[kx];                                                                                             \
-                for (int j = 0; j < LANES; j++) s += sums[kx][j];                                                              \
-                dw[ky * K + kx] = s;                                                                                           \
-            }                                                                                                                  \
+        block(V, o + l, two ? below + l : 0, top + l + left * p->shift, w + left, K, first, last, right - left, row_step,        \
+              p->shift, bias);                                                                                                 \
+        for (long i = 0; ahead && i < V * LANES; i += 64 / sizeof(real)) {                                                        \
+            __builtin_prefetch(ahead + y * n + l + i, 0, 2);                                                                    \
+            if (two) __builtin_prefetch(ahead + (y + p->dilation) * n + l + i, 0, 2);                                           \
         }                                                                                                                      \
     }
+    if (8 * (1 + two) < REGISTERS) {
+        BLOCKS(8)
+    }
+    BLOCKS(4)
+    BLOCKS(2)
+    BLOCKS(1)
+    if (l < n && n >= LANES) {
+        /* The last vector overlaps the one before, whose numbers come out the same. */
+        l = n - LANES;
+        BLOCKS(1)
+    }
+    for (; l < n; l++)
+        for (int r = 0; r <= two; r++) {
+            real s = bias;
+            for (long ky = max(0, first - r); ky < min(K, last - r); ky++)
+                for (int kx = 0; kx < K; kx++) s += w[ky * K + kx] * top[(ky + r - first) * row_step + l + kx * p->shift];
+            o[r * p->dilation * out_row + l] = s;
+        }
+}
+
+/* Correlation of padded rows `in` (H, row) with weights w (K, K): out[y] is a row of n numbers, out_row apart. Meanwhile it loads a
+   plane `ahead` (H, n), if there is one, into the second cache, because a channel's arrays come from memory and nothing else
+   would happen in that time. */
+static void convolve(real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w, real bias,
+                     const real *ahead) {
+    for (long phase = 0; phase < min(p->dilation, p->H); phase++) {
+        long y = phase;
+        for (; y + p->dilation < p->H; y += 2 * p->dilation) convolve_rows(y, 1, out, out_row, in, p, w, bias, ahead);
+        if (y < p->H) convolve_rows(y, 0, out, out_row, in, p, w, bias, ahead);
+    }
+}
+
+/* The transposed convolution: the correlation of padded rows `in` (H, row) with the weights w (K, K) in reverse order, to out
+   (H, n). */
+static void convolve_transposed(real *restrict out, const real *restrict in, const plane *p, const real *w, const real *ahead) {
+    real turned[MAX_KERNEL * MAX_KERNEL];
+    for (int k = 0; k < p->K * p->K; k++) turned[k] = w[p->K * p->K - 1 - k];
+    convolve(out, p->n, in, p, turned, 0, ahead);
+}
+
+/* Add the products of `rows` rows of inputs and of output gradients g to the sums of one kernel row, and with the rows of g one
+   step above to those of the next, so that an input is loaded once for both. */
+INLINE void add_products(int K, vector *sums, vector *next, const real *g, const real *in, long g_step, long in_step, long rows,
+                         long n, long shift) {
+    vector s[MAX_KERNEL], t[MAX_KERNEL];
+    for (int kx = 0; kx < K; kx++) s[kx] = sums[kx], t[kx] = next ? next[kx] : s[kx];
+    for (; rows > 0; rows--, g += g_step, in += in_step) {
+        long l = 0;
+        for (; l + LANES <= n; l += LANES) {
+            vector v = *(const vector *)(g + l), w = next ? *(const vector *)(g - g_step + l) : v;
+            for (int kx = 0; kx < K; kx++) {
+                vector x = *(const vector *)(in + l + kx * shift);
+                s[kx] += v * x;
+                if (next) t[kx] += w * x;
+            }
+        }
+        for (; l < n; l++)
+            for (int kx = 0; kx < K; kx++) {
+                real x = in[l + kx * shift];
+                s[kx][0] += g[l] * x;
+                if (next) t[kx][0] += g[l - g_step] * x;
+            }
+    }
+    for (int kx = 0; kx < K; kx++) {
+        sums[kx] = s[kx];
+        if (next) next[kx] = t[kx];
+    }
+}
+
+/* Gradient of the weights (K, K) from that of the output, g (H, n). Input row i meets row i - up of g in kernel row ky, and row
+   i - up - 1 in the next. A few rows at a time serve all kernel rows, so that they stay in the nearest cache. */
+#define WEIGHTS(K)                                                                                                             \
+    static void weights_##K(real *restrict dw, const real *restrict g, const real *restrict in, const plane *p) {               \
+        enum { PAIRS = 2 * K + 3 <= REGISTERS };                                                                               \
+        vector sums[K][K] = {{{0}}};                                                                                           \
+        long d = p->dilation, g_step = d * p->n, in_step = d * p->row, at_once = max(1, 4096 / p->n);                           \
+        for (long phase = 0; phase < min(d, p->H); phase++)                                                                    \
+            for (long H = (p->H - 1 - phase) / d + 1, from = 0; from < H; from += at_once)                                      \
+                for (long ky = 0, two; ky < K; ky += 1 + two) {                                                                \
+                    two = PAIRS && ky + 1 < K;                                                                                 \
+                    long up = ky - K / 2, to = min(H, from + at_once);                                                          \
+                    long first = max(from, up), end = max(first, min(to, H + up)), both = two ? max(first, up + 1) : end;        \
+                    const real *row = in + phase * p->row, *q = g + phase * p->n - up * g_step;                                 \
+                    ADD(K, first, min(both, end), sums[ky], 0, q)                                                               \
+                    if (two) {                                                                                                 \
+                        ADD(K, both, end, sums[ky], sums[ky + 1], q)                                                            \
+                        ADD(K, max(end, both), min(to, H + up + 1), sums[ky + 1], 0, q - g_step)                                \
+                    }                                                                                                          \
+                }                                                                                                              \
+        for (int k = 0; k < K * K; k++) {                                                                                      \
+            real s = 0;                                                                                                        \
+            for (int j = 0; j < LANES; j++) s += sums[k / K][k % K][j];                                                         \
+            dw[k] = s;                                                                                                         \
+        }                                                                                                                      \
+    }
+#define ADD(K, FROM, TO, SUMS, NEXT, G)                                                                                        \
+    add_products(K, SUMS, NEXT, G + (FROM) * g_step, row + (FROM) * in_step, g_step, in_step, (TO) - (FROM), p->n, p->shift);
 WEIGHTS(1) WEIGHTS(3) WEIGHTS(5) WEIGHTS(7) WEIGHTS(9) WEIGHTS(11)
 
 typedef void weights_function(real *, const real *, const real *, const plane *);

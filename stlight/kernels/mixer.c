@@ -14,6 +14,9 @@
 #include "numerics.h"
 #include "convolution.h"
 
+/* The plane of a channel of an array of N numbers a plane, or none beyond the last channel. */
+#define AHEAD(array, channel) ((channel) < C ? (array) + (channel) * N : 0)
+
 /* Frames (B, T, H·p, W·p) to patches (T, p, p, H, W, B), or back if `back`. */
 int rearrange(int threads, long back, long B, long T, long p, long H, long W, const real *in, real *out) {
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -40,6 +43,7 @@ int depthwise_forward(int threads, long training, long C, long H, long W, long B
     int failed = 0;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) reduction(| : failed)
     for (long c = 0; c < C; c++) {
+        long next = c + threads;
         real *X = scratch(H * (p1.row + p2.row) + N);
         if (!X) {
             failed = 1;
@@ -49,9 +53,9 @@ int depthwise_forward(int threads, long training, long C, long H, long W, long B
         const real *xc = x + c * N;
         pad_rows(X, xc, &p1);
         memset(U, 0, H * p2.row * sizeof *U);
-        convolve(U + p2.pad, p2.row, X, &p1, w1 + c * k1 * k1, b1[c]);
+        convolve(U + p2.pad, p2.row, X, &p1, w1 + c * k1 * k1, b1[c], AHEAD(y, c));
         if (u) copy_rows(u + c * N, p2.n, U + p2.pad, p2.row, &p2);
-        convolve(vc, p2.n, U, &p2, w2 + c * k2 * k2, b2[c]);
+        convolve(vc, p2.n, U, &p2, w2 + c * k2 * k2, b2[c], AHEAD(x, next));
         norm bn = normalise(training, c, a, N, activate(a, vc, 0, N), eps, momentum, gamma, beta, mean, var, running_mean, running_var);
         for (long i = 0; i < N; i++) yc[i] = xc[i] + a[i] * bn.scale + bn.offset;
     }
@@ -68,6 +72,7 @@ int depthwise_backward(int threads, long C, long H, long W, long B, long k1, lon
     int failed = 0;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) reduction(| : failed)
     for (long c = 0; c < C; c++) {
+        long next = c + threads;
         real *P = scratch(H * (p1.row + p2.row) + N);
         if (!P) {
             failed = 1;
@@ -84,14 +89,14 @@ int depthwise_backward(int threads, long C, long H, long W, long B, long k1, lon
         if (u)
             copy_rows(U + p2.pad, p2.row, u + c * N, p2.n, &p2);
         else
-            convolve(U + p2.pad, p2.row, P, &p1, w1c, b1[c]);
+            convolve(U + p2.pad, p2.row, P, &p1, w1c, b1[c], 0);
         weights_backward[k2 / 2](dw2 + c * k2 * k2, e, U, &p2);
         pad_rows(U, e, &p2);
-        convolve_transposed(e, U, &p2, w2c);
+        convolve_transposed(e, U, &p2, w2c, AHEAD(v, next));
         db1[c] = sum(e, N);
         weights_backward[k1 / 2](dw1 + c * k1 * k1, e, P, &p1);
         pad_rows(P, e, &p1);
-        convolve_transposed(e, P, &p1, w1c);
+        convolve_transposed(e, P, &p1, w1c, AHEAD(gy, next));
 #pragma GCC ivdep
         for (long i = 0; i < N; i++) gxc[i] = gc[i] + e[i];
     }

@@ -73,9 +73,11 @@ def test_every_gradient_of_a_mixer_on_a_small_plane(sizes):
     exact, x = copy.deepcopy(mixer).double(), x_BCHW.permute(1, 2, 3, 0).contiguous().requires_grad_()
     reference = x_BCHW.double().requires_grad_()
     expected = torch.autograd.grad((exact(reference) * factors).sum(), [reference, *exact.parameters()])
+    plain = torch.autograd.grad((mixer(x_BCHW.requires_grad_()) * factors).sum(), [x_BCHW, *mixer.parameters()])
     found = torch.autograd.grad((_FusedMixer(mixer)(x).permute(3, 0, 1, 2) * factors).sum(), [x, *mixer.parameters()])
-    for gradient, other in zip((found[0].permute(3, 0, 1, 2), *found[1:]), expected, strict=True):
-        assert distance(gradient, other) < 1e-4
+    for gradient, other, exactly in zip((found[0].permute(3, 0, 1, 2), *found[1:]), plain, expected, strict=True):
+        # The sum that is a bias's gradient almost cancels on so few values, in PyTorch as here.
+        assert distance(gradient, exactly) <= 2 * distance(other, exactly) + 3e-5
 
 
 def test_every_gradient_of_the_encoding():
