@@ -94,7 +94,8 @@ def gpu_bytes(cost: RunCost) -> int:
 
 def _cost(config: RunConfig, device: torch.device, flops_rate: float | None, card: Card | None) -> RunCost:
     with torch.device("meta"):
-        clip_flops = count_flops(build_model(config.model, config.clip_shape), config.clip_shape)
+        shape = config.clip_shape
+        clip_flops = count_flops(build_model(config.model, shape, dataset=config.data.dataset), shape)
     clips = config.training.batch_size
     # The backward pass costs about two forward passes.
     step_flops = 3 * clips * clip_flops

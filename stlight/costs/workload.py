@@ -26,7 +26,7 @@ class Workload:
         self.config, self.recipe, self.device, shape = config, config.training, device, config.clip_shape
         configure(self.recipe)
         with device:
-            self.model = build_model(config.model, shape)
+            self.model = build_model(config.model, shape, dataset=config.data.dataset)
             size = (clips, shape.context_frames + shape.horizon_frames, shape.channels, shape.height, shape.width)
             self.clip = torch.rand(size)
         if race:
