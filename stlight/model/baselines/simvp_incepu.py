@@ -81,7 +81,7 @@ class SimVP(Baseline):
         layers: int = 8,
         halvings: int = 2,
     ) -> None:
-        """`layers` are those of the translator, of `hidden_dim` channels (each way, in IncepU); codes have `code_dim` channels."""
+        """Codes have `code_dim` channels; the translator has `layers` blocks (each way, in IncepU) of `hidden_dim` channels."""
         super().__init__(shape, width=width, depth=depth)
         code, translator_dim = self.wide(code_dim, multiple=2), self.wide(hidden_dim, multiple=16)
         dims = [shape.channels] + [code] * (2 * halvings - 1)
