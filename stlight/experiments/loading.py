@@ -132,8 +132,9 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
         is_trained = scale.trains(variant.config.model.model, variant.dataset)
         wanted = scale.seeds_of(path.stem, variant.axes, at_least=file.seeds) if is_trained else 0
         wanted = min(wanted, file.max_seeds or wanted)
-        seeds[run] = max(seeds.get(run, 0), wanted)
-        other = variants.setdefault(f"{variant.dataset}/{variant.name}", replace(variant, run_as=run))
+        variant = replace(variant, run_as=run)
+        seeds[variant.cell] = max(seeds.get(variant.cell, 0), wanted)
+        other = variants.setdefault(f"{variant.dataset}/{variant.name}", variant)
         if other.paper != variant.paper:
             # Not as `state` has them, which rounds as the name does.
             both = (", ".join(f"{axis} = {value!r}" for axis, value in v.axes.items()) for v in (other, variant))
@@ -160,7 +161,7 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
         curves=read_curves(file.published_curves, workflow, axes) if file.published_curves else [],
         drawn=drawn,
         claims=[claim.model_copy(update={"section": claim.section or file.paper.section}) for claim in file.claims],
-        variants=[replace(variant, seeds=seeds[variant.run_as]) for variant in variants.values()],
+        variants=[replace(variant, seeds=seeds[variant.cell]) for variant in variants.values()],
         waits_for=_missing_data({v.dataset for v in variants.values() if v.config.data.source == "files"}, data_root),
         hash=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
     )

@@ -44,8 +44,8 @@ class BaselineSpec(NamedTuple):
     """True if the benchmark corrected the model's code after the version that computed its row of Table 2."""
 
 
-# From the benchmark's version 0.3.0: configs/mmnist, configs/taxibj and configs/kth. For PredNet, the latter two state no learning
-# rate.
+# From the benchmark's version 0.3.0: configs/mmnist, configs/taxibj and configs/kth.
+# Those of PredNet for the latter two state no learning rate.
 BASELINES: dict[str, BaselineSpec] = {
     "ConvLSTM-S": BaselineSpec(
         "convlstm_s", "ConvLSTM", 5e-4, has_correction=True, elsewhere={"taxibj": _patched(5e-4, 2), "kth": _patched(1e-3, 2)}
