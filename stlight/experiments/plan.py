@@ -187,9 +187,13 @@ class Experiment:
 
     @property
     def counts(self) -> bool:
-        """True if some number is counted from the architecture, which needs no training."""
+        """True if some number is counted from the architecture, which needs no training.
+
+        Claims about several models need counts as well: a scale may compare models only at their paper's relative sizes.
+        """
         claimed = {metric for claim in self.claims for metric in claim.named_metrics}
-        return not self.train or bool(COUNTED_METRICS & {*claimed, *self.known_metrics})
+        models = {variant.paper.model.model for variant in self.variants} if self.claims else {OURS}
+        return not self.train or len(models) > 1 or bool(COUNTED_METRICS & {*claimed, *self.known_metrics})
 
     @property
     def timed(self) -> bool:
