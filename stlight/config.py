@@ -16,7 +16,7 @@ from stlight.registry.architecture import (
     check_integer,
 )
 from stlight.registry.dataset_specs import CUSTOM_NAME, DATASETS, ClipShape
-from stlight.registry.model_specs import BASELINE_FIELDS, BASELINES, OURS
+from stlight.registry.model_specs import BASELINE_FIELDS, BASELINES, OURS, published
 
 Kernels = Literal["auto", "plain", "channels_last", "space_to_batch", "fused", "compiled", "triton", "triton_channels_last"]
 
@@ -177,7 +177,8 @@ class RunConfig(_Section):
         if (name := self.model.model) == OURS:
             check_frame_size(shape.height, shape.width, self.model.patch_size)
         else:
-            check_frame_size(shape.height, shape.width, BASELINES[name].frame_multiple, f"the frame multiple of {name},")
+            multiple = published(name, data.dataset).frame_multiple
+            check_frame_size(shape.height, shape.width, multiple, f"the frame multiple of {name},")
             if training.cuda_graphs or training.kernels not in ("auto", "plain"):
                 raise ConfigError(f"kernels and cuda_graphs apply to {OURS} only, must be auto and false for {name}")
         if training.batch_size > data.clips_per_epoch:

@@ -84,7 +84,7 @@ def different_results(plan: Plan) -> list[DifferentResults]:
     found: dict[tuple[str, str], list[tuple[str, PrintedNumber]]] = {}
     variants: dict[str, Variant] = {}
     for experiment in (e for e in plan.experiments.values() if e.section != "-"):
-        for variant, metric, number in _our_numbers(experiment):
+        for variant, metric, number in _own_numbers(experiment):
             variants[variant.paper.hash] = variant
             found.setdefault((variant.paper.hash, metric), []).append((experiment.item, number))
     return [
@@ -94,8 +94,9 @@ def different_results(plan: Plan) -> list[DifferentResults]:
     ]
 
 
-def _our_numbers(experiment: Experiment) -> Iterable[tuple[Variant, str, PrintedNumber]]:
-    for entry in experiment.published:
+def _own_numbers(experiment: Experiment) -> Iterable[tuple[Variant, str, PrintedNumber]]:
+    """Yield the numbers that the paper does not quote: two sources may well print different results of one model."""
+    for entry in (entry for entry in experiment.published if not entry.source):
         place = {axis: entry.coordinates[axis] for axis in experiment.axes if axis in entry.coordinates}
         variant = next(v for v in experiment.variants if place.items() <= v.axes.items())
         metrics = experiment.metrics[variant.dataset]
@@ -172,7 +173,7 @@ def _misquoted(
         return ", ".join(f"{model} {METRICS[metric].label} {both[which]}" for (model, metric), both in differing.items())
 
     words = f"{' and '.join(models)} are exchanged: " if exchanged else ""
-    ours = {name: n for v, name, n in _our_numbers(experiment) if v.paper.model.model == OURS}
+    ours = {name: n for v, name, n in _own_numbers(experiment) if v.paper.model.model == OURS}
     drawn = [(*key, ours[key[1]], *both) for key, both in differing.items() if source.cited and key[1] in ours]
     turned = any(len(set(_ahead(metric, one, printed, found))) > 1 for _, metric, one, printed, found in drawn)
     orders = "".join(_order(*comparison) for comparison in drawn)

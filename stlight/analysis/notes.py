@@ -11,7 +11,7 @@ from stlight.analysis.values import Values
 from stlight.analysis.verdicts.repeats import PaperNoise, factor_effect
 from stlight.experiments import Experiment
 from stlight.registry.metric_specs import COUNTED_METRICS, METRICS
-from stlight.registry.model_specs import OURS
+from stlight.registry.model_specs import OURS, borrows
 from stlight.runs.record import RunRecord
 
 UNLEARNT = "†"
@@ -61,11 +61,16 @@ def _about_training(values: Values) -> Iterator[str]:
         )
     for floor in noise_floor(values):
         yield f"{_floor_text(floor)} Cells that cannot be told from the best are marked ≈."
-    if experiment.share_of_epochs < 1:
+    if shares := {dataset: share for dataset, share in experiment.share_of_epochs.items() if share < 1}:
+        several = len(experiment.share_of_epochs) > 1
+        words = ", ".join(f"{share:.3g}" + f" ({dataset})" * several for dataset, share in shares.items())
         yield (
-            f"At this scale its runs are trained for {experiment.share_of_epochs:.3g} of the epochs that it states, all rows"
+            f"At this scale its runs are trained for {words} of the epochs that it states, all rows"
             " alike: recurrent models of this size take many times longer than STLight's."
         )
+    models = [(variant.config.model.model, variant.dataset) for variant in experiment.variants]
+    if borrowed := ", ".join(f"{model} on {dataset}" for model, dataset in models if borrows(model, dataset)):
+        yield f"No configuration of the benchmark, so Moving MNIST's (layers and learning rate): {borrowed}."
     if scale.name != "paper":
         if any(variant.config.model.model != OURS for variant in experiment.variants):
             yield (

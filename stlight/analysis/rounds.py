@@ -136,7 +136,7 @@ def _with_finding(question: Question, finding: Finding) -> Question:
 def _seconds(plan: Plan, values: Mapping[str, Values], estimates: Mapping[str, float]) -> tuple[dict[str, float], float]:
     """Return core seconds per run of each cell that the scale trains, and of all runs together that the plan has."""
     variants = (variant for experiment in plan.experiments.values() for variant in experiment.variants if experiment.train)
-    trained = sorted({variant.cell for variant in variants if plan.scale.trains(variant.config.model.model)})
+    trained = sorted({v.cell for v in variants if plan.scale.trains(v.config.model.model, v.dataset)})
     records: dict[str, RunRecord] = {name: r for one in values.values() for name, r in one.evidence.records.items()}
     measured: dict[str, list[float]] = {}
     for name, record in records.items():

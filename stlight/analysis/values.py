@@ -166,7 +166,7 @@ class Values:
         elif rows["diverged"].any():
             status = "diverged"
         else:
-            trained = self.evidence.scale.trains(variant.config.model.model)
+            trained = self.evidence.scale.trains(variant.config.model.model, variant.dataset)
             status = "not trained" if not trained else "waiting" if len(rows) < max(1, experiment.seeds_of(variant)) else "done"
         source = "custom files" if data.custom_shape else SOURCES[data.source]
         low, high = interval(values)

@@ -95,7 +95,7 @@ def count(options: argparse.Namespace) -> None:
     experiments = load(options)
     for experiment in map(experiments.experiment, options.names):
         counts = {
-            f"{variant.dataset}/{variant.name}": complexity(variant.paper.model, variant.paper.clip_shape)
+            f"{variant.dataset}/{variant.name}": complexity(variant.paper.model, variant.paper.clip_shape, variant.dataset)
             for variant in experiment.variants
         }
         ours = [variant.paper for variant in experiment.variants if variant.paper.model.model == OURS]

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -9,8 +10,10 @@ from tqdm import tqdm
 
 from stlight.config import RunConfig
 from stlight.costs.card import Card
-from stlight.costs.workload import Workload
+from stlight.costs.workload import Workload, seconds_of
+from stlight.data import open_dataset
 from stlight.experiments import Experiment, Plan
+from stlight.metrics import all_metrics
 from stlight.model import build_model
 from stlight.model.complexity import count_flops
 from stlight.registry.model_specs import OURS
@@ -25,7 +28,10 @@ _LONG_STEP = 2e10
 
 @dataclass(frozen=True)
 class RunCost:
-    """Cost of a run's parts: seconds of a training step and of evaluating one clip, and bytes of memory without kernels."""
+    """Cost of a run's parts: seconds of a training step and of evaluating one clip, and bytes of memory without kernels.
+
+    Timed seconds include those of drawing generated clips and of comparing predictions with clips.
+    """
 
     step_seconds: float
     evaluation_seconds: float
@@ -48,7 +54,7 @@ def estimate_costs(plan: Plan, device: torch.device, flops_rate: float | None, c
     for name, config in tqdm(plan.runs.items(), desc="shapes of runs", unit="run", disable=not sys.stderr.isatty()):
         model = config.model.model_dump_json(exclude={"initialization"})
         training = config.training.model_dump_json(include={"batch_size", "precision", "tf32", "kernels", "cuda_graphs"})
-        shape = f"{config.data.dataset if card else ''} {config.clip_shape} {model} {training}"
+        shape = f"{config.data.dataset} {config.data.source} {config.clip_shape} {model} {training}"
         if shape not in shapes:
             shapes[shape] = _cost(config, device, flops_rate, card)
         costs[name] = shapes[shape]
@@ -87,6 +93,21 @@ def time_steps(config: RunConfig, device: torch.device, clips: int, repeats: int
     return RunCost(step * config.training.batch_size / clips, evaluation, _memory(config))
 
 
+def time_clips(config: RunConfig, device: torch.device, clips: int = 8) -> tuple[float, float]:
+    """Return the seconds of drawing a clip and of comparing a prediction with it, timed on `clips` clips.
+
+    Clips of KTH's stand-in take several times as long as a small model's step on them. Clips from files count as 0, because
+    they may not be there, and embedded digits, because pasting them takes little.
+    """
+    shape, drawing = config.clip_shape, 0.0
+    if config.data.source == "stand_in":
+        dataset, _ = open_dataset(config.data, Path(), device=device)
+        drawing = seconds_of(lambda: dataset.clips("train", torch.arange(clips, device=dataset.index_device)), device) / clips
+    size = (clips, shape.horizon_frames, shape.channels, shape.height, shape.width)
+    one, other = torch.rand(size, device=device), torch.rand(size, device=device)
+    return drawing, seconds_of(lambda: all_metrics(one, other), device) / clips
+
+
 def gpu_bytes(cost: RunCost) -> int:
     """Return the bytes of a run's tensors, which lie on the GPU if there is one."""
     return cost.memory - _PROCESS_BYTES
@@ -94,7 +115,8 @@ def gpu_bytes(cost: RunCost) -> int:
 
 def _cost(config: RunConfig, device: torch.device, flops_rate: float | None, card: Card | None) -> RunCost:
     with torch.device("meta"):
-        clip_flops = count_flops(build_model(config.model, config.clip_shape), config.clip_shape)
+        shape = config.clip_shape
+        clip_flops = count_flops(build_model(config.model, shape, dataset=config.data.dataset), shape)
     clips = config.training.batch_size
     # The backward pass costs about two forward passes.
     step_flops = 3 * clips * clip_flops
@@ -102,8 +124,13 @@ def _cost(config: RunConfig, device: torch.device, flops_rate: float | None, car
         return RunCost(*card.seconds(config, step_flops), _memory(config))
     if flops_rate:
         return RunCost(step_flops / flops_rate, clip_flops / flops_rate, _memory(config))
+    cost, (drawing, comparing) = _timed(config, device, step_flops), time_clips(config, device)
+    return RunCost(cost.step_seconds + clips * drawing, cost.evaluation_seconds + drawing + comparing, cost.memory)
+
+
+def _timed(config: RunConfig, device: torch.device, step_flops: int) -> RunCost:
     if device.type == "cuda" or step_flops < _LONG_STEP:
-        return time_steps(config, device, clips)
+        return time_steps(config, device, config.training.batch_size)
     if config.model.model != OURS:
         return time_steps(config, device, clips=1, repeats=1)
     # Every mixer takes the same time, so two shallow models tell that of a deep one.

@@ -26,7 +26,7 @@ class Workload:
         self.config, self.recipe, self.device, shape = config, config.training, device, config.clip_shape
         configure(self.recipe)
         with device:
-            self.model = build_model(config.model, shape)
+            self.model = build_model(config.model, shape, dataset=config.data.dataset)
             size = (clips, shape.context_frames + shape.horizon_frames, shape.channels, shape.height, shape.width)
             self.clip = torch.rand(size)
         if race:
@@ -50,17 +50,22 @@ class Workload:
 
     def seconds(self, function: Callable[[], object]) -> float:
         """Return the seconds of a call, including the work that it starts on the device."""
-        started = time.perf_counter()
-        function()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter() - started
+        return seconds_of(function, self.device)
 
     def peak_memory(self) -> int:
         """Return the bytes of weights, gradients, optimizer state and the tensors of a training step at their peak."""
         # Allocates the optimizer's state, which a step of a run already has.
         self.optimizer.step()
         return resident_bytes(self.model, self.optimizer) + peak_growth(self.step, self.device)
+
+
+def seconds_of(function: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds of a call, including the work that it starts on the device."""
+    started = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
 
 
 def resident_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:

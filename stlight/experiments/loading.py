@@ -112,7 +112,7 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
             check_known(f"{path}: {key}: no scale", name, _scales(workflow))
     if file.scales and scale.name not in file.scales:
         return None
-    share_of_epochs = file.shorter.get(scale.name, 1.0)
+    shorter = file.shorter.get(scale.name, 1.0)
     if (points := sum(math.prod(map(len, grid.values())) for grid in file.grid)) > MAX_RUNS:
         raise ExperimentError(f"{path}: grid: has {points} points; at most {MAX_RUNS} are possible")
     _check_length(f"{path}: the file's name", path.stem)
@@ -124,21 +124,25 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
     seeds: dict[str, int] = {}
     for point in (dict(zip(grid, values, strict=True)) for grid in file.grid for values in itertools.product(*grid.values())):
         try:
-            variant = _variant(file.base | point, axes, scale, file, share_of_epochs)
+            variant = _variant(file.base | point, axes, scale, file)
         except ConfigError as error:
             raise ExperimentError(f"{path}: at {state(point)}: {error}") from error
         _check_length(f"{path}: at {state(point)}: the name of its runs", variant.name)
         run = run_as.setdefault(variant.config, variant.name)
-        wanted = scale.seeds_of(path.stem, variant.axes, at_least=file.seeds) if scale.trains(variant.config.model.model) else 0
+        is_trained = scale.trains(variant.config.model.model, variant.dataset)
+        wanted = scale.seeds_of(path.stem, variant.axes, at_least=file.seeds) if is_trained else 0
         wanted = min(wanted, file.max_seeds or wanted)
-        seeds[run] = max(seeds.get(run, 0), wanted)
-        other = variants.setdefault(f"{variant.dataset}/{variant.name}", replace(variant, run_as=run))
+        variant = replace(variant, run_as=run)
+        seeds[variant.cell] = max(seeds.get(variant.cell, 0), wanted)
+        other = variants.setdefault(f"{variant.dataset}/{variant.name}", variant)
         if other.paper != variant.paper:
             # Not as `state` has them, which rounds as the name does.
             both = (", ".join(f"{axis} = {value!r}" for axis, value in v.axes.items()) for v in (other, variant))
             raise ExperimentError(f"{path}: grid: {' and '.join(both)} would both be called {variant.name!r}")
 
     datasets = dict.fromkeys(variant.dataset for variant in variants.values())
+    for name in shorter if isinstance(shorter, dict) else ():
+        check_known(f"{path}: shorter.{scale.name}: the grid has no data set", name, datasets)
     models = {OURS, *(variant.axes.get("model", OURS) for variant in variants.values())}
     drawn = [data for data in (file.published_points, file.published_curves) if data]
     published = file.published + (read_points(file.published_points, workflow, axes) if file.published_points else [])
@@ -151,13 +155,13 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
         item=file.paper.item,
         metrics=file.metrics if isinstance(file.metrics, dict) else dict.fromkeys(datasets, file.metrics),
         axes=axes,
-        share_of_epochs=share_of_epochs,
+        share_of_epochs={dataset: _share(shorter, dataset) for dataset in datasets},
         published=[entry for entry in published if (entry.model or OURS) in models],
         quoted=[entry for entry in published if (entry.model or OURS) not in models],
         curves=read_curves(file.published_curves, workflow, axes) if file.published_curves else [],
         drawn=drawn,
         claims=[claim.model_copy(update={"section": claim.section or file.paper.section}) for claim in file.claims],
-        variants=[replace(variant, seeds=seeds[variant.run_as]) for variant in variants.values()],
+        variants=[replace(variant, seeds=seeds[variant.cell]) for variant in variants.values()],
         waits_for=_missing_data({v.dataset for v in variants.values() if v.config.data.source == "files"}, data_root),
         hash=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
     )
@@ -168,13 +172,19 @@ def _load_experiment(path: Path, workflow: Path, scale: Scale, data_root: Path) 
     return experiment
 
 
-def _variant(stated: dict[str, Any], axes: list[str], scale: Scale, file: ExperimentFile, share_of_epochs: float) -> Variant:
+def _share(shorter: float | dict[str, float], dataset: str) -> float:
+    """Return the share of the stated epochs that runs on a data set train for."""
+    return shorter.get(dataset, 1.0) if isinstance(shorter, dict) else shorter
+
+
+def _variant(stated: dict[str, Any], axes: list[str], scale: Scale, file: ExperimentFile) -> Variant:
     dataset = stated.get("dataset", DEFAULTS["dataset"])
     model = stated.get("model", OURS)
     of_size = {"model": OURS} if dataset in DATASETS and model in DATASETS[dataset].sizes else {}
     custom = file.data_sets[dataset].fields if dataset in file.data_sets else {"source": "files"}
     paper = RunConfig.from_fields(base_of(dataset, model) | stated | custom | of_size)
     fields = paper.fields
+    share_of_epochs = _share(file.shorter.get(scale.name, 1.0), dataset)
     config = RunConfig.from_fields(scale.resolve(fields, share_of_epochs))
     trained = fields | {"num_epochs": max(1, round(fields["num_epochs"] * share_of_epochs))}
     usual = DEFAULTS | base_of(dataset, paper.model.model)

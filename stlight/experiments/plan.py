@@ -16,6 +16,7 @@ from stlight.experiments.field_types import (
     AxisValue,
     ClipCounts,
     CustomName,
+    DatasetName,
     DistinctList,
     FieldName,
     MetricName,
@@ -37,6 +38,9 @@ SHARED_SEED_FIELDS = frozenset({"initialization", "decoder", "skip", "skip_parts
 
 LOOKS = (3, 5, 8, 12)
 """Numbers of seeds at which verdicts are drawn when a budget adds seeds, unless the scale states others."""
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class PaperItem(FileModel):
@@ -81,8 +85,8 @@ class ExperimentFile(FileModel):
     """Fields of stlight/config.py, in the paper's units, that all variants share."""
     scales: list[str] = Field(default_factory=list)
     """Scales that have the experiment; all of them if none is named."""
-    shorter: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
-    """Scales at which runs train for a share of the stated epochs, and that share."""
+    shorter: dict[str, Share | Annotated[dict[DatasetName, Share], Field(min_length=1)]] = Field(default_factory=dict)
+    """Scales at which runs train for a share of the stated epochs, and that share, or that of each data set named."""
     data_sets: dict[CustomName, CustomDataset] = Field(default_factory=dict)
     """Custom data sets by name."""
     grid: OneOrMore[Annotated[dict[FieldName, DistinctList[AxisValue]], Field(min_length=1)]]
@@ -161,8 +165,8 @@ class Experiment:
     """By data set, in the order of the table's columns."""
     axes: list[str]
     """The fields varied, in the order of the table's columns."""
-    share_of_epochs: float
-    """Share of the stated epochs that runs train for at this scale."""
+    share_of_epochs: dict[str, float]
+    """By data set, the share of the stated epochs that runs train for at this scale."""
     selection: str
     published: list[PublishedEntry]
     """The paper's numbers for variants."""
@@ -183,9 +187,13 @@ class Experiment:
 
     @property
     def counts(self) -> bool:
-        """True if some number is counted from the architecture, which needs no training."""
+        """True if some number is counted from the architecture, which needs no training.
+
+        Claims about several models need counts as well: a scale may compare models only at their paper's relative sizes.
+        """
         claimed = {metric for claim in self.claims for metric in claim.named_metrics}
-        return not self.train or bool(COUNTED_METRICS & {*claimed, *self.known_metrics})
+        models = {variant.paper.model.model for variant in self.variants} if self.claims else {OURS}
+        return not self.train or len(models) > 1 or bool(COUNTED_METRICS & {*claimed, *self.known_metrics})
 
     @property
     def timed(self) -> bool:

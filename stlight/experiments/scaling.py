@@ -38,6 +38,12 @@ class ScaleBase(FileModel):
         return self
 
 
+def _check_models(max_lr: dict[str, float] | None) -> dict[str, float] | None:
+    for name in max_lr or ():
+        check_known("no baseline", name, BASELINES)
+    return max_lr
+
+
 class BaselinesAtScale(FileModel):
     """The size of the models of other papers, and the learning rates that they are trained with."""
 
@@ -49,12 +55,7 @@ class BaselinesAtScale(FileModel):
     """Peak learning rate of each model that is trained. Others are counted and timed only. Without it, all of them are trained
     with the benchmark's."""
 
-    @field_validator("max_lr")
-    @classmethod
-    def _models_exist(cls, max_lr: dict[str, float] | None) -> dict[str, float] | None:
-        for name in max_lr or ():
-            check_known("no baseline", name, BASELINES)
-        return max_lr
+    _models_exist = field_validator("max_lr")(_check_models)
 
 
 class DatasetAtScale(ClipCounts):
@@ -64,8 +65,13 @@ class DatasetAtScale(ClipCounts):
     """auto: the benchmark's files if all of them exist, else the source that needs none."""
     downsampling: PositiveInt = 1
     """Factor by which height and width of the frames are reduced."""
+    baselines: dict[str, PositiveFloat] | None = None
+    """Peak learning rate of each model of another paper that is trained on this data set; without it, as `baselines` of the
+    scale says."""
     base: ScaleBase | None = None
     """Values of STLight-L on this data set; without them, stated values follow Moving MNIST's base in proportion."""
+
+    _models_exist = field_validator("baselines")(_check_models)
 
 
 class MoreSeeds(FileModel):
@@ -130,10 +136,15 @@ class Scale(ScaleFile):
             sources[dataset] = ("files" if exists else spec.fallback or "files") if stated == "auto" else stated
         return cls(**dict(file), name=name, sources=sources)
 
-    def trains(self, model: str) -> bool:
-        """Return True if a model is trained at this scale, rather than only counted, timed and quoted."""
-        swept = self.baselines.max_lr if self.baselines else None
-        return model not in BASELINES or swept is None or model in swept
+    def trains(self, model: str, dataset: str) -> bool:
+        """Return True if a model is trained on a data set at this scale, rather than only counted, timed and quoted."""
+        rates = self._rates(dataset)
+        return model not in BASELINES or rates is None or model in rates
+
+    def _rates(self, dataset: str) -> dict[str, float] | None:
+        """Return the peak learning rates of the baselines trained on a data set; None if all are, with the benchmark's."""
+        own = self.data[dataset].baselines if dataset in self.data else None
+        return own if own is not None or self.baselines is None else self.baselines.max_lr
 
     def seeds_of(self, experiment: str, axes: dict[str, Any], at_least: int) -> int:
         """Return the number of seeds of a point of an experiment's grid; the experiment asks for `at_least` so many."""
@@ -145,22 +156,16 @@ class Scale(ScaleFile):
         """Translate fields in the paper's units into fields at this scale, for a share of the epochs."""
         dataset, model = paper_fields["dataset"], paper_fields["model"]
         ours = model == OURS
-        clips = {name: stated.model_dump(exclude={"source", "base"}) for name, stated in self.data.items()}
+        clips = {name: stated.model_dump(exclude={"source", "base", "baselines"}) for name, stated in self.data.items()}
         epochs = max(1, round(paper_fields["num_epochs"] * share_of_epochs))
         own = self.data[dataset].base if dataset in self.data else None
         before, after = DEFAULTS | base_of(dataset if own else "mmnist", model), dict(own or self.base)
         if not ours:
-            after["max_lr"] = before["max_lr"]
+            after["max_lr"] = (self._rates(dataset) or {}).get(model, before["max_lr"])
             if self.baselines:
                 after |= self.baselines.model_dump(exclude={"max_lr"})
-                after["max_lr"] = (self.baselines.max_lr or {}).get(model, before["max_lr"])
         fields = {n: _in_proportion(n, value, before, after) for n, value in (paper_fields | {"num_epochs": epochs}).items()}
         fields |= {name: paper_fields[name] for name in (BASELINE_FIELDS if ours else _STLIGHT_FIELDS)}
-        if not ours:
-            # Scheduled sampling takes the same share of a run's steps as in the paper.
-            at_scale = DEFAULTS | clips.get("mmnist", {}) | dict(self.base)
-            share = fields["num_epochs"] / paper_fields["num_epochs"] * _steps_per_epoch(at_scale) / _steps_per_epoch(DEFAULTS)
-            fields["sampling_steps"] = max(1, round(paper_fields["sampling_steps"] * share))
         compute = self.compute.model_dump(exclude_unset=True, exclude=None if ours else {"kernels", "cuda_graphs"})
         fields |= {name: value for name, value in compute.items() if paper_fields[name] == DEFAULTS[name]}
         patch_area = fields["patch_size"] ** 2
@@ -171,7 +176,12 @@ class Scale(ScaleFile):
         # A short training has no epoch to spare for a warm-up.
         fields["warmup_epochs"] = min(fields["warmup_epochs"], fields["num_epochs"] - 1)
         limited = {name: min(fields[name], limit) for name, limit in self.custom or ()}
-        return fields | clips.get(dataset, limited) | {"source": self.sources.get(dataset, "files")}
+        fields |= clips.get(dataset, limited) | {"source": self.sources.get(dataset, "files")}
+        if not ours:
+            # Scheduled sampling takes the same share of a run's steps as in the paper.
+            share = _steps(fields) / _steps(paper_fields)
+            fields["sampling_steps"] = max(1, round(paper_fields["sampling_steps"] * share))
+        return fields
 
 
 def _in_proportion(name: str, value: Any, before: dict[str, Any], after: dict[str, Any]) -> Any:
@@ -191,5 +201,5 @@ def _rounded(value: float) -> float:
     return float(f"{value:.12g}")
 
 
-def _steps_per_epoch(fields: dict[str, Any]) -> float:
-    return float(fields["clips_per_epoch"] / fields["batch_size"])
+def _steps(fields: dict[str, Any]) -> float:
+    return float(fields["num_epochs"] * fields["clips_per_epoch"] / fields["batch_size"])

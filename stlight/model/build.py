@@ -10,26 +10,28 @@ from stlight.model.forecaster import Forecaster, Rollout
 from stlight.model.stlight import STLight
 from stlight.registry.architecture import check_frame_size
 from stlight.registry.dataset_specs import ClipShape
-from stlight.registry.model_specs import BASELINE_FIELDS, BASELINES, OURS
+from stlight.registry.model_specs import BASELINE_FIELDS, BASELINES, OURS, published
 
 if TYPE_CHECKING:
     from stlight.config import ModelConfig
 
 
-def build_model(config: "ModelConfig", shape: ClipShape, seed: int = 0) -> Forecaster:
+def build_model(config: "ModelConfig", shape: ClipShape, seed: int = 0, dataset: str = "mmnist") -> Forecaster:
     """Build a model with weights that depend on `seed` only, and leave torch's global generator as it was.
 
+    A baseline has the layers of the benchmark's configuration for `dataset`.
     Raises `ConfigError` if the frame size is not divisible by a baseline's frame multiple.
     """
     rolled_out = config.prediction == "rollout"
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if config.model != OURS:
-            spec = BASELINES[config.model]
-            check_frame_size(shape.height, shape.width, spec.frame_multiple, f"the frame multiple of {config.model},")
+            spec, theirs = BASELINES[config.model], published(config.model, dataset)
+            check_frame_size(shape.height, shape.width, theirs.frame_multiple, f"the frame multiple of {config.model},")
             baseline_class: type[Baseline] = getattr(import_module(f"stlight.model.baselines.{spec.module}"), spec.class_name)
             version = {"corrected": config.benchmark_version == "corrected"} if spec.has_correction else {}
-            return baseline_class(shape, width=config.baseline_width, depth=config.baseline_depth, **version)
+            size = {"width": config.baseline_width, "depth": config.baseline_depth}
+            return baseline_class(shape, **size, **theirs.arguments, **version)
         model = STLight(
             context_frames=shape.context_frames,
             horizon_frames=shape.context_frames if rolled_out else shape.horizon_frames,

@@ -166,15 +166,15 @@ def _least_clip(model: nn.Module, shape: ClipShape) -> tuple[Tensor, int]:
 
 
 @cache
-def complexity(config: ModelConfig, shape: ClipShape) -> dict[str, Any]:
-    """Return counts and closed forms of one configuration.
+def complexity(config: ModelConfig, shape: ClipShape, dataset: str = "mmnist") -> dict[str, Any]:
+    """Return counts and closed forms of one configuration, on a data set.
 
     benchmark_flops are all operators that the benchmark counts for a baseline, and the convolutions of STLight.
     prediction_flops are the convolutions and matrix products of a prediction, flops_fvcore all that fvcore counts.
     """
     # Without weights, because drawing those of the largest models would take most of the time.
     with torch.device("meta"), _OperatorCounts():
-        model = build_model(config, shape)
+        model = build_model(config, shape, dataset=dataset)
     parameters, (flops, all_flops) = count_parameters(model), _count_operators(model, shape)
     if isinstance(model, Baseline):
         if type(model).counted_by_benchmark is not Baseline.counted_by_benchmark:

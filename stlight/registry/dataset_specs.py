@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from stlight.registry.model_specs import BASELINES
+from stlight.registry.model_specs import BASELINES, published
 
 
 class ClipShape(NamedTuple):
@@ -90,5 +90,5 @@ def base_of(dataset: str, model: str) -> dict[str, Any]:
     """
     if (spec := DATASETS.get(dataset)) is None:
         return {}
-    own = {"max_lr": BASELINES[model].max_lr} | spec.protocol if model in BASELINES else spec.protocol | spec.stlight
+    own = spec.protocol | ({"max_lr": published(model, dataset).max_lr} if model in BASELINES else spec.stlight)
     return own | dict(zip(("hidden_dim", "depth"), spec.sizes.get(model, ()), strict=False))

@@ -72,7 +72,7 @@ def summarize(name: str, training: Training, dataset: Clips, **facts: Any) -> Ru
     diverged = training.diverged or not history[-1]["test_mse"] <= exploded_mse(trivial)
     # FLOPs are those of PyTorch's operators, which the trained model does not call if it is accelerated.
     with torch.device("meta"):
-        unaccelerated = build_model(config.model, shape)
+        unaccelerated = build_model(config.model, shape, dataset=config.data.dataset)
     return RunRecord(
         run=name,
         config=config,
@@ -106,7 +106,7 @@ def load_run(path: str | Path) -> nn.Module:
         with safe_open(path, "pt") as file:
             config = RunConfig.model_validate(json.loads((file.metadata() or {})["config"]))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        model = build_model(config.model, config.clip_shape)
+        model = build_model(config.model, config.clip_shape, dataset=config.data.dataset)
         model.load_state_dict(weights)
     except (SafetensorError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged, or not the weights of a run: {error}") from error

@@ -174,8 +174,9 @@ class Session:
 
     def begin(self, accumulation_steps: int = 1) -> Training:
         """Return the training at its first step."""
-        model = build_model(self.config.model, self.config.clip_shape, self.config.seed).to(self.dataset.device)
-        return Training(model, self.config, accumulation_steps)
+        config = self.config
+        model = build_model(config.model, config.clip_shape, config.seed, config.data.dataset).to(self.dataset.device)
+        return Training(model, config, accumulation_steps)
 
     def train_from(self, state: State | None, accumulation_steps: int) -> Training:
         """Train from a checkpoint's state, or from the first step, to the end."""

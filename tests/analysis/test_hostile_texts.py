@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -24,14 +25,12 @@ def hostile(demo, record_run, values_of, tmp_path):
     """The values of Table 1, of which each text is hostile: title, item, summary, and the names of the quoted models."""
     base = demo.experiment("table1_literature")
     quoted = []
-    for i, entry in enumerate(base.quoted):
-        name = NAMES[i % len(NAMES)]
+    for name, entry in zip(NAMES, itertools.cycle(base.quoted)):
         quoted.append(entry.model_copy(update={"model": name, "coordinates": entry.coordinates | {"model": name}}))
     experiment = dataclasses.replace(base, title=TITLE, item=TITLE, summary=TITLE, quoted=quoted)
     for variant in experiment.variants:
         record_run(experiment, variant, 0, mse=50.0)
         write_examples(experiment, tmp_path, variant)
-    assert len(quoted) >= len(NAMES)
     return values_of(experiment)
 
 

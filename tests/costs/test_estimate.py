@@ -75,10 +75,23 @@ def test_a_deep_stlight_is_timed_at_two_depths(two_experiments, monkeypatch):
         return RunCost(2.0 + 3.0 * config.model.depth, 1.0 + 0.5 * config.model.depth, 0)
 
     monkeypatch.setattr(estimate, "time_steps", time_steps)
+    monkeypatch.setattr(estimate, "time_clips", lambda config, device: (0.125, 0.25))
     costs = estimate.estimate_costs(load_plan(two_experiments, "paper", two_experiments), torch.device("cpu"), None)
     assert max(depth for model, depth, _ in timed if model == "STLight-L") == 3
     cost = costs["mmnist/lr=0.001/seed0"]
-    assert (cost.step_seconds, cost.evaluation_seconds) == (2 + 3 * 16, 1 + 0.5 * 16)
+    assert (cost.step_seconds, cost.evaluation_seconds) == (2 + 3 * 16 + 16 * 0.125, 1 + 0.5 * 16 + 0.125 + 0.25)
+
+
+def test_drawing_and_comparing_clips_count_where_clips_are_generated(demo):
+    """KTH's stand-in draws frames of 128 × 128 for a model of 32 × 32, which takes most of a step."""
+    kth = demo.runs["kth/stlight_l/seed0"]
+    assert kth.data.source == "stand_in"
+    cpu = torch.device("cpu")
+    drawing, comparing = (min(times) for times in zip(*(estimate.time_clips(kth, cpu) for _ in range(3)), strict=True))
+    steps = min(estimate.time_steps(kth, cpu, clips=8).step_seconds for _ in range(3))
+    assert 8 * drawing > steps > 0
+    assert comparing > 0
+    assert estimate.time_clips(kth.model_copy(update={"data": kth.data.model_copy(update={"source": "files"})}), cpu)[0] == 0
 
 
 @pytest.mark.parametrize(

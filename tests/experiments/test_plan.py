@@ -11,7 +11,7 @@ from tests.tiny_runs import write_experiment
 def test_the_paper_scale_has_the_runs_of_the_supplement(paper):
     assert {name: len(e.run_names) for name, e in paper.experiments.items()} == {
         "section_b_complexity": 0,
-        "table1_literature": 3,
+        "table1_literature": 24,
         "table2_openstl": 12,
         "table3_kernel_sizes": 25,
         "table4_learning_rate_epochs": 7,
@@ -24,8 +24,9 @@ def test_the_paper_scale_has_the_runs_of_the_supplement(paper):
         "main_table3_sizes": 11,
         "main_table4_skip": 15,
     }
-    # The main paper's STLight-L is also a run of Tables 4 and 5, and its other sizes are runs of its two tables.
-    assert len(paper.runs) == 152
+    # The main paper's STLight-L is also a run of Tables 4 and 5, and its other sizes are runs of its two tables. Tables 1 and 2
+    # share models.
+    assert len(paper.runs) == 164
 
 
 def test_items_share_runs(paper):
@@ -34,6 +35,13 @@ def test_items_share_runs(paper):
     assert len(set.union(*names)) == 39
     for name in ("table2_openstl", "table4_learning_rate_epochs"):
         assert "mmnist/lr=0.001+epochs=2000/seed0" in paper.experiments[name].run_names
+
+
+def test_tables_1_and_2_share_the_models_of_moving_mnist(demo, paper):
+    for plan in (demo, paper):
+        first, second = (set(plan.experiments[name].run_names) for name in ("table1_literature", "table2_openstl"))
+        assert {run for run in first if run.startswith("mmnist/model=")} == {run for run in second if run in first}
+    assert sum(run in second for run in first) == 9
 
 
 def test_the_base_run_at_paper_scale_is_stlight_l(paper):
@@ -45,7 +53,7 @@ def test_the_base_run_at_paper_scale_is_stlight_l(paper):
 def test_run_names_are_unique_and_the_same_at_every_scale(demo, paper):
     # Table 2's models are trained for a share of their epochs at the smaller scales, and their names say so.
     shorter = {name.replace("epochs=2000", "epochs=50") if "model=" in name else name for name in paper.seeds}
-    assert demo.seeds.keys() - {"mmnist/lr=0.001+epochs=50"} < shorter
+    assert demo.seeds.keys() - {"mmnist/lr=0.001+epochs=50", "mmnist/epochs=50"} < shorter
     assert not {"main_figure6_width_depth", "main_table3_sizes"} & demo.experiments.keys()
     hashes = [config.hash for config in paper.runs.values()]
     assert len(set(hashes)) == len(hashes)

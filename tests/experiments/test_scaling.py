@@ -1,6 +1,7 @@
 """How a scale translates what an experiment states, and where its clips come from."""
 
 import pytest
+import yaml
 
 from stlight.experiments import ExperimentError, load_plan, load_scale
 from stlight.registry.dataset_specs import DATASETS
@@ -30,19 +31,21 @@ def test_fields_that_a_scale_does_not_name_keep_their_values(demo):
 
 
 def test_scheduled_sampling_takes_the_same_share_of_a_run_at_every_scale(demo, paper):
+    # 2000, 50 and 150 epochs of the data set's clips in batches of 16.
+    steps_of_the_paper = {"mmnist": 1_250_000, "taxibj": 63_941, "kth": 48_750}
     for plan in (demo, paper):
         baselines = [config for config in plan.runs.values() if config.model.model != OURS]
-        assert baselines
+        assert {config.data.dataset for config in baselines} == steps_of_the_paper.keys()
         for config in baselines:
-            steps = config.training.num_epochs * config.steps_per_epoch
-            assert config.training.sampling_steps / steps == pytest.approx(50_000 / 1_250_000, rel=0.02)
+            share = config.training.sampling_steps / config.num_steps
+            assert share == pytest.approx(50_000 / steps_of_the_paper[config.data.dataset], rel=0.02)
 
 
 def test_a_scale_states_size_and_learning_rate_of_the_baselines_that_it_trains(scales):
     grid = [{"model": ["TAU", "E3D-LSTM"]}, {"model": ["TAU"], "max_lr": [0.002]}]
     write_experiment(scales, grid=grid, figure={"kind": "dots"})
     scale = load_scale(scales, "demo")
-    assert [scale.trains(name) for name in ("TAU", "E3D-LSTM", OURS)] == [True, False, True]
+    assert [scale.trains(name, "mmnist") for name in ("TAU", "E3D-LSTM", OURS)] == [True, False, True]
     at_paper, at_demo = ([v.config for v in load_plan(scales, s).experiments["mine"].variants] for s in ("paper", "demo"))
     # The benchmark's own rate becomes the one that the scale states, another one follows in proportion.
     assert [c.training.max_lr for c in at_paper] == [1e-3, 1e-4, 2e-3]
@@ -50,7 +53,18 @@ def test_a_scale_states_size_and_learning_rate_of_the_baselines_that_it_trains(s
     assert [at_demo[0].training.max_lr, at_demo[2].training.max_lr] == pytest.approx([stated, 2 * stated])
     assert {(c.model.baseline_width, c.model.baseline_depth) for c in at_paper} == {(1.0, 1.0)}
     assert {(c.model.baseline_width, c.model.baseline_depth) for c in at_demo} == {(0.125, 0.5)}
-    assert load_scale(scales, "paper").trains("E3D-LSTM")
+    assert load_scale(scales, "paper").trains("E3D-LSTM", "mmnist")
+
+
+def test_a_scale_states_the_baselines_of_a_data_set(scales):
+    path = scales / "scales" / "demo.yaml"
+    stated = yaml.safe_load(path.read_text())
+    stated["data"]["taxibj"]["baselines"] = {"MIM": 0.02}
+    path.write_text(yaml.safe_dump(stated))
+    write_experiment(scales, grid={"dataset": ["taxibj", "mmnist"], "model": ["MIM", "TAU"]}, figure={"kind": "dots"})
+    plan = load_plan(scales, "demo")
+    assert plan.experiments["mine"].run_names == ["taxibj/model=MIM/seed0", "mmnist/model=TAU/seed0"]
+    assert plan.runs["taxibj/model=MIM/seed0"].training.max_lr == pytest.approx(0.02)
 
 
 def test_a_scale_sets_how_runs_compute_unless_an_experiment_does(workflow):
@@ -157,7 +171,7 @@ def test_auto_reads_a_data_set_s_files_if_all_of_them_exist(tmp_path):
         ("custom: {clips_per_epoch: 160", "custom: {clips_per_epoch: 0", r"custom\.clips_per_epoch: .*greater.*got 0"),
         ("seeds: 1", "seeds: 1\ncompute: {kernels: fast}", r"compute\.kernels: .*got 'fast'"),
         ("seeds: 1", "", "seeds: is missing"),
-        ("{ConvLSTM-S:", "{ConvLSTM:", r"baselines\.max_lr: no baseline 'ConvLSTM'; did you mean 'ConvLSTM-S'"),
+        ("max_lr: {ConvLSTM-S:", "max_lr: {ConvLSTM:", r"baselines\.max_lr: no baseline 'ConvLSTM'; did you mean 'ConvLSTM-S'"),
         ("baseline_depth: 0.5", "baseline_depth: 2", r"baselines\.baseline_depth: .*got 2"),
     ],
 )

@@ -83,20 +83,24 @@ def draw_lines(_: LinesFigure, values: Values) -> Figure:
 
 
 def draw_bars(_: BarsFigure, values: Values) -> Figure:
-    """Draw a panel per data set: every model's published number, and ours measured."""
+    """Draw a panel per data set: every model's published number, and the measured one of each that is trained."""
     panels = list(values.experiment.metrics)
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.9 * len(panels), 5), constrained_layout=True, squeeze=False)
+    most = max(values.cells.groupby("dataset")[["published", "measured"]].count().sum(axis=1))
+    size = (4.9 * len(panels), max(5, 1 + 0.27 * most))
+    figure, axes = plt.subplots(1, len(panels), figsize=size, constrained_layout=True, squeeze=False)
     for ax, dataset in zip(axes[0], panels, strict=True):
         spec = METRICS[values.experiment.metrics[dataset][0]]
         bars = []
         for row in values.cells[values.cells["dataset"] == dataset].to_dict("records"):
-            ours = row["model"] == OURS
-            look = {"color": COLOURS[0], "hatch": "//"} if ours else {"color": "#b8c4cc"}
-            bars.append((row["published"], row["printed"], f"{OURS}, published" if ours else axis_text(row["model"]), look))
-            if ours and np.isfinite(row["measured"]):
-                name = f"{OURS}, measured" + (" (stand-in)" if row["data"] == "stand-in" else "")
+            name, ours = axis_text(row["model"]), row["model"] == OURS
+            look: dict[str, Any] = {"color": COLOURS[0], "hatch": "//"} if ours else {"color": "#b8c4cc"}
+            if np.isfinite(row["published"]):
+                words = "" if row["status"] == "quoted" else ", published"
+                bars.append((row["published"], row["printed"], name + words, look))
+            if np.isfinite(row["measured"]):
+                words = ", measured" + (" (stand-in)" if row["data"] == "stand-in" else "")
                 text = spec.format(row["measured"]) + f" {UNLEARNT}, not learnt at this scale" * (row["learnt"] is False)
-                bars.append((row["measured"], text, name, {"color": COLOURS[1]}))
+                bars.append((row["measured"], text, name + words, {"color": COLOURS[1], "alpha": 1 if ours else 0.45}))
         bars.sort(key=lambda bar: bar[0], reverse=not spec.higher_is_better)
         for place, (value, text, _name, look) in enumerate(bars):
             ax.bar_label(ax.barh(place, value, edgecolor="white", **look), [text], padding=3, fontsize="x-small")

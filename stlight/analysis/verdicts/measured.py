@@ -123,8 +123,8 @@ class Measured:
         if quoted := list(dict.fromkeys(cell.label for cell in cells if cell.quoted)):
             names = ", ".join(quoted[:3]) + (" and others" if len(quoted) > 3 else "")
             return f"{names}: quoted, not trained for this item; a single number of another training is nothing to test against"
-        models = {c.variant.config.model.model for c in cells if c.variant}
-        if untrained := [name for name in sorted(models) if not self.evidence.scale.trains(name)]:
+        models = {(c.variant.config.model.model, c.variant.dataset) for c in cells if c.variant}
+        if untrained := sorted({name for name, dataset in models if not self.evidence.scale.trains(name, dataset)}):
             return (
                 f"{', '.join(untrained)}: not trained at scale {self.evidence.scale.name}, which states no learning rate of it"
             )

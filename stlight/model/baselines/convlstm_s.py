@@ -31,8 +31,10 @@ class ConvLSTMCell(nn.Module):
 class ConvLSTM(Recurrent):
     """Four layers of 128 channels, 5 × 5 filters. The state holds h and c of each layer."""
 
-    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0, corrected: bool = False) -> None:
-        super().__init__(shape, width=width, depth=depth)
+    def __init__(
+        self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0, patch_size: int = 4, corrected: bool = False
+    ) -> None:
+        super().__init__(shape, width=width, depth=depth, patch_size=patch_size)
         inputs = self.layer_inputs(self.deep(4))
         self.cells = nn.ModuleList(ConvLSTMCell(channels, self.hidden_dim, corrected=corrected) for channels in inputs)
         self.readout = gate_conv(self.hidden_dim, self.patch_channels, 1)

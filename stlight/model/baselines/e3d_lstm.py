@@ -12,15 +12,21 @@ FRAMES = 2
 
 
 class WindowConv(nn.Module):
-    """Convolution over the whole window; its single result is repeated for each frame of the window."""
+    """Convolution over the whole window; its single result is repeated for each frame of the window.
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    A stride skips positions, which then take the result of a neighbour.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(in_channels, out_channels, (FRAMES, 5, 5), padding=(0, 2, 2), bias=False)
+        self.conv = nn.Conv3d(in_channels, out_channels, (FRAMES, 5, 5), (1, stride, stride), (0, 2, 2), bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, 2, H', W') → (B, C', 2, H', W')."""
-        return self.conv(x).expand(-1, -1, FRAMES, -1, -1)
+        result = self.conv(x)
+        if result.shape[3:] != x.shape[3:]:
+            result = F.interpolate(result, (1, *x.shape[3:]), mode="nearest")
+        return result.expand(-1, -1, FRAMES, -1, -1)
 
 
 class Eidetic3DLSTMCell(nn.Module):
@@ -31,14 +37,14 @@ class Eidetic3DLSTMCell(nn.Module):
     instead of channels.
     """
 
-    def __init__(self, in_channels: int, hidden_dim: int, height: int, width: int) -> None:
+    def __init__(self, in_channels: int, hidden_dim: int, height: int, width: int, stride: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm([hidden_dim, FRAMES, height, width])
-        self.of_input = WindowConv(in_channels, 7 * hidden_dim)
-        self.of_hidden = WindowConv(hidden_dim, 4 * hidden_dim)
-        self.of_memory = WindowConv(hidden_dim, 4 * hidden_dim)
-        self.cell_to_output = WindowConv(hidden_dim, hidden_dim)
-        self.memory_to_output = WindowConv(hidden_dim, hidden_dim)
+        self.of_input = WindowConv(in_channels, 7 * hidden_dim, stride)
+        self.of_hidden = WindowConv(hidden_dim, 4 * hidden_dim, stride)
+        self.of_memory = WindowConv(hidden_dim, 4 * hidden_dim, stride)
+        self.cell_to_output = WindowConv(hidden_dim, hidden_dim, stride)
+        self.memory_to_output = WindowConv(hidden_dim, hidden_dim, stride)
         self.merge = nn.Conv3d(2 * hidden_dim, hidden_dim, 1, bias=False)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor, m: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,10 +71,13 @@ E3DLSTMState = tuple[Tensor, list[tuple[Tensor, Tensor, list[Tensor]]], Tensor]
 class E3DLSTM(Recurrent):
     """Four layers of 128 channels, 2 × 5 × 5 filters."""
 
-    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
-        super().__init__(shape, width=width, depth=depth)
+    def __init__(
+        self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0, patch_size: int = 4, stride: int = 1
+    ) -> None:
+        """`stride` is that of the gates' convolutions."""
+        super().__init__(shape, width=width, depth=depth, patch_size=patch_size)
         d, inputs = self.hidden_dim, self.layer_inputs(self.deep(4))
-        self.cells = nn.ModuleList(Eidetic3DLSTMCell(channels, d, *self.frame_size) for channels in inputs)
+        self.cells = nn.ModuleList(Eidetic3DLSTMCell(channels, d, *self.frame_size, stride) for channels in inputs)
         self.readout = nn.Conv3d(d, self.patch_channels, (FRAMES, 1, 1), bias=False)
 
     def begin(self, frame: Tensor) -> E3DLSTMState:

@@ -11,8 +11,6 @@ from stlight.registry.dataset_specs import ClipShape
 
 REMEMBERED = 5
 """Number of past steps that attention covers (tau)."""
-HALVINGS = 2
-"""Number of times that the encoder halves the frame (spatial reduction 4)."""
 
 
 def normalized_conv(in_channels: int, out_channels: int, size: tuple[int, int]) -> nn.Sequential:
@@ -47,19 +45,20 @@ MAUState = tuple[Tensor, list[Tensor], list[Tensor]]
 
 
 class MAU(Recurrent):
-    """Four layers of 64 channels, 5 × 5 filters, on frames that an encoder has halved twice."""
+    """Four layers of 64 channels, 5 × 5 filters, on frames that an encoder has halved."""
 
-    patch_size: ClassVar[int] = 1
     published_dim: ClassVar[int] = 64
 
-    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
-        super().__init__(shape, width=width, depth=depth)
+    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0, halvings: int = 2) -> None:
+        """`halvings` is how often the encoder halves the frame."""
+        super().__init__(shape, width=width, depth=depth, patch_size=1)
         d, channels = self.hidden_dim, shape.channels
-        size = shape.height // 2**HALVINGS, shape.width // 2**HALVINGS
+        self.reduction = 2**halvings
+        size = shape.height // self.reduction, shape.width // self.reduction
         self.cells = nn.ModuleList(MAUCell(d, size) for _ in range(self.deep(4)))
-        halve = [layer for _ in range(HALVINGS) for layer in (nn.Conv2d(d, d, 3, 2, 1), nn.LeakyReLU(0.2))]
+        halve = [layer for _ in range(halvings) for layer in (nn.Conv2d(d, d, 3, 2, 1), nn.LeakyReLU(0.2))]
         self.encoder = nn.Sequential(nn.Conv2d(channels, d, 1), nn.LeakyReLU(0.2), *halve)
-        doubling = [nn.ConvTranspose2d(d, d, 3, 2, 1, output_padding=1) for _ in range(HALVINGS)]
+        doubling = [nn.ConvTranspose2d(d, d, 3, 2, 1, output_padding=1) for _ in range(halvings)]
         self.decoder = nn.Sequential(*(layer for conv in doubling for layer in (conv, nn.LeakyReLU(0.2))))[:-1]
         self.readout = nn.Conv2d(d, channels, 1)
         # Unused, but the benchmark's parameter count includes them.
@@ -67,7 +66,7 @@ class MAU(Recurrent):
 
     def begin(self, frame: Tensor) -> list[MAUState]:
         """Return zeros."""
-        zero = self.zeros(frame[..., :: 2**HALVINGS, :: 2**HALVINGS])
+        zero = self.zeros(frame[..., :: self.reduction, :: self.reduction])
         return [(zero, [zero] * REMEMBERED, [zero] * REMEMBERED) for _ in self.cells]
 
     def step(self, frame: Tensor, state: list[MAUState]) -> tuple[Tensor, list[MAUState]]:

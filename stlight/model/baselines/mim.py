@@ -63,8 +63,8 @@ class MIM(Recurrent):
     gradient flows through that memory, as in the benchmark.
     """
 
-    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
-        super().__init__(shape, width=width, depth=depth)
+    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0, patch_size: int = 4) -> None:
+        super().__init__(shape, width=width, depth=depth, patch_size=patch_size)
         d, layers = self.hidden_dim, self.deep(4, least=2) - 1
         self.first = SpatioTemporalLSTMCell(self.patch_channels, d)
         self.cells = nn.ModuleList(MIMCell(d, *self.frame_size) for _ in range(layers))

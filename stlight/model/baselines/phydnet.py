@@ -60,21 +60,32 @@ PhyDNetState = tuple[Tensor, list[tuple[Tensor, Tensor]]]
 
 
 class PhyDNet(Baseline):
-    """Codes of 64 channels at a quarter of the frame's sides; ConvLSTMs of 128, 128 and 64 channels."""
+    """Codes of 64 channels at a fraction of the frame's sides; ConvLSTMs of 128, 128 and 64 channels."""
 
-    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
+    def __init__(
+        self,
+        shape: ClipShape,
+        *,
+        width: float = 1.0,
+        depth: float = 1.0,
+        patch_size: int = 4,
+        sampling_epochs: float = 80,
+    ) -> None:
+        """Build for codes that are smaller by `patch_size`, 2 or 4. `sampling_epochs` of the data set have 50,000 steps."""
         super().__init__(shape, width=width, depth=depth)
+        self.sampling_epochs = sampling_epochs
+        stride = patch_size // 2
         self.channels = d = self.wide(64)
         half, layers = d // 2, self.deep(3)
         self.physical = PhyCell(d)
         self.residual_dims = dims = [2 * d] * (layers - 1) + [d]
         self.residual = nn.ModuleList(ResidualLSTMCell(*pair) for pair in pairwise([d, *dims]))
-        self.encoder = nn.Sequential(block(shape.channels, half, 2), block(half, half, 1), block(half, d, 2))
+        self.encoder = nn.Sequential(block(shape.channels, half, 2), block(half, half, 1), block(half, d, stride))
         self.encoder_physical, self.encoder_residual = (nn.Sequential(block(d, d, 1), block(d, d, 1)) for _ in range(2))
         self.decoder_physical, self.decoder_residual = (
             nn.Sequential(*(block(d, d, 1, up=True) for _ in range(2))) for _ in range(2)
         )
-        readout = nn.ConvTranspose2d(half, shape.channels, 3, 2, 1, output_padding=1)
+        readout = nn.ConvTranspose2d(half, shape.channels, 3, stride, 1, output_padding=stride - 1)
         self.decoder = nn.Sequential(block(d, half, 2, up=True), block(half, half, 1, up=True), readout)
 
     def step(self, frame: Tensor, state: PhyDNetState | None) -> tuple[Tensor, PhyDNetState]:
@@ -110,8 +121,8 @@ class PhyDNet(Baseline):
         Each step draws whether the model reads all true frames or only those of the context. The probability of all true
         frames falls by 0.003 per benchmark epoch.
         """
-        # The benchmark's scheduled sampling lasts 50,000 steps, which are 80 of its epochs.
-        epoch = math.floor(80 * step.index / step.sampling_steps)
+        # `sampling_steps` stands for the 50,000 steps of the benchmark's scheduled sampling.
+        epoch = math.floor(self.sampling_epochs * step.index / step.sampling_steps)
         forced = float(torch.rand((), generator=step.generator)) < 1 - 0.003 * epoch
         clip = torch.cat((context, target), 1)
         predicted = self.unroll(clip, clip.shape[1] - 1 if forced else context.shape[1]).to(clip.dtype)

@@ -53,8 +53,8 @@ class PredRNNState(NamedTuple):
 class PredRNN(Recurrent):
     """Four layers of 128 channels, 5 × 5 filters."""
 
-    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
-        super().__init__(shape, width=width, depth=depth)
+    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0, patch_size: int = 4) -> None:
+        super().__init__(shape, width=width, depth=depth, patch_size=patch_size)
         inputs = self.layer_inputs(self.deep(4))
         self.cells = nn.ModuleList(SpatioTemporalLSTMCell(channels, self.hidden_dim) for channels in inputs)
         self.readout = gate_conv(self.hidden_dim, self.patch_channels, 1)
@@ -77,8 +77,12 @@ class PredRNN(Recurrent):
 class PredRNNV2(PredRNN):
     """PredRNN whose two memories are pushed apart, trained from its own predictions early on."""
 
-    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
-        super().__init__(shape, width=width, depth=depth)
+    def __init__(
+        self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0, patch_size: int = 4, decoupling: float = 0.1
+    ) -> None:
+        """`decoupling` is the weight of the decoupling loss."""
+        super().__init__(shape, width=width, depth=depth, patch_size=patch_size)
+        self.decoupling = decoupling
         self.adapter = gate_conv(self.hidden_dim, self.hidden_dim, 1)
 
     def truth_probabilities(self, step: TrainingStep) -> tuple[float, float]:
@@ -92,10 +96,10 @@ class PredRNNV2(PredRNN):
         return 1 - 0.5 * math.exp(-past / decay), 0.5 * (1 - past / half)
 
     def error(self, predicted: Tensor, target: Tensor, states: list[PredRNNState]) -> Tensor:
-        """Return the mean squared error plus a tenth of the similarity (cosine per channel) of the terms added to c and m."""
+        """Return the mean squared error plus the weighted similarity (cosine per channel) of the terms added to c and m."""
         pairs = [[self.adapter(added).flatten(2) for added in both] for state in states for both in state.added]
         cosines = [torch.cosine_similarity(c, m, dim=2).abs().mean() for c, m in pairs]
-        return F.mse_loss(predicted, target) + 0.1 * torch.stack(cosines).mean()
+        return F.mse_loss(predicted, target) + self.decoupling * torch.stack(cosines).mean()
 
     def counted_by_benchmark(self, context: Tensor) -> object:
         """Run the prediction and the decoupling loss's adapter, which a prediction does not need."""

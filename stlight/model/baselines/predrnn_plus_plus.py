@@ -67,8 +67,10 @@ PredRNNPlusPlusState = tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]
 class PredRNNPlusPlus(Recurrent):
     """Four layers of 128 channels, 5 × 5 filters."""
 
-    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0, corrected: bool = False) -> None:
-        super().__init__(shape, width=width, depth=depth)
+    def __init__(
+        self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0, patch_size: int = 4, corrected: bool = False
+    ) -> None:
+        super().__init__(shape, width=width, depth=depth, patch_size=patch_size)
         self.highway = GradientHighway(self.hidden_dim)
         inputs = self.layer_inputs(self.deep(4, least=2))
         self.cells = nn.ModuleList(CausalLSTMCell(channels, self.hidden_dim, corrected=corrected) for channels in inputs)

@@ -24,14 +24,14 @@ class Recurrent(Baseline):
     and its own prediction otherwise.
     """
 
-    patch_size: ClassVar[int] = 4
     published_dim: ClassVar[int] = 128
 
-    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
+    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0, patch_size: int = 4) -> None:
         super().__init__(shape, width=width, depth=depth)
+        self.patch_size = patch_size
         self.hidden_dim = self.wide(self.published_dim)
-        self.patch_channels = shape.channels * self.patch_size**2
-        self.frame_size = shape.height // self.patch_size, shape.width // self.patch_size
+        self.patch_channels = shape.channels * patch_size**2
+        self.frame_size = shape.height // patch_size, shape.width // patch_size
 
     def layer_inputs(self, depth: int) -> list[int]:
         """Return the number of input channels of each layer in a stack of `depth` layers."""

@@ -62,7 +62,7 @@ class IncepU(nn.Module):
 
 
 class SimVP(Baseline):
-    """Codes of 64 channels at a quarter of the frame's sides; a translator of 512 channels and 8 blocks each way.
+    """Encode frames, which halves their sides `halvings` times; translate all codes together; decode.
 
     One pass predicts as many frames as it reads. Longer horizons feed predictions back.
     """
@@ -70,14 +70,25 @@ class SimVP(Baseline):
     translator_class: ClassVar[type[nn.Module]] = IncepU
     """Maps codes of all frames (B, T · C, H', W') to such codes."""
 
-    def __init__(self, shape: ClipShape, *, width: float = 1.0, depth: float = 1.0) -> None:
+    def __init__(
+        self,
+        shape: ClipShape,
+        *,
+        width: float = 1.0,
+        depth: float = 1.0,
+        code_dim: int = 64,
+        hidden_dim: int = 512,
+        layers: int = 8,
+        halvings: int = 2,
+    ) -> None:
+        """Codes have `code_dim` channels; the translator has `layers` blocks (each way, in IncepU) of `hidden_dim` channels."""
         super().__init__(shape, width=width, depth=depth)
-        hidden_dim = self.wide(512, multiple=16)
-        code = hidden_dim // 8
-        self.encoder = nn.ModuleList(ConvBlock(shape.channels if i == 0 else code, code, halve=i % 2 == 1) for i in range(4))
-        self.decoder = nn.ModuleList(ConvBlock(code, code, double=i % 2 == 0) for i in range(4))
+        code, translator_dim = self.wide(code_dim, multiple=2), self.wide(hidden_dim, multiple=16)
+        dims = [shape.channels] + [code] * (2 * halvings - 1)
+        self.encoder = nn.ModuleList(ConvBlock(dim, code, halve=i % 2 == 1) for i, dim in enumerate(dims))
+        self.decoder = nn.ModuleList(ConvBlock(code, code, double=i % 2 == 0) for i in range(2 * halvings))
         self.readout = nn.Conv2d(code, shape.channels, 1)
-        self.translator = self.translator_class(shape.context_frames * code, hidden_dim, self.deep(8))
+        self.translator = self.translator_class(shape.context_frames * code, translator_dim, self.deep(layers))
 
     def predict(self, context: Tensor) -> Tensor:
         """(B, T, C, H, W) → (B, T', C, H, W)."""

@@ -6,7 +6,7 @@ import yaml
 from stlight.analysis.errata import as_markdown, errata, stated
 from stlight.analysis.escaping import markdown
 from stlight.experiments import ExperimentError
-from tests.analysis.errata import test_listings, test_numbers, test_text
+from tests.analysis.errata import test_listings, test_main_paper, test_numbers, test_text
 from tests.analysis.errata.support import SHOWN, found_in
 
 
@@ -14,7 +14,7 @@ def test_every_erratum_has_a_test_that_shows_it(paper):
     ids = [e.id for e in found_in(paper)]
     assert len(set(ids)) == len(ids)
     assert set(ids) == SHOWN.keys()
-    tests = [test for module in (test_listings, test_numbers, test_text) for test in vars(module).values()]
+    tests = [test for module in (test_listings, test_main_paper, test_numbers, test_text) for test in vars(module).values()]
     assert all(test.__name__.startswith("test_") and test in tests for test in SHOWN.values())
 
 

@@ -113,7 +113,7 @@ def test_two_rows_of_table_2_are_of_code_that_the_benchmark_corrected(found):
 QUOTED = {
     "quoted_table2_openstl_TAU": [("0.9721", "0.9661")],
     "quoted_table1_literature_VPTR-NAR_VPTR-FAR": [("107.2", "63.6"), ("0.859", "0.879")],
-    "quoted_table1_literature_MAU_PredRNNv2": [("29.5", "27.6"), ("48.8", "48.4")],
+    "quoted_table1_literature_MAU_PredRNN.V2": [("29.5", "27.6"), ("48.8", "48.4")],
 }
 
 

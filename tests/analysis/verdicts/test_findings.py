@@ -7,12 +7,16 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from stlight.analysis.evidence import load_evidence
 from stlight.analysis.values import Values
 from stlight.analysis.verdicts.findings import as_table
 from stlight.analysis.verdicts.measured import Measured, all_findings, seed_spread
 from stlight.analysis.verdicts.published import on_published
+from stlight.experiments import load_plan
+from stlight.registry.model_specs import OURS
+from tests.analysis.conftest import write_counts
 from tests.tiny_runs import record_untrained
 
 
@@ -190,6 +194,31 @@ def test_other_models_are_quoted_not_measured(plan_of, tmp_path):
     found = measured(plan, tmp_path)["mine0"]
     assert found.verdict == "untested"
     assert "Other: quoted, not trained for this item" in found.why
+
+
+def test_table_1_is_judged_on_runs_once_every_row_of_a_data_set_is_trained(workflow, tmp_path):
+    path, scale = workflow / "experiments" / "table1_literature.yaml", workflow / "scales" / "demo.yaml"
+    stated, settings = (yaml.safe_load(file.read_text()) for file in (path, scale))
+    trained = {model for grid in stated["grid"] for model in grid["model"]}
+    stated["published"] = [row for row in stated["published"] if row["model"] in trained]
+    stated["published"] += [{"model": "Other", "dataset": "taxibj", "mse_x100": 37}]
+    path.write_text(yaml.safe_dump(stated | {"seeds": 5}))
+    del settings["baselines"]["max_lr"], settings["data"]["taxibj"]["baselines"]
+    scale.write_text(yaml.safe_dump(settings))
+    plan = load_plan(workflow, "demo")
+    experiment = plan.experiment("table1_literature")
+    assert experiment.counts
+    write_counts(experiment, tmp_path)
+    for number, variant in enumerate(experiment.variants):
+        # On KTH, another model is the best.
+        best = variant.axes["model"] == ("TAU" if variant.dataset == "kth" else OURS)
+        for seed, noise in enumerate(around(0, n=5)):
+            metrics = {"mse": (60 if best else 70 + number) + noise, "ssim": (0.9 if best else 0.8) + noise / 1000}
+            record_untrained(tmp_path, variant.run_name(seed), variant.run_config(seed), **metrics)
+    found = measured(plan, tmp_path, "table1_literature")
+    assert found["best_in_table1_mmnist"].verdict == "reproduced"
+    assert found["best_in_table1_kth"].verdict == "contradicted"
+    assert found["best_in_table1_taxibj"].why.startswith("Other: quoted, not trained for this item")
 
 
 def test_counts_are_exact(paper, tmp_path):
