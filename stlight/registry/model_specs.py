@@ -35,6 +35,7 @@ BASELINES: dict[str, BaselineSpec] = {
     "PredRNN.V2": BaselineSpec("predrnn", "PredRNNV2", 5e-4),
     "SimVP+IncepU": BaselineSpec("simvp_incepu", "SimVP", 1e-3, loss_is_mse=True),
     "TAU": BaselineSpec("tau", "TAU", 1e-3),
+    "Crevnet": BaselineSpec("crevnet", "CrevNet", 5e-4, frame_multiple=8),
     "IAM4VP": BaselineSpec("iam4vp", "IAM4VP", 1e-3),
 }
 
