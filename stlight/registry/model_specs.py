@@ -14,7 +14,7 @@ class BaselineSpec(NamedTuple):
     module: str
     class_name: str
     max_lr: float
-    """Peak learning rate of the benchmark's configuration for Moving MNIST."""
+    """Peak learning rate for Moving MNIST: of the benchmark's configuration, or of the authors' code for models of Table 1."""
     frame_multiple: int = 4
     """Height and width of a frame must be divisible by it."""
     loss_is_mse: bool = False

@@ -93,7 +93,9 @@ def test_wrong_configurations_are_reported_in_one_line(fields, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("name", "side"), [("PredNet", 24), ("PredRNN", 18), ("SimVP+IncepU", 10)])
+@pytest.mark.parametrize(
+    ("name", "side"), [("PredNet", 24), ("PredRNN", 18), ("SimVP+IncepU", 10), ("IAM4VP", 18), ("Crevnet", 20)]
+)
 def test_frame_sizes_that_are_not_divisible_are_refused(name, side):
     fields = {"custom_shape": ClipShape(3, 2, 1, side, side), "dataset": "mine", "source": "files"}
     message = f"divisible by the frame multiple of {name}, {BASELINES[name].frame_multiple}, got {side}x{side}"

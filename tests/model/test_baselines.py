@@ -1,4 +1,4 @@
-"""The baselines of Table 2: horizon, gradients, training and random draws."""
+"""The baselines: horizon, gradients, training and random draws."""
 
 import math
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from stlight.model import TrainingStep
-from stlight.registry.dataset_specs import ClipShape
+from stlight.config import ModelConfig
+from stlight.model import TrainingStep, build_model
+from stlight.model.complexity import count_parameters
+from stlight.registry.dataset_specs import DATASETS, ClipShape
 from tests.model.authors import assert_same_training, authors_outputs, float64, frozen_parts
 from tests.model.frozen import frozen_model
 from tests.model.small import SMALL, clip_of, parts, small
@@ -20,6 +22,12 @@ def test_predictions_losses_and_gradients_equal_the_authors():
     model.train()
     for t in range(3):
         assert_same_training(model, model.error_at(t, context, target), theirs, f" {t}")
+
+
+def test_has_the_parameters_of_the_authors_code_without_the_block_that_it_never_calls():
+    with torch.device("meta"):
+        model = build_model(ModelConfig(model="IAM4VP"), DATASETS["mmnist"].shape)
+    assert count_parameters(model)["total"] == 35_351_809 - 3_782_400
 
 
 def test_every_weight_is_trained():
