@@ -40,6 +40,7 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     """Count the learnable parameters of each component, and their total."""
     inner = model.model if isinstance(model, Rollout) else model
     counts = {name: sum(p.numel() for p in module.parameters()) for name, module in inner.named_children()}
+    counts |= {name: p.numel() for name, p in inner.named_parameters(recurse=False)}
     return {name: count for name, count in counts.items() if count} | {"total": sum(counts.values())}
 
 

@@ -1,4 +1,4 @@
-"""The models that Table 2 compares with STLight-L, after their papers and the benchmark's published configurations."""
+"""The models that Tables 1 and 2 compare with STLight-L, after their papers and the published configurations."""
 
 from torch import Tensor
 
