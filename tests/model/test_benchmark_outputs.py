@@ -38,7 +38,8 @@ def test_training_mode_and_gradients_equal_the_benchmarks(name, version, benchma
     theirs = benchmark[f"{name} {version}/gradients"]
     assert loss.item() == pytest.approx(float(benchmark[f"{name} {version}/training_loss"]), rel=1e-5)
     ours = condense([parameter.grad for parameter in model.parameters()])
-    assert (abs(ours - theirs) <= 1e-4 * theirs[:, :1] + 1e-9).all()
+    # Gradients that are zero, before a norm, are the rounding of the largest.
+    assert (abs(ours - theirs) <= 1e-4 * theirs[:, :1] + 1e-9 * max(1, theirs.max())).all()
 
 
 def test_only_the_corrected_code_reads_the_cell():
