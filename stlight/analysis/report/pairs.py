@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,12 @@ from stlight.analysis.verdicts.differences import Difference
 from stlight.experiments import Variant
 from stlight.registry.metric_specs import METRICS
 
+Rows = dict[tuple[str, str], dict[Any, Any]]
+
 MOST_CELLS = 40
 """Cells of an experiment and data set of which all pairs are on the page: 780 pairs for each metric."""
 
-MOST_POINTS = 50
+MOST_POINTS = 40
 """Points of a curve on the page. A longer curve shows the mean, the lowest and the highest value of equally many epochs."""
 
 
@@ -83,7 +85,8 @@ def curve(values: Values, variant: Variant, column: str) -> dict[str, list[float
 def _set(values: Values, dataset: str, variants: list[Variant], metrics: list[str]) -> dict[str, Any]:
     experiment = values.experiment
     title = f"{experiment.item}: {experiment.title}" + (f" ({dataset})" if len(experiment.metrics) > 1 else "")
-    rows = values.cells[values.cells["dataset"] == dataset].set_index(["variant", "metric"])
+    shown = values.cells[values.cells["dataset"] == dataset]
+    rows: Rows = {(row["variant"], row["metric"]): row for row in shown.to_dict("records")}
     return {
         "name": f"{experiment.name}/{dataset}",
         "title": title,
@@ -92,7 +95,7 @@ def _set(values: Values, dataset: str, variants: list[Variant], metrics: list[st
     }
 
 
-def _metric(values: Values, metric: str, variants: list[Variant], rows: pd.DataFrame) -> dict[str, Any]:
+def _metric(values: Values, metric: str, variants: list[Variant], rows: Rows) -> dict[str, Any]:
     spec = METRICS[metric]
     pairs = [difference(values, one, other, metric) for one, other in itertools.combinations(variants, 2)]
     digits = None if spec.significant else 0 if spec.unit == "steps" else spec.digits
@@ -102,14 +105,14 @@ def _metric(values: Values, metric: str, variants: list[Variant], rows: pd.DataF
         "label": spec.arrow_label,
         "digits": digits,
         "curve": column_of(metric),
-        "cells": [cell_text(metric, rows.loc[(v.name, metric)]) for v in variants],
+        "cells": [cell_text(metric, rows[v.name, metric]) for v in variants],
         "n": [pair["n"] for pair in pairs],
         "paired": [int(pair["paired"]) for pair in pairs],
         **{name: found for name, found in numbers.items() if any(x is not None for x in found)},
     }
 
 
-def cell_text(metric: str, row: "Mapping[str, Any] | pd.Series[Any]") -> str:
+def cell_text(metric: str, row: dict[Any, Any]) -> str:
     """Return what is known of a cell: "27.18 (26.90 to 27.46), n = 3; published 22.33; not learnt"."""
     show = METRICS[metric].format
     interval = f" ({show(row['low'])} to {show(row['high'])})" if math.isfinite(row["low"]) else ""

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from stlight.analysis.evidence import Recorded
-from stlight.analysis.text import axis_text
 from stlight.analysis.values import Values, beats_trivial, best_trivial_of
 from stlight.analysis.verdicts.eligibility import PREDICTORS
 from stlight.config import RunConfig
@@ -47,10 +46,12 @@ def run_rows(values: Iterable[Values]) -> list[dict[str, Any]]:
         for name in one.evidence.runs:
             items[name].append(one.experiment.item)
     few = len(runs) <= MOST_DETAILED
-    return [
-        {"name": name, "items": ", ".join(items[name]), "detailed": few or name.endswith("/seed0")} | _run_row(runs[name])
-        for name in sorted(runs)
-    ]
+    rows: list[dict[str, Any]] = []
+    for name in sorted(runs):
+        first = not rows or rows[-1]["cell"] != name.rpartition("/")[0]
+        row = {"name": name, "cell": name.rpartition("/")[0], "items": ", ".join(items[name]), "detailed": few or first}
+        rows.append(row | _run_row(runs[name]) | {"first": name if first else rows[-1]["first"]})
+    return rows
 
 
 def _run_row(run: Recorded) -> dict[str, Any]:
@@ -78,16 +79,14 @@ def spark(curve: np.ndarray) -> dict[str, Any]:
 
 def facts(record: RunRecord) -> list[tuple[str, str]]:
     """Return the parts of a record and what they hold, numbers with six digits: "config.model", "hidden_dim 24, depth 3"."""
-    return list(_facts(record.model_dump(mode="json"), ""))
+    return list(_facts(record.model_dump(mode="json", exclude={"files", "checksum"}), ""))
 
 
 def _facts(part: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]:
     inner = {key: value for key, value in part.items() if isinstance(value, Mapping) and value}
-    plain = [
-        f"{key} {axis_text(value) if isinstance(value, float) else value}" for key, value in part.items() if key not in inner
-    ]
-    if plain:
-        yield name or "record", ", ".join(plain)
+    texts = {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in part.items() if key not in inner}
+    if texts:
+        yield name or "record", ", ".join(f"{key} {text}" for key, text in texts.items())
     for key, value in inner.items():
         yield from _facts(value, f"{name}.{key}" if name else key)
 
