@@ -39,7 +39,7 @@ function pairView(form) {
       row.insertCell().textContent = texts[1];
     }
     table.createCaption().textContent = `${one.label}, mean over seeds (95 % interval)`;
-    into.replaceChildren(table, chart(chosen.map(cell => curves[cell.runs][one.curve]), one.curve.replaceAll("_", " ")));
+    into.replaceChildren(table, chart(chosen.map(cell => curves[cell.runs][one.curve]), one.curve_label));
   }
 
   form.addEventListener("input", event => {
@@ -65,7 +65,7 @@ function differenceText(metric, cells, i, j) {
 
 // Draw two curves: the mean over the seeds, and the band from the lowest to the highest.
 function chart(curves, label) {
-  const [width, height, left, bottom, top] = [640, 300, 56, 34, 10];
+  const [width, height, left, bottom, top] = [640, 320, 56, 50, 10];
   const values = curves.flatMap(curve => [...curve.mean, ...(curve.low || []), ...(curve.high || [])]).filter(Number.isFinite);
   const epochs = curves.flatMap(curve => curve.epoch);
   if (!values.length) return document.createTextNode("no curve");
@@ -78,8 +78,8 @@ function chart(curves, label) {
     svg.append(node("line", { class: "tick", x1: left, x2: width - 12, y1: y(value), y2: y(value) }));
     svg.append(node("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, String(value)));
   }
-  for (const epoch of ticks(first, last, false)) svg.append(node("text", { x: x(epoch), y: height - 16, "text-anchor": "middle" }, String(epoch)));
-  svg.append(node("text", { x: width - 12, y: height - 2, "text-anchor": "end" }, `epoch; ${label}${log ? ", logarithmic" : ""}; band: lowest to highest seed`));
+  for (const epoch of ticks(first, last, false)) svg.append(node("text", { x: x(epoch), y: height - 32, "text-anchor": "middle" }, String(epoch)));
+  svg.append(node("text", { x: width - 12, y: height - 8, "text-anchor": "end" }, `epoch; ${label}${log ? ", logarithmic" : ""}; band: lowest to highest seed`));
   const points = (curve, key) => curve.epoch.map((epoch, k) => [epoch, curve[key][k]]).filter(([, value]) => value !== null).map(([epoch, value]) => `${x(epoch).toFixed(1)},${y(value).toFixed(1)}`);
   for (const [k, curve] of curves.entries()) {
     const name = ["first", "second"][k];
@@ -90,7 +90,8 @@ function chart(curves, label) {
 }
 
 function node(tag, attributes, text = "") {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  const { namespaceURI } = document.createRange().createContextualFragment("<svg></svg>").firstChild;
+  const made = document.createElementNS(namespaceURI, tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   made.textContent = text;
   return made;

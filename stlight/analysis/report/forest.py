@@ -29,7 +29,7 @@ class Effect:
     @property
     def text(self) -> str:
         """Effect, interval and n for readers: "+3.1 % (−0.4 to +6.6), n = 3"."""
-        n = f"n = {self.finding.n}"
+        n = f"n\u00a0=\u00a0{self.finding.n}"
         if math.isinf(self.share):
             return f"{'as stated' if self.share > 0 else 'reversed'}, not finite, {n}"
         interval = f" ({_percent(self.low)} to {_percent(self.high)})" if math.isfinite(self.low) else ""
@@ -66,7 +66,7 @@ class Axis:
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Places of round shares and their texts."""
+        """Places of round shares and their texts; those within the linear part have none, for want of room."""
         shares = [share for share in _TICKS if share <= self.most]
         return [
             (self.place(s), f"{s:+.0%}".replace("-", "−") if s else "0") for s in (*(-s for s in shares[::-1]), 0.0, *shares)

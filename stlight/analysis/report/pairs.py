@@ -105,6 +105,7 @@ def _metric(values: Values, metric: str, variants: list[Variant], rows: Rows) ->
         "label": spec.arrow_label,
         "digits": digits,
         "curve": column_of(metric),
+        "curve_label": "training loss" if column_of(metric) == "train_loss" else f"test {METRICS[column_of(metric)[5:]].label}",
         "cells": [cell_text(metric, rows[v.name, metric]) for v in variants],
         "n": [pair["n"] for pair in pairs],
         "paired": [int(pair["paired"]) for pair in pairs],
