@@ -56,14 +56,15 @@ def test_independent_cells_are_compared_by_welch(demo, record_run, values_of):
 
 
 def test_a_diverged_side_has_no_difference(initialization, demo, record_run, values_of):
-    values = initialization([30.0] * 5, [31.0, 32.0, 33.0, 34.0, 35.0], [30.0] * 5)
+    initialization([30.0, 31.0, 32.0, 33.0, 34.0], [31.0, 32.0, 33.0, 34.0, 35.0], [31.0, 32.5, 33.0, 34.5, 35.0])
     experiment = demo.experiment("figure1_initialization")
     record_run(experiment, experiment.variants[NORMAL], 1, status="diverged", mse=1e9)
     values = values_of(experiment)
     shown = comparisons([values])["sets"][0]["metrics"][0]
     assert shown["estimate"][0] is None
     assert shown["low"][0] is None
-    assert shown["estimate"][1] == 0.0
+    assert shown["estimate"][1] == 1.2
+    assert shown["low"][1] < 1.2 < shown["high"][1]
 
 
 def test_pairs_are_in_the_order_that_the_page_reads(initialization):
