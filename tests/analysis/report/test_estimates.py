@@ -75,6 +75,19 @@ def test_pairs_are_in_the_order_that_the_page_reads(initialization):
     assert mse["paired"] == [1, 1, 1]
 
 
+def test_a_cell_has_the_curve_of_the_seeds_that_its_item_uses(demo, record_run, values_of):
+    many, one = demo.experiment("figure1_initialization"), demo.experiment("table3_kernel_sizes")
+    shared = next(v for v in many.variants if v.cell in {w.cell for w in one.variants})
+    for k in range(5):
+        record_run(many, shared, k, losses=(4.0 + k, 3.0))
+    for experiment in (one, many):
+        record_run(experiment, next(v for v in experiment.variants if v.cell != shared.cell))
+    found = comparisons([values_of(one), values_of(many)])
+    cells = [next(c for c in found_set["cells"] if c["runs"].startswith(f"{shared.cell} ")) for found_set in found["sets"]]
+    curves = [found["curves"][cell["runs"]]["test_mse"] for cell in cells]
+    assert [curve["mean"] for curve in curves] == [[400.0, 300.0], [600.0, 300.0]]
+
+
 def test_the_curve_of_a_cell_is_mean_and_extremes_and_keeps_spikes(demo, record_run, values_of):
     experiment = demo.experiment("figure1_initialization")
     long = np.linspace(4, 1, 200)

@@ -1,4 +1,4 @@
-"""The page's views in a browser: sentences and runs filtered and sorted, two cells compared, and all of it without JavaScript."""
+"""The page's views in a browser: sentences and runs filtered and sorted, cells compared; and the page without JavaScript."""
 
 import pandas as pd
 import pytest
