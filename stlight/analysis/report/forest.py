@@ -25,6 +25,8 @@ class Effect:
     low: float
     high: float
     """The 95 % t interval; NaN without repeats."""
+    margin: float
+    """Share that the effect must exceed: 0 unless the sentence allows or demands a margin."""
 
     @property
     def text(self) -> str:
@@ -37,8 +39,10 @@ class Effect:
 
 
 def _percent(share: float) -> str:
-    digits = 0 if abs(share) >= 0.1 else 1 if abs(share) >= 0.01 else 2
-    return f"{100 * share:+.{digits}f}".replace("-", "−")
+    percent = 100 * share
+    digits = 0 if abs(percent) >= 10 else 1 if abs(percent) >= 1 else 2
+    text = f"{percent:+.{digits}f}" if abs(percent) >= 0.05 or not percent else f"{percent:+.1g}"
+    return text.replace("-", "−")
 
 
 def effects(findings: Iterable[Finding]) -> list[Effect]:
@@ -47,7 +51,7 @@ def effects(findings: Iterable[Finding]) -> list[Effect]:
     for one in findings:
         size = one.size if one.size > 0 else 1.0
         if one.basis == "trained" and not math.isnan(one.effect):
-            found.append(Effect(one, one.effect / size, one.low / size, one.high / size))
+            found.append(Effect(one, one.effect / size, one.low / size, one.high / size, one.threshold / size))
     return found
 
 
@@ -55,7 +59,7 @@ class Axis:
     """A symmetric axis from shares to places: linear near zero, logarithmic beyond, wide enough for all effects."""
 
     def __init__(self, shown: Iterable[Effect]) -> None:
-        ends = [abs(x) for one in shown for x in (one.share, one.low, one.high) if math.isfinite(x)]
+        ends = [abs(x) for one in shown for x in (one.share, one.low, one.high, one.margin) if math.isfinite(x)]
         self.most = max([_LINEAR, *ends])
 
     def place(self, share: float) -> float:
@@ -76,6 +80,7 @@ class Axis:
         """Return the places of one effect: `at`, and `low` and `high` if it has an interval."""
         row = {"finding": effect.finding, "share": effect.share, "at": self.place(effect.share)}
         row |= {"finite": math.isfinite(effect.share), "text": effect.text}
+        row |= {"margin": self.place(effect.margin)} if effect.margin else {}
         if math.isfinite(effect.low):
             row |= {"low": self.place(effect.low), "high": self.place(effect.high)}
         return row

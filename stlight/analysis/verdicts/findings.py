@@ -62,6 +62,8 @@ class Finding:
     detectable: float = math.nan
     size: float = math.nan
     """Mean absolute value of what is compared; the effect over it is a share, which sentences about all metrics have alike."""
+    threshold: float = 0.0
+    """Amount that the effect must exceed; not 0 if the sentence allows or demands a margin."""
     parts: list[Part] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
     sides: tuple[float, float] = (1.0, 1.0)
@@ -88,7 +90,7 @@ class Finding:
         # The two edges of a published band are no sample that an interval could be computed from.
         effect, (low, high) = stated.estimate, (math.nan, math.nan) if stated.published else stated.interval()
         parts = [Part(label(d), d.estimate, d.margin > 0, seeds_text(d)) for d in test.for_it()]
-        more |= {"size": _size(stated), "parts": parts}
+        more |= {"size": _size(stated), "threshold": stated.threshold, "parts": parts}
         return replace(self, verdict=verdict, effect=effect, low=low, high=high, n=stated.n, **more)
 
 

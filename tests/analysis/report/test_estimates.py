@@ -123,13 +123,29 @@ def test_effects_are_shares_of_what_is_compared(demo, values_of, initialization)
     assert better.share == pytest.approx((b - a).mean() / size)
     assert (better.low, better.high) == pytest.approx(np.array(stats.ttest_rel(b, a).confidence_interval()) / size)
     assert better.text.startswith(f"+{100 * better.share:.0f} % (+")
+    assert better.margin == 0
     # Without an effect there is no row.
     assert "kernel_optimum" not in found
 
 
+def test_a_sentence_with_a_margin_has_it_drawn(demo, record_run, values_of):
+    experiment = demo.experiment("table5_final_div_factor")
+    rng = np.random.default_rng(0)
+    for variant in experiment.variants:
+        for k in range(experiment.seeds_of(variant)):
+            record_run(experiment, variant, k, mse=30 + 0.01 * rng.normal(), trivial={"all_zeros": {"mse": 200.0}})
+    values = {name: values_of(experiment) for name, experiment in demo.experiments.items()}
+    found = {one.finding.claim.id: one for one in effects(measured for _, measured in all_findings(demo, values))}
+    one = found["default_factor_effective_at_best_lr"]
+    assert one.finding.verdict == "reproduced"
+    assert one.margin < one.low < 0 < one.high
+    row = Axis([one]).row(one)
+    assert row["margin"] < row["low"] < WIDTH / 2
+
+
 def test_the_axis_is_symmetric_and_keeps_the_order():
     class Shown:
-        share, low, high = -0.4, math.nan, 2.5
+        share, low, high, margin = -0.4, math.nan, 2.5, 0.0
 
     axis = Axis([Shown])
     places = [axis.place(share) for share in (-math.inf, -2.5, -0.1, -0.001, 0.0, 0.001, 0.1, 2.5, math.inf)]
