@@ -21,6 +21,8 @@ class BaselineSpec(NamedTuple):
     """True if a training step minimizes the mean squared error of the prediction, as STLight's does, and nothing else."""
     has_correction: bool = False
     """True if the benchmark corrected the model's code after the version that computed its row of Table 2."""
+    phases: int = 1
+    """Number of phases of a training run, each of which takes an epoch or more."""
 
 
 BASELINES: dict[str, BaselineSpec] = {
@@ -35,6 +37,8 @@ BASELINES: dict[str, BaselineSpec] = {
     "PredRNN.V2": BaselineSpec("predrnn", "PredRNNV2", 5e-4),
     "SimVP+IncepU": BaselineSpec("simvp_incepu", "SimVP", 1e-3, loss_is_mse=True),
     "TAU": BaselineSpec("tau", "TAU", 1e-3),
+    "VPTR-NAR": BaselineSpec("vptr", "VPTRNAR", 1e-4, frame_multiple=8, phases=2),
+    "VPTR-FAR": BaselineSpec("vptr", "VPTRFAR", 1e-4, frame_multiple=8, phases=2),
 }
 
 
