@@ -13,9 +13,10 @@ from torch.utils._pytree import tree_leaves
 
 from stlight.config import RunConfig
 from stlight.kernels import accelerate, backend_of
+from stlight.kernels.whole_step import flatten_weights
 from stlight.model import build_model
 from stlight.training.devices import accelerate_for_run, configure
-from stlight.training.loop import flatten_weights, predictor, take_step
+from stlight.training.loop import predictor, take_step
 
 
 class Workload:

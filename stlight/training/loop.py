@@ -4,7 +4,6 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -12,12 +11,12 @@ from torch import Tensor, nn
 
 from stlight.config import RunConfig, TrainingConfig
 from stlight.data.clips import Clips, Split
-from stlight.kernels.whole_step import flatten_weights, record_step
+from stlight.kernels.whole_step import record_step
 from stlight.metrics import all_metrics
 from stlight.model import Forecaster, TrainingStep
 from stlight.training.checkpoint import State
 from stlight.training.devices import autocast
-from stlight.training.schedule import build_schedule
+from stlight.training.phases import index_of_phase, start_phase
 
 # Rows of losses.csv at most: enough for a curve, few enough for thousands of runs.
 LOSS_ROWS = 500
@@ -56,20 +55,12 @@ class Training:
 
     @property
     def phase(self) -> int:
-        """Return the index of the phase that the current epoch belongs to; at the end, the last."""
-        ends = accumulate(phase.num_epochs for phase in self.phases[:-1])
-        return sum(self.epoch > end for end in ends)
+        """Return the index of the phase that the current epoch belongs to."""
+        return index_of_phase(self.phases, self.epoch)
 
     def start_phase(self) -> None:
-        """Freeze all weights that the current phase does not train, and start Adam and the schedule for those that it does."""
-        num_epochs, part = self.phases[self.phase]
-        if len(self.phases) > 1:
-            self.model.requires_grad_(False)
-            part.requires_grad_()
-        recipe = self.config.training.model_copy(update={"num_epochs": num_epochs})
-        # Frozen weights are no part of the parameter, because Adam moves weights without gradients, too, by their momentum.
-        self.optimizer = torch.optim.Adam([flatten_weights(part)], lr=recipe.max_lr, fused=True)
-        self.schedule = build_schedule(self.optimizer, recipe, self.config.steps_per_epoch)
+        """Start Adam and the schedule of the current phase."""
+        self.optimizer, self.schedule = start_phase(self.model, self.phases, self.phase, self.config)
 
     @property
     def steps_per_loss_row(self) -> int:

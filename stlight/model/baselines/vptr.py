@@ -1,4 +1,4 @@
-"""VPTR (Ye & Bilodeau, 2022): transformers that predict codes of frames, after an autoencoder has been trained for the codes."""
+"""VPTR (Ye & Bilodeau, 2022): train an autoencoder of frames, then a transformer that predicts the frames' codes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,7 +82,7 @@ class ParallelTransformer(Transformer):
         past = self.encoder_norm(x)
         x = torch.zeros_like(self.queries).expand(len(past), -1, -1, -1, -1)
         for block in self.decoder:
-            x = block.decode(x, times, self.queries, past, past_times)
+            x = block(x, times, self.queries, past, past_times)
         return x
 
 
@@ -134,12 +134,14 @@ class VPTRFAR(VPTR):
 
     def predict(self, context: Tensor) -> Tensor:
         """(B, T, C, H, W) → (B, T', C, H, W)."""
-        codes, frames = self.autoencoder.encode(context), []
-        for _ in range(self.shape.horizon_frames):
+        codes = self.autoencoder.encode(context)
+        code = self.transformer(codes)[:, -1:]
+        frames = [self.autoencoder.decode(code)]
+        while len(frames) < self.shape.horizon_frames:
+            # As in the authors' code, the first prediction is read as a code; later ones are decoded and coded again.
+            codes = torch.cat((codes, code if len(frames) == 1 else self.autoencoder.encode(frames[-1])), 1)
             code = self.transformer(codes)[:, -1:]
             frames.append(self.autoencoder.decode(code))
-            # As in the authors' code, the first prediction is read as a code and all others are decoded and coded again.
-            codes = torch.cat((codes, code if len(frames) == 1 else self.autoencoder.encode(frames[-1])), 1)
         return torch.cat(frames, 1)
 
     def prediction_error(self, context: Tensor, target: Tensor) -> Tensor:
@@ -196,9 +198,10 @@ def frame_error(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def contrastive_loss(predicted: Tensor, true: Tensor) -> Tensor:
-    """Return how badly codes (B, T, H', W', D) tell their own position in the other frame from all others (Andonian et al., 2021).
+    """Return the cross-entropy of finding each position of one frame by its code among all positions of the other frame.
 
-    The mean of both directions. Gradients of the queried code flow from its own position only.
+    Codes are (B, T, H', W', D). The loss is the mean of both directions (Andonian et al., 2021); no gradient flows through the
+    codes of wrong positions.
     """
     a, b = (F.normalize(code.flatten(0, 1).flatten(1, 2), dim=-1) for code in (true, predicted))
     own = torch.eye(a.shape[1], dtype=torch.bool, device=a.device)

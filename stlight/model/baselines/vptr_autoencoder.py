@@ -1,12 +1,15 @@
 """Frame autoencoder of VPTR (Ye & Bilodeau, 2022): a residual convolutional network, trained before the transformer."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 
 def convolution(in_channels: int, out_channels: int, side: int, stride: int = 1) -> list[nn.Module]:
     """Return a convolution with reflection padding if its stride is 1, and BatchNorm."""
-    mode = "reflect" if stride == 1 else "zeros"
-    conv = nn.Conv2d(in_channels, out_channels, side, stride, side // 2, bias=False, padding_mode=mode)
+    conv = nn.Conv2d(
+        in_channels, out_channels, side, stride, side // 2, bias=False, padding_mode="reflect" if stride == 1 else "zeros"
+    )
     return [conv, nn.BatchNorm2d(out_channels)]
 
 
@@ -30,7 +33,7 @@ class Autoencoder(nn.Module):
         dims = [hidden_dim, 2 * hidden_dim, 4 * hidden_dim, code_dim]
         encoder = [*convolution(channels, hidden_dim, 7), nn.ReLU()]
         decoder: list[nn.Module] = []
-        for few, many in zip(dims, dims[1:], strict=False):
+        for few, many in pairwise(dims):
             encoder += [*convolution(few, many, 3, stride=2), nn.ReLU()]
             double = nn.ConvTranspose2d(many, few, 3, stride=2, padding=1, output_padding=1, bias=False)
             decoder = [double, nn.BatchNorm2d(few), nn.ReLU(), *decoder]

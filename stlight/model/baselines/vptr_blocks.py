@@ -16,7 +16,9 @@ Norm = Callable[[int], nn.Module]
 
 
 class WindowAttention(nn.Module):
-    """Attention within windows of a frame, with a learnt bias for each pair of relative positions (Liu et al., 2021)."""
+    """Attention within windows of a frame, with a learnt bias for each distance between positions (Liu et al., 2021)."""
+
+    offset: Tensor
 
     def __init__(self, dim: int, window: tuple[int, int]) -> None:
         super().__init__()
@@ -105,18 +107,20 @@ class Block(nn.Module):
         return x + self.ffn(self.norms[3](x))
 
 
-class DecoderBlock(Block):
-    """VidHRFormer block that then attends to past frames."""
+class DecoderBlock(nn.Module):
+    """VidHRFormer block, then attention to past frames and a feed-forward network."""
 
     def __init__(self, dim: int, window: tuple[int, int], norm: Norm) -> None:
-        super().__init__(dim, window, norm)
-        self.cross_norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
+        super().__init__()
+        self.block = Block(dim, window, norm)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
         self.to_past = TemporalAttention(dim)
-        self.cross_ffn = ConvFFN(dim, norm)
+        self.conv_ffn = ConvFFN(dim, norm)
+        self.drop_path = DropPath()
 
-    def decode(self, x: Tensor, times: Tensor, queries: Tensor, past: Tensor, past_times: Tensor) -> Tensor:
-        """(B, T', H', W', D) → (B, T', H', W', D). `past` are encoded frames (B, T, H', W', D)."""
-        x = self(x, times, queries)
-        query = self.cross_norms[0](x) + queries + times
+    def forward(self, x: Tensor, times: Tensor, queries: Tensor, past: Tensor, past_times: Tensor) -> Tensor:
+        """(B, T', H', W', D) → (B, T', H', W', D). `past` are encoded frames (B, T, H', W', D), the rest as in `Block`."""
+        x = self.block(x, times, queries)
+        query = self.norms[0](x) + queries + times
         x = x + self.drop_path(self.to_past(query, past + past_times, past))
-        return x + self.drop_path(self.cross_ffn(self.cross_norms[1](x)))
+        return x + self.drop_path(self.conv_ffn(self.norms[1](x)))
