@@ -24,7 +24,7 @@ def start_phase(
     """Freeze all weights that a phase does not train, and return an Adam and a schedule for those that it does."""
     num_epochs, part = phases[index]
     if len(phases) > 1:
-        model.requires_grad_(False)
+        model.requires_grad_(False).zero_grad()
         part.requires_grad_()
     recipe = config.training.model_copy(update={"num_epochs": num_epochs})
     # Adam must not know frozen weights, because their momentum would move them, although their gradients are zero.

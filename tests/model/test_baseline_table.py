@@ -4,7 +4,6 @@ import re
 
 import pytest
 import torch
-import yaml
 
 from stlight.config import ConfigError, ModelConfig, RunConfig
 from stlight.experiments import load_plan
@@ -13,19 +12,17 @@ from stlight.model import Forecaster, TrainingStep, baselines, build_model
 from stlight.model.complexity import complexity, count_flops, count_flops_by_fvcore, count_parameters
 from stlight.registry.dataset_specs import DATASETS, ClipShape
 from stlight.registry.model_specs import BASELINES, BaselineSpec, loss_is_mse
-from tests.conftest import WORKFLOW
-from tests.model.small import clip_of, parts, small
+from tests.model.small import IN_TABLE_2, TABLE_2, clip_of, parts, small
 from tests.tiny_runs import write_experiment
 
 MMNIST = DATASETS["mmnist"].shape
 
 
 def printed_row(name):
-    rows = yaml.load((WORKFLOW / "experiments" / "table2_openstl.yaml").read_text(), Loader=yaml.BaseLoader)["published"]
-    return next(row for row in rows if row["model"] == name)
+    return next(row for row in TABLE_2 if row["model"] == name)
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", IN_TABLE_2)
 def test_has_the_parameters_that_table_2_prints(name):
     with torch.device("meta"):
         total = count_parameters(build_model(ModelConfig(model=name), MMNIST))["total"]
@@ -37,6 +34,16 @@ def test_the_losses_that_are_comparable_with_a_test_error_are_marked(name):
     with torch.device("meta"):
         model = build_model(ModelConfig(model=name), MMNIST)
     assert loss_is_mse(name) == (type(model).training_loss is Forecaster.training_loss)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_numbers_of_phases_are_right_and_their_epochs_add_up(name):
+    model, least = small(name), BASELINES[name].phases
+    for num_epochs in (least, 3, 10, 200):
+        phases = model.phases(num_epochs)
+        assert len(phases) == least
+        assert all(phase.num_epochs >= 1 for phase in phases)
+        assert sum(phase.num_epochs for phase in phases) == num_epochs
 
 
 # Counting these takes seconds. test_reference.py compares the stored counts of all models.
@@ -87,6 +94,7 @@ def test_fvcore_counts_the_same_in_what_the_benchmark_runs(name):
         ({"model": "TAU", "baseline_depth": 1.5}, "baseline_depth: .*less than or equal to 1"),
         ({"model": "TAU", "kernels": "fused"}, "kernels and cuda_graphs apply to STLight-L only"),
         ({"model": 7}, "model must be like 'STLight-L', got 7"),
+        ({"model": "VPTR-FAR", "num_epochs": 1}, "num_epochs must be at least 2, the phases of VPTR-FAR, got 1"),
         ({"model": "MIM", "sampling_steps": 0}, "sampling_steps: .*greater than or equal to 1"),
     ],
 )
@@ -96,7 +104,7 @@ def test_wrong_configurations_are_reported_in_one_line(fields, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("name", "side"), [("PredNet", 24), ("PredRNN", 18), ("SimVP+IncepU", 10)])
+@pytest.mark.parametrize(("name", "side"), [("PredNet", 24), ("PredRNN", 18), ("SimVP+IncepU", 10), ("VPTR-NAR", 20)])
 def test_frame_sizes_that_are_not_divisible_are_refused(name, side):
     fields = {"custom_shape": ClipShape(3, 2, 1, side, side), "dataset": "mine", "source": "files"}
     message = f"divisible by the frame multiple of {name}, {BASELINES[name].frame_multiple}, got {side}x{side}"

@@ -16,6 +16,7 @@ from stlight.registry.model_specs import BASELINES, OURS
 from tests.analysis.errata.support import found_in, ids_of, printing, shows, with_value
 from tests.conftest import WORKFLOW
 from tests.experiments.test_published import quoted_tables
+from tests.model.small import IN_TABLE_2
 
 DIFFERENT = {
     "different_results_mmnist_lr=0.001_mse": {("Table 3", "22.33"), ("Table 4", "22.28"), ("Table 5", "22.33")},
@@ -65,7 +66,7 @@ def test_prednets_flops_are_those_of_colour_frames():
 @shows("parameters_that_nothing_uses", "parameters_not_rounded")
 def test_some_parameters_of_table_2_are_used_by_nothing_and_three_are_not_rounded():
     used, counted = {}, {}
-    for name in BASELINES:
+    for name in IN_TABLE_2:
         # Which weights get a gradient, a few frames show.
         shape = ClipShape(2, 2, 1, 16, 16)
         small = build_model(ModelConfig(model=name, baseline_width=1 / 16), shape).eval()
