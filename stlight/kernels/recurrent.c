@@ -3,6 +3,10 @@
    A frequency has a real and an imaginary part, so that spectra are (F, 2, rows, columns). Numbers of columns are multiples of
    CHANNELS. Threads share the frequencies or rows, and their number does not change the result.
 */
+#ifndef __clang__
+/* Otherwise 2^n p + (2^n - 1) in exp loses what makes tanh exact near zero. */
+#pragma GCC optimize("no-associative-math")
+#endif
 #include "numerics.h"
 
 /* Treat denormal numbers as zero until the end of the block, because gradients of early time steps vanish, and arithmetic on
@@ -45,26 +49,18 @@ PRODUCT(lanes, 8) PRODUCT(lanes, 4) PRODUCT(lanes, 1)
     for (; b + 4 <= B; b += 4) product_##V##_4(I, O, x + b * I, B * I, w + o, I * O, y + b * O + o, B * O);                      \
     for (; b < B; b++) product_##V##_1(I, O, x + b * I, B * I, w + o, I * O, y + b * O + o, B * O);
 
-/* y (F, 2, B, O) += x (F, 2, B, I) w (F, 2, I, O). */
-void multiply(int threads, long F, long B, long I, long O, const real *X, const real *W, real *Y) {
-    PARALLEL {
-        FLUSH_DENORMALS
-        SHARED
-    for (long f = 0; f < F; f++) {
-        const real *x = X + f * 2 * B * I, *w = W + f * 2 * I * O;
-        real *y = Y + f * 2 * B * O;
-        long o = 0, b = 0;
-        for (; o + LANES <= O; o += LANES, b = 0) { COLUMNS(vector, o) }
-        for (; o < O; o += CHANNELS, b = 0) { COLUMNS(lanes, o) }
-    }
-    }
+/* y (2, B, O) += x (2, B, I) w (2, I, O), at one frequency. */
+static void multiply(long B, long I, long O, const real *x, const real *w, real *y) {
+    long o = 0, b = 0;
+    for (; o + LANES <= O; o += LANES, b = 0) { COLUMNS(vector, o) }
+    for (; o < O; o += CHANNELS, b = 0) { COLUMNS(lanes, o) }
 }
 
 /* N rows of the weight gradient dw += conj(x)^T dy, from B rows of x and dy. */
 #define WEIGHTS(V, N)                                                                                                          \
     static inline void weights_##V##_##N(long B, long I, long O, const real *x, const real *dy, real *dw) {                     \
         V re[N], im[N];                                                                                                        \
-        for (int n = 0; n < N; n++) re[n] = *(V *)(dw + n * O), im[n] = *(V *)(dw + n * O + I * O);                            \
+        for (int n = 0; n < N; n++) re[n] = im[n] = (V){0};                                                                  \
         for (long b = 0; b < B; b++) {                                                                                         \
             V dre = *(const V *)(dy + b * O), dim = *(const V *)(dy + b * O + B * O);                                          \
             for (int n = 0; n < N; n++) {                                                                                      \
@@ -72,24 +68,172 @@ void multiply(int threads, long F, long B, long I, long O, const real *X, const 
                 re[n] += p * dre, re[n] += q * dim, im[n] += p * dim, im[n] -= q * dre;                                        \
             }                                                                                                                  \
         }                                                                                                                      \
-        for (int n = 0; n < N; n++) *(V *)(dw + n * O) = re[n], *(V *)(dw + n * O + I * O) = im[n];                            \
+        for (int n = 0; n < N; n++) *(V *)(dw + n * O) += re[n], *(V *)(dw + n * O + I * O) += im[n];                          \
     }
 WEIGHTS(vector, 8) WEIGHTS(lanes, 8)
 
-/* dw (F, 2, I, O) += conj(x)^T dy, of x (F, 2, B, I) and dy (F, 2, B, O). */
-void multiply_backward(int threads, long F, long B, long I, long O, const real *X, const real *DY, real *DW) {
+/* dw (2, I, O) += conj(x)^T dy, of x (2, B, I) and dy (2, B, O), at one frequency. */
+static void multiply_backward(long B, long I, long O, const real *x, const real *dy, real *dw) {
+    for (long i = 0; i < I; i += CHANNELS) {
+        long o = 0;
+        for (; o + LANES <= O; o += LANES) weights_vector_8(B, I, O, x + i, dy + o, dw + i * O + o);
+        for (; o < O; o += CHANNELS) weights_lanes_8(B, I, O, x + i, dy + o, dw + i * O + o);
+    }
+}
+
+/* Sines and cosines of one axis: `rows` numbers of frequencies for n positions, and the same transposed. */
+typedef struct {
+    long n, rows;
+    const real *of_positions, *of_frequencies;
+} axis;
+
+/* The two-dimensional transform of vectors, V wide. A frequency (k, l) follows from the products of the axes' cosines and sines:
+   cos(a + b) = cc - ss and so on. Row 0 is the cosine of 0, rows 2k - 1 and 2k are the cosine and sine of k; if the period
+   is even, the last row is a cosine without a sine. */
+#define CACHE_LINES __attribute__((aligned(64)))
+#define TRANSFORM(V)                                                                                                           \
+    static inline void apply_##V(V *out, long out_step, const V *in, long in_step, const real *matrix, long rows, long n) {      \
+        long r = 0;                                                                                                            \
+        for (; r + 4 <= rows; r += 4) {                                                                                        \
+            V s[4] = {{0}};                                                                                                    \
+            for (long i = 0; i < n; i++)                                                                                       \
+                for (int j = 0; j < 4; j++) s[j] += matrix[(r + j) * n + i] * in[i * in_step];                                 \
+            for (int j = 0; j < 4; j++) out[(r + j) * out_step] = s[j];                                                        \
+        }                                                                                                                      \
+        for (; r < rows; r++) {                                                                                                \
+            V s = {0};                                                                                                         \
+            for (long i = 0; i < n; i++) s += matrix[r * n + i] * in[i * in_step];                                             \
+            out[r * out_step] = s;                                                                                             \
+        }                                                                                                                      \
+    }                                                                                                                          \
+    /* One vector of x (P, N) to one of spectrum (F, 2, N). */                                                                 \
+    static void to_spectrum_##V(const axis *h, const axis *w, const real *x, long N, real *spectrum) {                          \
+        long R = w->rows;                                                                                                      \
+        V in[w->n] CACHE_LINES, half[h->n * R] CACHE_LINES, all[h->rows * R] CACHE_LINES;                                                                          \
+        for (long y = 0; y < h->n; y++) {                                                                                      \
+            for (long p = 0; p < w->n; p++) in[p] = *(const V *)(x + (y * w->n + p) * N);                                      \
+            apply_##V(half + y * R, 1, in, 1, w->of_positions, R, w->n);                                                       \
+        }                                                                                                                      \
+        for (long l = 0; l < R; l++) apply_##V(all + l, R, half + l, R, h->of_positions, h->rows, h->n);                       \
+        FOR_FREQUENCIES {                                                                                                      \
+            V cc = all[k * R + l], cs = l1 ? all[k * R + l1] : (V){0}, sc = k1 ? all[k1 * R + l] : (V){0};                     \
+            V ss = k1 && l1 ? all[k1 * R + l1] : (V){0};                                                                       \
+            *(V *)spectrum = cc - ss, *(V *)(spectrum + N) = -cs - sc, spectrum += 2 * N;                                      \
+            if (k1 && l1) *(V *)spectrum = cc + ss, *(V *)(spectrum + N) = sc - cs, spectrum += 2 * N;                         \
+        }                                                                                                                      \
+    }                                                                                                                          \
+    /* The transposed of it. */                                                                                                \
+    static void from_spectrum_##V(const axis *h, const axis *w, const real *spectrum, long N, real *x) {                        \
+        long R = w->rows;                                                                                                      \
+        V out[w->n] CACHE_LINES, half[h->n * R] CACHE_LINES, all[h->rows * R] CACHE_LINES;                                                                         \
+        FOR_FREQUENCIES {                                                                                                      \
+            V re = *(const V *)spectrum, im = *(const V *)(spectrum + N), re2 = {0}, im2 = {0};                                \
+            spectrum += 2 * N;                                                                                                 \
+            if (k1 && l1) re2 = *(const V *)spectrum, im2 = *(const V *)(spectrum + N), spectrum += 2 * N;                     \
+            all[k * R + l] = re + re2;                                                                                         \
+            if (l1) all[k * R + l1] = -im - im2;                                                                               \
+            if (k1) all[k1 * R + l] = im2 - im;                                                                                \
+            if (k1 && l1) all[k1 * R + l1] = re2 - re;                                                                         \
+        }                                                                                                                      \
+        for (long l = 0; l < R; l++) apply_##V(half + l, R, all + l, R, h->of_frequencies, h->n, h->rows);                     \
+        for (long y = 0; y < h->n; y++) {                                                                                      \
+            apply_##V(out, 1, half + y * R, 1, w->of_frequencies, w->n, R);                                                    \
+            for (long p = 0; p < w->n; p++) *(V *)(x + (y * w->n + p) * N) = out[p];                                           \
+        }                                                                                                                      \
+    }
+/* Loop over the rows k and l of cosines; k1 and l1 are those of their sines, or 0. */
+#define FOR_FREQUENCIES                                                                                                        \
+    for (long k = 0; k < h->rows; k += k ? 2 : 1)                                                                              \
+        for (long l = 0, k1 = k && k + 1 < h->rows ? k + 1 : 0, l1; l1 = l && l + 1 < R ? l + 1 : 0, l < R; l += l ? 2 : 1)
+TRANSFORM(vector) TRANSFORM(lanes)
+
+static void to_spectrum(const axis *h, const axis *w, const real *x, long N, real *spectrum) {
+    SHARED
+    for (long n = 0; n < N / LANES; n++) to_spectrum_vector(h, w, x + n * LANES, N, spectrum + n * LANES);
+    SHARED
+    for (long n = N / LANES * LANES; n < N; n += CHANNELS) to_spectrum_lanes(h, w, x + n, N, spectrum + n);
+}
+
+static void from_spectrum(const axis *h, const axis *w, const real *spectrum, long N, real *x) {
+    SHARED
+    for (long n = 0; n < N / LANES; n++) from_spectrum_vector(h, w, spectrum + n * LANES, N, x + n * LANES);
+    SHARED
+    for (long n = N / LANES * LANES; n < N; n += CHANNELS) from_spectrum_lanes(h, w, spectrum + n, N, x + n);
+}
+
+#define AXES axis h = {H, Hr, h1, h2}, w = {W, Wr, w1, w2}
+
+/* spectrum (F, 2, N) of x (P, N), and the transposed transform. */
+void transform(int threads, long F, long H, long W, long Hr, long Wr, const real *h1, const real *h2, const real *w1,
+               const real *w2, long N, const real *x, real *spectrum) {
+    AXES;
+    PARALLEL to_spectrum(&h, &w, x, N, spectrum);
+}
+
+void transform_back(int threads, long F, long H, long W, long Hr, long Wr, const real *h1, const real *h2, const real *w1,
+                    const real *w2, long N, const real *spectrum, real *x) {
+    AXES;
+    PARALLEL from_spectrum(&h, &w, spectrum, N, x);
+}
+
+/* out (P, B, O) = the sum of the convolutions of up to four x (P, B, I), whose weights have the spectra w (F, 2, I, O). The last
+   of them may be 0. Returns 1 if there was no memory, otherwise 0. */
+int convolve(int threads, long F, long H, long W, long Hr, long Wr, const real *h1, const real *h2, const real *w1, const real *w2,
+             long B, long O, real *out, long I0, const real *x0, const real *u0, long I1, const real *x1, const real *u1, long I2,
+             const real *x2, const real *u2, long I3, const real *x3, const real *u3) {
+    AXES;
+    const long I[] = {I0, I1, I2, I3};
+    const real *x[] = {x0, x1, x2, x3}, *u[] = {u0, u1, u2, u3};
+    real *total = scratch(F * 2 * B * (O + max(max(I0, I1), max(I2, I3))));
+    if (!total) return 1;
+    real *spectrum = total + F * 2 * B * O;
     PARALLEL {
         FLUSH_DENORMALS
         SHARED
-    for (long f = 0; f < F; f++)
-        for (long i = 0; i < I; i += CHANNELS) {
-            const real *x = X + f * 2 * B * I + i, *dy = DY + f * 2 * B * O;
-            real *dw = DW + f * 2 * I * O + i * O;
-            long o = 0;
-            for (; o + LANES <= O; o += LANES) weights_vector_8(B, I, O, x, dy + o, dw + o);
-            for (; o < O; o += CHANNELS) weights_lanes_8(B, I, O, x, dy + o, dw + o);
+        for (long f = 0; f < F; f++) memset(total + f * 2 * B * O, 0, 2 * B * O * sizeof *total);
+        for (int term = 0; term < 4 && x[term]; term++) {
+            to_spectrum(&h, &w, x[term], B * I[term], spectrum);
+            SHARED
+            for (long f = 0; f < F; f++)
+                multiply(B, I[term], O, spectrum + f * 2 * B * I[term], u[term] + f * 2 * I[term] * O, total + f * 2 * B * O);
+        }
+        from_spectrum(&h, &w, total, B * O, out);
+    }
+    return 0;
+}
+
+/* The gradients dx of each x, unless 0, and du of their spectra, which are added. v (F, 2, O, I) are the conjugate transposed
+   of the spectra. */
+int convolve_backward(int threads, long F, long H, long W, long Hr, long Wr, const real *h1, const real *h2, const real *w1,
+                      const real *w2, long B, long O, const real *dout, long I0, const real *x0, const real *v0, real *dx0, real *du0,
+                      long I1, const real *x1, const real *v1, real *dx1, real *du1, long I2, const real *x2, const real *v2,
+                      real *dx2, real *du2, long I3, const real *x3, const real *v3, real *dx3, real *du3) {
+    AXES;
+    const long I[] = {I0, I1, I2, I3};
+    const real *x[] = {x0, x1, x2, x3}, *v[] = {v0, v1, v2, v3};
+    real *dx[] = {dx0, dx1, dx2, dx3}, *du[] = {du0, du1, du2, du3};
+    real *total = scratch(F * 2 * B * (O + max(max(I0, I1), max(I2, I3))));
+    if (!total) return 1;
+    real *spectrum = total + F * 2 * B * O;
+    PARALLEL {
+        FLUSH_DENORMALS
+        to_spectrum(&h, &w, dout, B * O, total);
+        for (int term = 0; term < 4 && x[term]; term++) {
+            long i = I[term];
+            to_spectrum(&h, &w, x[term], B * i, spectrum);
+            SHARED
+            for (long f = 0; f < F; f++)
+                multiply_backward(B, i, O, spectrum + f * 2 * B * i, total + f * 2 * B * O, du[term] + f * 2 * i * O);
+            if (!dx[term]) continue;
+            SHARED
+            for (long f = 0; f < F; f++) {
+                memset(spectrum + f * 2 * B * i, 0, 2 * B * i * sizeof *spectrum);
+                multiply(B, O, i, total + f * 2 * B * O, v[term] + f * 2 * i * O, spectrum + f * 2 * B * i);
+            }
+            from_spectrum(&h, &w, spectrum, B * i, dx[term]);
         }
     }
+    return 0;
 }
 
 /* exp(x) - 1 within an ulp or two. */
@@ -137,9 +281,9 @@ void remember_backward(int threads, long rows, long D, long row, double bias, co
             long at = n * row + d, k = n * D + d;
             real si = sigmoid(i[at]), sf = sigmoid(f[at] + (real)bias), t = tanh_(g[at]);
             real a = dout[k] + (dadded ? dadded[k] : 0);
-            di[k] = a * t * si * (1 - si);
-            dg[k] = a * si * (1 - t * t);
-            df[k] = dout[k] * c[k] * sf * (1 - sf);
+            di[at] = a * t * si * (1 - si);
+            dg[at] = a * si * (1 - t * t);
+            df[at] = dout[k] * c[k] * sf * (1 - sf);
             dc[k] = dout[k] * sf;
         }
     }
