@@ -91,20 +91,17 @@ typedef struct {
    cos(a + b) = cc - ss and so on. Row 0 is the cosine of 0, rows 2k - 1 and 2k are the cosine and sine of k; if the period
    is even, the last row is a cosine without a sine. */
 #define CACHE_LINES __attribute__((aligned(64)))
+#define ROWS(V, S)                                                                                                             \
+    for (; r + S <= rows; r += S) {                                                                                            \
+        V s[S] = {{0}};                                                                                                        \
+        for (long i = 0; i < n; i++)                                                                                           \
+            for (int j = 0; j < S; j++) s[j] += matrix[(r + j) * n + i] * in[i * in_step];                                     \
+        for (int j = 0; j < S; j++) out[(r + j) * out_step] = s[j];                                                            \
+    }
 #define TRANSFORM(V)                                                                                                           \
     static inline void apply_##V(V *out, long out_step, const V *in, long in_step, const real *matrix, long rows, long n) {      \
         long r = 0;                                                                                                            \
-        for (; r + 4 <= rows; r += 4) {                                                                                        \
-            V s[4] = {{0}};                                                                                                    \
-            for (long i = 0; i < n; i++)                                                                                       \
-                for (int j = 0; j < 4; j++) s[j] += matrix[(r + j) * n + i] * in[i * in_step];                                 \
-            for (int j = 0; j < 4; j++) out[(r + j) * out_step] = s[j];                                                        \
-        }                                                                                                                      \
-        for (; r < rows; r++) {                                                                                                \
-            V s = {0};                                                                                                         \
-            for (long i = 0; i < n; i++) s += matrix[r * n + i] * in[i * in_step];                                             \
-            out[r * out_step] = s;                                                                                             \
-        }                                                                                                                      \
+        ROWS(V, 5) ROWS(V, 4) ROWS(V, 1)                                                                                       \
     }                                                                                                                          \
     /* One vector of x (P, N) to one of spectrum (F, 2, N). */                                                                 \
     static void to_spectrum_##V(const axis *h, const axis *w, const real *x, long N, real *spectrum) {                          \
@@ -176,26 +173,27 @@ void transform_back(int threads, long F, long H, long W, long Hr, long Wr, const
     PARALLEL from_spectrum(&h, &w, spectrum, N, x);
 }
 
+enum { TERMS = 4 };
+
 /* out (P, B, O) = the sum of the convolutions of up to four x (P, B, I), whose weights have the spectra w (F, 2, I, O). The last
    of them may be 0. Returns 1 if there was no memory, otherwise 0. */
 int convolve(int threads, long F, long H, long W, long Hr, long Wr, const real *h1, const real *h2, const real *w1, const real *w2,
              long B, long O, real *out, long I0, const real *x0, const real *u0, long I1, const real *x1, const real *u1, long I2,
              const real *x2, const real *u2, long I3, const real *x3, const real *u3) {
     AXES;
-    const long I[] = {I0, I1, I2, I3};
-    const real *x[] = {x0, x1, x2, x3}, *u[] = {u0, u1, u2, u3};
-    real *total = scratch(F * 2 * B * (O + max(max(I0, I1), max(I2, I3))));
+    const long I[TERMS] = {I0, I1, I2, I3}, D = 2 * F * B;
+    const real *x[TERMS] = {x0, x1, x2, x3}, *u[TERMS] = {u0, u1, u2, u3};
+    real *total = scratch(D * (O + I0 + I1 + I2 + I3)), *spectra[TERMS] = {total + D * O};
     if (!total) return 1;
-    real *spectrum = total + F * 2 * B * O;
+    for (int k = 1; k < TERMS; k++) spectra[k] = spectra[k - 1] + D * I[k - 1];
     PARALLEL {
         FLUSH_DENORMALS
+        for (int k = 0; k < TERMS && x[k]; k++) to_spectrum(&h, &w, x[k], B * I[k], spectra[k]);
         SHARED
-        for (long f = 0; f < F; f++) memset(total + f * 2 * B * O, 0, 2 * B * O * sizeof *total);
-        for (int term = 0; term < 4 && x[term]; term++) {
-            to_spectrum(&h, &w, x[term], B * I[term], spectrum);
-            SHARED
-            for (long f = 0; f < F; f++)
-                multiply(B, I[term], O, spectrum + f * 2 * B * I[term], u[term] + f * 2 * I[term] * O, total + f * 2 * B * O);
+        for (long f = 0; f < F; f++) {
+            memset(total + f * 2 * B * O, 0, 2 * B * O * sizeof *total);
+            for (int k = 0; k < TERMS && x[k]; k++)
+                multiply(B, I[k], O, spectra[k] + f * 2 * B * I[k], u[k] + f * 2 * I[k] * O, total + f * 2 * B * O);
         }
         from_spectrum(&h, &w, total, B * O, out);
     }
@@ -209,29 +207,27 @@ int convolve_backward(int threads, long F, long H, long W, long Hr, long Wr, con
                       long I1, const real *x1, const real *v1, real *dx1, real *du1, long I2, const real *x2, const real *v2,
                       real *dx2, real *du2, long I3, const real *x3, const real *v3, real *dx3, real *du3) {
     AXES;
-    const long I[] = {I0, I1, I2, I3};
-    const real *x[] = {x0, x1, x2, x3}, *v[] = {v0, v1, v2, v3};
-    real *dx[] = {dx0, dx1, dx2, dx3}, *du[] = {du0, du1, du2, du3};
-    real *total = scratch(F * 2 * B * (O + max(max(I0, I1), max(I2, I3))));
+    const long I[TERMS] = {I0, I1, I2, I3}, D = 2 * F * B;
+    const real *x[TERMS] = {x0, x1, x2, x3}, *v[TERMS] = {v0, v1, v2, v3};
+    real *dx[TERMS] = {dx0, dx1, dx2, dx3}, *du[TERMS] = {du0, du1, du2, du3};
+    real *total = scratch(D * (O + I0 + I1 + I2 + I3)), *spectra[TERMS] = {total + D * O};
     if (!total) return 1;
-    real *spectrum = total + F * 2 * B * O;
+    for (int k = 1; k < TERMS; k++) spectra[k] = spectra[k - 1] + D * I[k - 1];
     PARALLEL {
         FLUSH_DENORMALS
         to_spectrum(&h, &w, dout, B * O, total);
-        for (int term = 0; term < 4 && x[term]; term++) {
-            long i = I[term];
-            to_spectrum(&h, &w, x[term], B * i, spectrum);
-            SHARED
-            for (long f = 0; f < F; f++)
-                multiply_backward(B, i, O, spectrum + f * 2 * B * i, total + f * 2 * B * O, du[term] + f * 2 * i * O);
-            if (!dx[term]) continue;
-            SHARED
-            for (long f = 0; f < F; f++) {
-                memset(spectrum + f * 2 * B * i, 0, 2 * B * i * sizeof *spectrum);
-                multiply(B, O, i, total + f * 2 * B * O, v[term] + f * 2 * i * O, spectrum + f * 2 * B * i);
+        for (int k = 0; k < TERMS && x[k]; k++) to_spectrum(&h, &w, x[k], B * I[k], spectra[k]);
+        SHARED
+        for (long f = 0; f < F; f++)
+            for (int k = 0; k < TERMS && x[k]; k++) {
+                real *dy = total + f * 2 * B * O, *spectrum = spectra[k] + f * 2 * B * I[k];
+                multiply_backward(B, I[k], O, spectrum, dy, du[k] + f * 2 * I[k] * O);
+                if (!dx[k]) continue;
+                memset(spectrum, 0, 2 * B * I[k] * sizeof *spectrum);
+                multiply(B, O, I[k], dy, v[k] + f * 2 * I[k] * O, spectrum);
             }
-            from_spectrum(&h, &w, spectrum, B * i, dx[term]);
-        }
+        for (int k = 0; k < TERMS; k++)
+            if (dx[k]) from_spectrum(&h, &w, spectra[k], B * I[k], dx[k]);
     }
     return 0;
 }
@@ -253,59 +249,67 @@ static inline float tanh_(float x) {
     return copysignf(e / (e + 2), x);
 }
 
-/* Gates i, f and g are rows of D numbers, `row` numbers apart; other arrays have no gaps. */
+/* Gates i, f and g are rows of D numbers, `row` numbers apart; other arrays have no gaps. D is a multiple of CHANNELS. */
+#define FOR_VALUES                                                                                                             \
+    SHARED                                                                                                                     \
+    for (long n = 0; n < rows; n++)                                                                                            \
+        for (long d = 0, at = n * row, k = n * D; d < D; d += CHANNELS, at += CHANNELS, k += CHANNELS)                          \
+            _Pragma("omp simd") for (long j = 0; j < CHANNELS; j++)
 
 /* out = sigmoid(f + bias) c + added, and added = sigmoid(i) tanh(g). `added` may be 0. */
-void remember(int threads, long rows, long D, long row, double bias, const real *i, const real *f, const real *g, const real *c,
-              real *out, real *added) {
+void remember(int threads, long rows, long D, long row, double bias, const real *restrict i, const real *restrict f,
+              const real *restrict g, const real *restrict c, real *restrict out, real *restrict added) {
     PARALLEL {
         FLUSH_DENORMALS
-        SHARED
-    for (long n = 0; n < rows; n++)
-        for (long d = 0; d < D; d++) {
-            real a = sigmoid(i[n * row + d]) * tanh_(g[n * row + d]);
-            out[n * D + d] = sigmoid(f[n * row + d] + (real)bias) * c[n * D + d] + a;
-            if (added) added[n * D + d] = a;
-        }
+        FOR_VALUES out[k + j] = sigmoid(f[at + j] + (real)bias) * c[k + j] + sigmoid(i[at + j]) * tanh_(g[at + j]);
+        if (added) FOR_VALUES added[k + j] = sigmoid(i[at + j]) * tanh_(g[at + j]);
     }
 }
 
 /* `dadded` may be 0. */
-void remember_backward(int threads, long rows, long D, long row, double bias, const real *i, const real *f, const real *g,
-                       const real *c, const real *dout, const real *dadded, real *di, real *df, real *dg, real *dc) {
+void remember_backward(int threads, long rows, long D, long row, double bias, const real *restrict i, const real *restrict f,
+                       const real *restrict g, const real *restrict c, const real *restrict dout, const real *restrict dadded,
+                       real *restrict di, real *restrict df, real *restrict dg, real *restrict dc) {
     PARALLEL {
         FLUSH_DENORMALS
-        SHARED
-    for (long n = 0; n < rows; n++)
-            _Pragma("GCC ivdep") for (long d = 0; d < D; d++) {
-            long at = n * row + d, k = n * D + d;
-            real si = sigmoid(i[at]), sf = sigmoid(f[at] + (real)bias), t = tanh_(g[at]);
-            real a = dout[k] + (dadded ? dadded[k] : 0);
-            di[at] = a * t * si * (1 - si);
-            dg[at] = a * si * (1 - t * t);
-            df[at] = dout[k] * c[k] * sf * (1 - sf);
-            dc[k] = dout[k] * sf;
+        FOR_VALUES {
+            real si = sigmoid(i[at + j]), sf = sigmoid(f[at + j] + (real)bias), t = tanh_(g[at + j]), a = dout[k + j];
+            di[at + j] = a * t * si * (1 - si);
+            dg[at + j] = a * si * (1 - t * t);
+            df[at + j] = a * c[k + j] * sf * (1 - sf);
+            dc[k + j] = a * sf;
+        }
+        if (dadded) FOR_VALUES {
+            real si = sigmoid(i[at + j]), t = tanh_(g[at + j]), a = dadded[k + j];
+            di[at + j] += a * t * si * (1 - si);
+            dg[at + j] += a * si * (1 - t * t);
         }
     }
 }
 
 /* out = sigmoid(o) tanh(y), or tanh(o) tanh(y) if `both`. */
-void emit(int threads, long N, long both, const real *o, const real *y, real *out) {
+void emit(int threads, long N, long both, const real *restrict o, const real *restrict y, real *restrict out) {
     PARALLEL {
         FLUSH_DENORMALS
         SHARED
-    for (long n = 0; n < N; n++) out[n] = (both ? tanh_(o[n]) : sigmoid(o[n])) * tanh_(y[n]);
+        for (long n = 0; n < N / CHANNELS; n++)
+            if (both)
+                _Pragma("omp simd") for (long k = n * CHANNELS; k < (n + 1) * CHANNELS; k++) out[k] = tanh_(o[k]) * tanh_(y[k]);
+            else
+                _Pragma("omp simd") for (long k = n * CHANNELS; k < (n + 1) * CHANNELS; k++) out[k] = sigmoid(o[k]) * tanh_(y[k]);
     }
 }
 
-void emit_backward(int threads, long N, long both, const real *o, const real *y, const real *dout, real *d_o, real *dy) {
+void emit_backward(int threads, long N, long both, const real *restrict o, const real *restrict y, const real *restrict dout,
+                   real *restrict d_o, real *restrict dy) {
     PARALLEL {
         FLUSH_DENORMALS
         SHARED
-    for (long n = 0; n < N; n++) {
-        real s = both ? tanh_(o[n]) : sigmoid(o[n]), t = tanh_(y[n]);
-        d_o[n] = dout[n] * t * (both ? 1 - s * s : s * (1 - s));
-        dy[n] = dout[n] * s * (1 - t * t);
-    }
+        for (long n = 0; n < N / CHANNELS; n++)
+            _Pragma("omp simd") for (long k = n * CHANNELS; k < (n + 1) * CHANNELS; k++) {
+                real e = expm1_(both ? 2 * fabsf(o[k]) : -o[k]), s = (both ? e : 1) / (e + 2), t = tanh_(y[k]);
+                d_o[k] = dout[k] * t * (both ? 1 - s * s : s * (1 - s));
+                dy[k] = dout[k] * (both ? copysignf(s, o[k]) : s) * (1 - t * t);
+            }
     }
 }
