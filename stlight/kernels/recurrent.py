@@ -192,18 +192,19 @@ class Sum:
 
 
 class FastConvLSTM:
-    """ConvLSTMCell."""
+    """ConvLSTMCell. At version 0.3.0 the memory c reaches no output, so that it is not computed."""
 
     def __init__(self, cell: ConvLSTMCell, model: Recurrent) -> None:
         self.corrected, d = cell.corrected, model.hidden_dim
         gates = [conv.weight for conv in (cell.of_input, cell.of_hidden)]
-        # The output repeats g at version 0.3.0.
-        self.sum = Sum(model, *(gates if cell.corrected else [torch.cat((w, w[2 * d : 3 * d])) for w in gates]))
+        self.sum = Sum(model, *gates if cell.corrected else [w[2 * d :] for w in gates])
 
     def __call__(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        c, rest, _ = self.sum.memory(c, x, h, bias=0.0)
-        o, y = (rest, c) if self.corrected else rest.chunk(2, 1)
-        return _Emit.apply(False, o, y), c
+        if self.corrected:
+            c, o, _ = self.sum.memory(c, x, h, bias=0.0)
+            return _Emit.apply(False, o, c), c
+        g, o = self.sum(x, h).chunk(2, 1)
+        return _Emit.apply(False, o, g), c
 
 
 class FastSpatioTemporalLSTM:
@@ -388,8 +389,13 @@ FAST: dict[type[nn.Module], Callable[[Any, Recurrent], Any]] = {
 }
 
 
-def accelerate_recurrent(model: Recurrent) -> None:
-    vars(model)["unroll"] = FastUnroll(model)
+def accelerate_baseline(model):
+    if isinstance(model, Recurrent):
+        vars(model)["unroll"] = FastUnroll(model)
+    from stlight.model.baselines.phydnet import PhyDNet
+    from stlight.kernels import phydnet
+    if isinstance(model, PhyDNet):
+        vars(model)["unroll"] = partial(phydnet.unroll, model)
 
 
 class FastUnroll:
