@@ -390,10 +390,15 @@ FAST: dict[type[nn.Module], Callable[[Any, Recurrent], Any]] = {
 
 
 def accelerate_baseline(model):
-    if isinstance(model, Recurrent):
-        vars(model)["unroll"] = FastUnroll(model)
-    from stlight.model.baselines.phydnet import PhyDNet
     from stlight.kernels import phydnet
+    from stlight.kernels.direct import convolve_directly
+    from stlight.model.baselines.mau import MAU
+    from stlight.model.baselines.phydnet import PhyDNet
+
+    if isinstance(model, Recurrent) and not isinstance(model, MAU):
+        vars(model)["unroll"] = FastUnroll(model)
+    else:
+        convolve_directly(model)
     if isinstance(model, PhyDNet):
         vars(model)["unroll"] = partial(phydnet.unroll, model)
 
