@@ -12,11 +12,14 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from stlight.kernels.compile import library
 
 MOST_TERMS = 4
+CHANNELS = 8
+"""Numbers of channels must be a multiple of it."""
 
 
 def call(name: str, *arguments: float | Tensor | None) -> None:
@@ -34,8 +37,8 @@ class Frequencies:
         periods = height + size // 2, width + size // 2
         # A real signal has the conjugate at the opposite frequency, so that one of both is enough.
         opposite = []
-        for k, l in itertools.product(*[range(period // 2 + 1) for period in periods]):
-            alone = 2 * k % periods[0] == 0, 2 * l % periods[1] == 0
+        for pair in itertools.product(*[range(period // 2 + 1) for period in periods]):
+            alone = [2 * k % period == 0 for k, period in zip(pair, periods, strict=True)]
             opposite += [1] if all(alone) else [2] if any(alone) else [2, 2]
         self.count = len(opposite)
         # The transform back is the transposed one, so that the scale lies in the weights.
@@ -62,6 +65,12 @@ def _axis(period: int, positions: range) -> Tensor:
 frequencies = cache(Frequencies)
 
 
+def bytes_of_spectra(model: nn.Module, frame_size: tuple[int, int]) -> int:
+    """Return the bytes of the spectra of a model's convolutions, of their transposed, and of the gradients of these."""
+    weights = [(p.numel(), p.shape[-1]) for p in model.parameters() if p.ndim > 3 and p.shape[-1] > 1]
+    return sum(3 * 4 * 2 * frequencies(*frame_size, size).count * numel // size**2 for numel, size in weights)
+
+
 class Convolution:
     """The sum of the convolutions of several activations, for all time steps of one unrolled model.
 
@@ -76,6 +85,7 @@ class Convolution:
         self.spectra = [self._transform(weight.transpose(0, 1)) for weight in details]
         self.transposed: list[Tensor] = []
         self.gradients: list[Tensor] = []
+        self.backward_pass = -1
         if torch.is_grad_enabled():
             self.transposed = [self._transform(weight) for weight in details]
             for spectrum in self.transposed:
@@ -98,7 +108,8 @@ class Convolution:
 
     def backward(self, dout: Tensor, inputs: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor | None]:
         """Return the gradients of the inputs where needed, and collect those of the weights."""
-        self.gradients = self.gradients or [torch.zeros_like(spectrum) for spectrum in self.spectra]
+        if self.backward_pass != (current := torch._C._current_graph_task_id()):
+            self.backward_pass, self.gradients = current, [torch.zeros_like(spectrum) for spectrum in self.spectra]
         dinputs = [torch.empty_like(x) if need else None for x, need in zip(inputs, needed, strict=True)]
         of_terms = zip(inputs, self.transposed, dinputs, self.gradients, strict=True)
         self._call("convolve_backward", dout, [t for x, *rest in of_terms for t in (x.shape[3], x, *rest)], 5)
@@ -110,7 +121,7 @@ class Convolution:
 
     def collected(self) -> list[Tensor | None]:
         """Return the gradients of the weights, and start again."""
-        collected, self.gradients = self.gradients, []
+        collected, self.gradients, self.backward_pass = self.gradients, [], -1
         return [self._transform_back(*both) for both in zip(collected, self.shapes, strict=False)] or [None] * len(self.shapes)
 
     def _transform_back(self, gradient: Tensor, shape: torch.Size) -> Tensor:
@@ -130,5 +141,6 @@ class _Collect(torch.autograd.Function):
         return weights[0].new_empty(0)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, _: None) -> tuple[Tensor | None, ...]:
         return None, *ctx.convolution.collected()
