@@ -27,7 +27,8 @@ def accelerate(model: Model, name: str = "auto") -> Model:
 
     The decision is made once, here: if the backend does not fit the model's modules, dtype and device, the model computes
     plainly, as it does with the name "plain", which removes an acceleration. "auto" takes the compiled kernels, `fused`, the
-    only backend that fits baselines of Table 2. Call this function again after you replace, convert or move modules of an accelerated model.
+    only backend that fits baselines of Table 2. Call this function again after you replace, convert or move modules of an
+    accelerated model.
 
     Only the forward pass changes. The state dict stays the same, deep copies are accelerated too, and steps that the backend
     cannot compute (hooks on a module, evaluation with gradients, tracing) call the modules.

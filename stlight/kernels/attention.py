@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stlight.kernels.gates import Emit, Pointwise, Sum
+from stlight.kernels.gates import Sum, emit, pointwise
 from stlight.model.baselines.e3d_lstm import FRAMES, Eidetic3DLSTMCell
 from stlight.model.baselines.recurrent import Recurrent
 
@@ -56,7 +56,8 @@ class SpectralEidetic3DLSTM:
     """
 
     def __init__(self, cell: Eidetic3DLSTMCell, model: Recurrent) -> None:
-        d, self.cell, self.past = model.hidden_dim, cell, None
+        d, self.cell = model.hidden_dim, cell
+        self.past: Past | None = None
         self.steps = model.shape.context_frames + model.shape.horizon_frames - 1
         x, h, c, m = (w.conv.weight for w in (cell.of_input, cell.of_hidden, cell.cell_to_output, cell.memory_to_output))
         (igr_x, o_x, i_g_x, _), (igr_h, o_h) = x.flatten(1, 2).split([3 * d, d, 2 * d, d]), h.flatten(1, 2).split([3 * d, d])
@@ -66,13 +67,14 @@ class SpectralEidetic3DLSTM:
         self.merge = torch.cat((torch.kron(of_c, torch.eye(FRAMES)), of_m.repeat_interleave(FRAMES, 0)), 1)
 
     def __call__(self, x: Tensor, h: Tensor, c: Tensor, m: Tensor, past: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Do what the cell's `forward` does."""
         self.past = self.past or Past(self.steps, c)
         window, hidden = x.flatten(1, 2), h.flatten(1, 2)
         i, g, r = self.igr(window, hidden).chunk(3, 1)
         recalled = _Recall.apply(self.past, torch.sigmoid(r).reshape(len(x), -1, c.shape[1]), c)
-        added = Emit.apply(False, i, g)
+        added = emit(i, g)
         c = self.cell.norm(c + recalled.reshape(added.shape)[:, :, None]) + added[:, :, None]
-        m = Emit.apply(False, *self.m(window).chunk(2, 1))
+        m = emit(*self.m(window).chunk(2, 1))
         flat = c.flatten(1, 2)
         o = torch.tanh(self.o(window, hidden, flat, m)).repeat_interleave(FRAMES, 1)
-        return Emit.apply(False, o, Pointwise.apply(self.merge, torch.cat((flat, m), 1))).unflatten(1, (-1, FRAMES)), c
+        return emit(o, pointwise(self.merge, torch.cat((flat, m), 1))).unflatten(1, (-1, FRAMES)), c

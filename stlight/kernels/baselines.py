@@ -59,7 +59,7 @@ def _usual(model: Baseline) -> Baseline:
 
 
 def _fits(model: Recurrent) -> bool:
-    """Return True if channels fill vectors, the spectra fit into memory, and no row of E3D-LSTM's attention spans two frames."""
+    """Return True if channels fill vectors, the spectra fit into memory, and no row of attention spans two frames."""
     d, positions = model.hidden_dim, model.frame_size[0] * model.frame_size[1]
     aligned = not d % CHANNELS and not model.patch_channels % CHANNELS
     rows = type(model) is not E3DLSTM or not positions % d
@@ -75,7 +75,8 @@ class SpectralUnroll:
     def __call__(self, clip: Tensor, given: Tensor) -> tuple[Tensor, list[Any]]:
         """Do what `Recurrent.unroll` does, on faster versions of the model's children if they serve now."""
         model = self.model
-        if not _serves(model, clip):
+        longer = len(given) >= model.shape.context_frames + model.shape.horizon_frames
+        if longer or not _serves(model, clip):
             return type(model).unroll(model, clip, given)
         faster = object.__new__(type(model))
         vars(faster).update({name: value for name, value in vars(model).items() if name != "unroll"})
@@ -90,7 +91,10 @@ class SpectralUnroll:
 
 
 class BatchedUnroll:
-    """The unrolling of a PhyDNet, an attribute of that instance: one call codes all given frames, one decodes their predictions."""
+    """The unrolling of a PhyDNet, an attribute of that instance.
+
+    One call codes all given frames, and one decodes the predictions that follow them.
+    """
 
     def __init__(self, model: PhyDNet) -> None:
         self.model = model

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stlight.kernels.attention import SpectralEidetic3DLSTM
-from stlight.kernels.gates import Emit, Pointwise, Sum
+from stlight.kernels.gates import Sum, emit, pointwise
 from stlight.model.baselines.convlstm_s import ConvLSTMCell
 from stlight.model.baselines.e3d_lstm import Eidetic3DLSTMCell
 from stlight.model.baselines.mim import MIMCell, Peephole
@@ -26,11 +26,12 @@ class SpectralConvLSTM:
         self.sum = Sum(model, *gates if cell.corrected else [w[2 * d :] for w in gates])
 
     def __call__(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Do what the cell's `forward` does."""
         if self.corrected:
             c, o, _ = self.sum.memory(c, x, h, bias=0.0)
-            return Emit.apply(False, o, c), c
+            return emit(o, c), c
         g, o = self.sum(x, h).chunk(2, 1)
-        return Emit.apply(False, o, g), c
+        return emit(o, g), c
 
 
 class SpectralSpatioTemporalLSTM:
@@ -44,6 +45,7 @@ class SpectralSpatioTemporalLSTM:
         self.o = Sum(model, o_x, o_h, *cell.output_gate.weight.split(d, 1))
 
     def __call__(self, x: Tensor, h: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor | None, ...]:
+        """Do what the cell's `forward` does."""
         c, _, added_c = self.c.memory(c, x, h, keep=self.keep)
         m, _, added_m = self.m.memory(m, x, m, keep=self.keep)
         return self.o.output(self.merge, c, m, x, h), c, m, added_c, added_m
@@ -66,6 +68,7 @@ class SpectralCausalLSTM:
         self.o = Sum(model, o_x, o_h, o_c, cell.memory_to_output.weight)
 
     def __call__(self, x: Tensor, h: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Do what the cell's `forward` does."""
         c, *_ = self.c.memory(c, x, h, c if self.cell.corrected else m)
         m, *_ = self.m.memory(torch.tanh(self.kept(m)), x, m, c)
         return self.o.output(self.cell.merge.weight, c, m, x, h, both=True), c, m
@@ -82,6 +85,7 @@ class SpectralGradientHighway:
         self.z = Sum(model, *gates)
 
     def __call__(self, x: Tensor, z: Tensor) -> Tensor:
+        """Do what the cell's `forward` does."""
         return self.z.memory(z, x, z, bias=0.0)[0]
 
 
@@ -103,8 +107,9 @@ class SpectralPeephole:
         self.of_new_cell = by_position(cell.of_new_cell).permute(2, 0, 1)
 
     def __call__(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Do what the cell's `forward` does."""
         c, o, _ = self.sum.memory(c, x, h, peephole=self.of_cell)
-        return Emit.apply(False, torch.addcmul(o, c, self.of_new_cell), c), c
+        return emit(torch.addcmul(o, c, self.of_new_cell), c), c
 
 
 class SpectralMIM:
@@ -121,6 +126,7 @@ class SpectralMIM:
     def __call__(
         self, x: Tensor, change: Tensor, h: Tensor, c: Tensor, m: Tensor, s: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Do what the cell's `forward` does."""
         before = m
         m, *_ = self.m.memory(m, x, m)
         remembered, s = self.stationary(change, c, s.detach())
@@ -130,11 +136,11 @@ class SpectralMIM:
 
 
 def _readout(conv: nn.Conv2d, model: Recurrent) -> Callable[[Tensor], Tensor]:
-    return partial(Pointwise.apply, conv.weight)
+    return partial(pointwise, conv.weight)
 
 
 def _window_readout(conv: nn.Conv3d, model: Recurrent) -> Callable[[Tensor], Tensor]:
-    return lambda x: Pointwise.apply(conv.weight, x.flatten(1, 2)).unsqueeze(2)
+    return lambda x: pointwise(conv.weight, x.flatten(1, 2)).unsqueeze(2)
 
 
 SPECTRAL: dict[type[nn.Module], Callable[[Any, Recurrent], Any]] = {
@@ -148,4 +154,4 @@ SPECTRAL: dict[type[nn.Module], Callable[[Any, Recurrent], Any]] = {
     nn.Conv2d: _readout,
     nn.Conv3d: _window_readout,
 }
-"""By type of a model's children, a function that takes the module and the model and returns its replacement for one unrolling."""
+"""By type of a model's children, what makes their replacement for one unrolling from the module and the model."""

@@ -14,7 +14,8 @@ SIZES = (3, 5, 7, 11)
 MOST_PRODUCTS = 800
 
 
-def call(name: str, sizes: tuple[int, ...], *tensors: Tensor | None) -> None:
+def _call(name: str, sizes: tuple[int, ...], *tensors: Tensor | None) -> None:
+    """Call a kernel with sizes and the addresses of tensors, in the order of its declaration."""
     addresses = [None if t is None else t.data_ptr() for t in tensors]
     if getattr(library("direct.c"), name)(torch.get_num_threads(), *sizes, *addresses):
         raise MemoryError(f"no memory for the scratch of {name}")
@@ -27,7 +28,7 @@ class _Convolve(torch.autograd.Function):
         batch, channels, height, width = x.shape
         ctx.sizes = batch, groups, channels // groups, len(weight) // groups, height, width, weight.shape[2]
         out = x.new_empty((batch, len(weight), height, width))
-        call("convolve_direct", ctx.sizes, x, weight, bias, out)
+        _call("convolve_direct", ctx.sizes, x, weight, bias, out)
         ctx.save_for_backward(x, weight)
         ctx.biased = bias is not None
         return out
@@ -39,7 +40,7 @@ class _Convolve(torch.autograd.Function):
         dx = torch.empty_like(x) if ctx.needs_input_grad[1] else None
         flipped = torch.empty_like(weight)
         dweight, dbias = torch.empty_like(weight), weight.new_empty(len(weight)) if ctx.biased else None
-        call("convolve_direct_backward", ctx.sizes, x, weight, dout.contiguous(), flipped, dx, dweight, dbias)
+        _call("convolve_direct_backward", ctx.sizes, x, weight, dout.contiguous(), flipped, dx, dweight, dbias)
         return None, dx, dweight, dbias
 
 

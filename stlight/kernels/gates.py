@@ -29,7 +29,7 @@ def outside(*tensors: Tensor | None) -> Any:
     return tuple(None if x is None else swap(x) for x in tensors)
 
 
-class Convolve(torch.autograd.Function):
+class _Convolve(torch.autograd.Function):
     """The sum of convolutions."""
 
     @staticmethod
@@ -46,10 +46,10 @@ class Convolve(torch.autograd.Function):
         return None, None, *outside(*dxs)
 
 
-class Memory(torch.autograd.Function):
+class _Memory(torch.autograd.Function):
     """c' = sigmoid(f + bias) c + added, added = sigmoid(i) tanh(g), where i, f, g and further gates are a sum of convolutions.
 
-    Returns c', the further gates, and, if it is asked for, what was added. A peephole (H, W, 1, 2, C) times c is added to i and f.
+    Returns c', the further gates, and what was added if `keep`. A peephole (H, W, 1, 2, C) times c is added to i and f.
     """
 
     @staticmethod
@@ -94,7 +94,7 @@ class Memory(torch.autograd.Function):
         return None, None, None, None, dpeephole, *outside(dc, *dxs)
 
 
-class Emit(torch.autograd.Function):
+class _Emit(torch.autograd.Function):
     """h = sigmoid(o) tanh(y), or tanh(o) tanh(y) if `both`."""
 
     @staticmethod
@@ -114,7 +114,7 @@ class Emit(torch.autograd.Function):
         return None, *outside(d_o, dy)
 
 
-class Output(torch.autograd.Function):
+class _Output(torch.autograd.Function):
     """h = sigmoid(o) tanh(y), or tanh(o) tanh(y) if `both`.
 
     o is a sum of convolutions, of c and m too if it has that many terms. y is a pointwise convolution of c and m.
@@ -157,7 +157,7 @@ def _merge(weight: Tensor, c: Tensor, m: Tensor) -> Tensor:
     return torch.addmm(c.flatten(0, 2) @ of_c.T, m.flatten(0, 2), of_m.T)
 
 
-class Pointwise(torch.autograd.Function):
+class _Pointwise(torch.autograd.Function):
     """A pointwise convolution without bias."""
 
     @staticmethod
@@ -175,6 +175,16 @@ class Pointwise(torch.autograd.Function):
         return dweight.view_as(weight), swap(dout @ weight.flatten(1))
 
 
+def emit(o: Tensor, y: Tensor) -> Tensor:
+    """Return sigmoid(o) tanh(y)."""
+    return _Emit.apply(False, o, y)
+
+
+def pointwise(weight: Tensor, x: Tensor) -> Tensor:
+    """Return the pointwise convolution of x with a weight (out, in, ...) without bias."""
+    return _Pointwise.apply(weight, x)
+
+
 class Sum:
     """A sum of convolutions with the weights of a cell, for one unrolled model."""
 
@@ -184,12 +194,12 @@ class Sum:
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Return the sum."""
-        return Convolve.apply(*self.common, *inputs)
+        return _Convolve.apply(*self.common, *inputs)
 
     def memory(self, c: Tensor, *inputs: Tensor, bias: float = 1.0, keep: bool = False, peephole: Tensor | None = None) -> Any:
         """Return the next memory, whose gates i, f, g come first in the sum; then the other gates; then what was added."""
-        return Memory.apply(*self.common, bias, keep, peephole, c, *inputs)
+        return _Memory.apply(*self.common, bias, keep, peephole, c, *inputs)
 
     def output(self, merge: Tensor, c: Tensor, m: Tensor, *inputs: Tensor, both: bool = False) -> Tensor:
         """Return the output of a cell whose gate is the sum."""
-        return Output.apply(*self.common, both, merge, c, m, *inputs)
+        return _Output.apply(*self.common, both, merge, c, m, *inputs)

@@ -85,7 +85,7 @@ class Convolution:
         self.spectra = [self._transform(weight.transpose(0, 1)) for weight in details]
         self.transposed: list[Tensor] = []
         self.gradients: list[Tensor] = []
-        self.backward_pass = -1
+        self.backward_pass: int | None = None
         if torch.is_grad_enabled():
             self.transposed = [self._transform(weight) for weight in details]
             for spectrum in self.transposed:
@@ -121,7 +121,7 @@ class Convolution:
 
     def collected(self) -> list[Tensor | None]:
         """Return the gradients of the weights, and start again."""
-        collected, self.gradients, self.backward_pass = self.gradients, [], -1
+        collected, self.gradients, self.backward_pass = self.gradients, [], None
         return [self._transform_back(*both) for both in zip(collected, self.shapes, strict=False)] or [None] * len(self.shapes)
 
     def _transform_back(self, gradient: Tensor, shape: torch.Size) -> Tensor:
