@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stlight.kernels.cells import SPECTRAL
@@ -15,7 +16,7 @@ from stlight.model.baselines.convlstm_s import ConvLSTM
 from stlight.model.baselines.e3d_lstm import E3DLSTM
 from stlight.model.baselines.mim import MIM
 from stlight.model.baselines.phydnet import PhyDNet
-from stlight.model.baselines.predrnn import PredRNN, PredRNNV2
+from stlight.model.baselines.predrnn import PredRNN, PredRNNState, PredRNNV2
 from stlight.model.baselines.predrnn_plus_plus import PredRNNPlusPlus
 from stlight.model.baselines.recurrent import Recurrent
 
@@ -31,6 +32,8 @@ def accelerate_baseline(model: Baseline) -> None:
     if type(model) in _BY_FREQUENCY:
         if library("recurrent.c") and _fits(model):  # type: ignore[arg-type]
             vars(model)["unroll"] = SpectralUnroll(model)  # type: ignore[arg-type]
+            if type(model) is PredRNNV2:
+                vars(model)["error"] = BatchedError(model)
     elif library("direct.c"):
         convolve_directly(model)
         if type(model) is PhyDNet:
@@ -49,8 +52,10 @@ def is_accelerated(model: Baseline) -> bool:
 
 
 def _installed(model: Baseline) -> list[tuple[nn.Module, str]]:
-    kinds = SpectralUnroll, BatchedUnroll, DirectConvolution
-    return [(m, name) for m in model.modules() for name in ("unroll", "forward") if isinstance(vars(m).get(name), kinds)]
+    kinds = SpectralUnroll, BatchedError, BatchedUnroll, DirectConvolution
+    return [
+        (m, name) for m in model.modules() for name in ("unroll", "error", "forward") if isinstance(vars(m).get(name), kinds)
+    ]
 
 
 def _usual(model: Baseline) -> Baseline:
@@ -88,6 +93,23 @@ class SpectralUnroll:
         if isinstance(module, nn.ModuleList):
             return [self._faster(child) for child in module]
         return SPECTRAL[type(module)](module, self.model) if type(module) in SPECTRAL else module
+
+
+class BatchedError:
+    """The loss of a PredRNN.V2, an attribute of that instance: the terms of all steps and layers pass the adapter at once."""
+
+    def __init__(self, model: PredRNNV2) -> None:
+        self.model = model
+
+    def __call__(self, predicted: Tensor, target: Tensor, states: list[PredRNNState]) -> Tensor:
+        """Do what `PredRNNV2.error` does."""
+        model = self.model
+        if _hooked(model):
+            return PredRNNV2.error(model, predicted, target, states)
+        # Stacked in the memory order of the kernels, so that nothing is transposed.
+        terms = [torch.stack([both[k].permute(2, 3, 0, 1) for state in states for both in state.added]) for k in (0, 1)]
+        c, m = (term.flatten(1, 2) @ model.adapter.weight.flatten(1).T for term in terms)
+        return F.mse_loss(predicted, target) + 0.1 * torch.cosine_similarity(c, m, dim=1).abs().mean()
 
 
 class BatchedUnroll:

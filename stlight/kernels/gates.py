@@ -70,7 +70,7 @@ class _Memory(torch.autograd.Function):
             gates[..., : 2 * d].unflatten(3, (2, d)).addcmul_(peephole, c.unsqueeze(3))
         ctx.convolution, ctx.sizes = convolution, (c.numel() // d, d, gates.shape[3], bias)
         ctx.set_materialize_grads(False)
-        call("remember", *ctx.sizes, *gates[..., : 3 * d].chunk(3, 3), c, out, added)
+        call("remember", *ctx.sizes, gates, c, out, added)
         ctx.save_for_backward(peephole, c, gates, *xs)
         rest = gates[..., 3 * d :].contiguous() if gates.shape[3] > 3 * d else None
         return outside(out, rest, added)
@@ -82,8 +82,7 @@ class _Memory(torch.autograd.Function):
         d, dgates, dc, dpeephole = c.shape[3], torch.empty_like(gates), torch.empty_like(c), None
         (dout,) = inside(dout) if dout is not None else (torch.zeros_like(c),)
         (dadded,) = inside(dadded) if dadded is not None else (None,)
-        gradients = dgates[..., : 3 * d].chunk(3, 3)
-        call("remember_backward", *ctx.sizes, *gates[..., : 3 * d].chunk(3, 3), c, dout, dadded, *gradients, dc)
+        call("remember_backward", *ctx.sizes, gates, c, dout, dadded, dgates, dc)
         if gates.shape[3] > 3 * d:
             dgates[..., 3 * d :] = 0 if drest is None else swap(drest)
         if peephole is not None:
@@ -125,7 +124,7 @@ class _Output(torch.autograd.Function):
         ctx: Any, convolution: Convolution, _: Tensor, both: bool, merge: Tensor, c: Tensor, m: Tensor, *inputs: Tensor
     ) -> Tensor:
         c, m, *xs = inside(c, m, *inputs)
-        ctx.reads = len(convolution.shapes) > len(xs)
+        ctx.reads = len(convolution.weights) > len(xs)
         o = convolution([*xs, c, m] if ctx.reads else xs)
         y, out = _merge(merge, c, m), torch.empty_like(o)
         call("emit", o.numel(), both, o, y, out)

@@ -249,7 +249,8 @@ static inline float tanh_(float x) {
     return copysignf(e / (e + 2), x);
 }
 
-/* Gates i, f and g are rows of D numbers, `row` numbers apart; other arrays have no gaps. D is a multiple of CHANNELS. */
+/* Rows of gates are i, f, g of D numbers each and possibly more, `row` numbers in all; other arrays have rows of D. D is a
+   multiple of CHANNELS. */
 #define FOR_VALUES                                                                                                             \
     SHARED                                                                                                                     \
     for (long n = 0; n < rows; n++)                                                                                            \
@@ -257,8 +258,8 @@ static inline float tanh_(float x) {
             _Pragma("omp simd") for (long j = 0; j < CHANNELS; j++)
 
 /* out = sigmoid(f + bias) c + added, and added = sigmoid(i) tanh(g). `added` may be 0. */
-void remember(int threads, long rows, long D, long row, double bias, const real *restrict i, const real *restrict f,
-              const real *restrict g, const real *restrict c, real *restrict out, real *restrict added) {
+void remember(int threads, long rows, long D, long row, double bias, const real *gates, const real *c, real *out, real *added) {
+    const real *i = gates, *f = i + D, *g = f + D;
     PARALLEL {
         FLUSH_DENORMALS
         FOR_VALUES out[k + j] = sigmoid(f[at + j] + (real)bias) * c[k + j] + sigmoid(i[at + j]) * tanh_(g[at + j]);
@@ -267,9 +268,10 @@ void remember(int threads, long rows, long D, long row, double bias, const real 
 }
 
 /* `dadded` may be 0. */
-void remember_backward(int threads, long rows, long D, long row, double bias, const real *restrict i, const real *restrict f,
-                       const real *restrict g, const real *restrict c, const real *restrict dout, const real *restrict dadded,
-                       real *restrict di, real *restrict df, real *restrict dg, real *restrict dc) {
+void remember_backward(int threads, long rows, long D, long row, double bias, const real *gates, const real *c, const real *dout,
+                       const real *dadded, real *dgates, real *dc) {
+    const real *i = gates, *f = i + D, *g = f + D;
+    real *di = dgates, *df = di + D, *dg = df + D;
     PARALLEL {
         FLUSH_DENORMALS
         FOR_VALUES {

@@ -66,9 +66,9 @@ frequencies = cache(Frequencies)
 
 
 def bytes_of_spectra(model: nn.Module, frame_size: tuple[int, int]) -> int:
-    """Return the bytes of the spectra of a model's convolutions, of their transposed, and of the gradients of these."""
+    """Return the bytes of the spectra of a model's convolutions and of their gradients."""
     weights = [(p.numel(), p.shape[-1]) for p in model.parameters() if p.ndim > 3 and p.shape[-1] > 1]
-    return sum(3 * 4 * 2 * frequencies(*frame_size, size).count * numel // size**2 for numel, size in weights)
+    return sum(2 * 4 * 2 * frequencies(*frame_size, size).count * numel // size**2 for numel, size in weights)
 
 
 class Convolution:
@@ -80,16 +80,12 @@ class Convolution:
 
     def __init__(self, transform: Frequencies, *weights: Tensor) -> None:
         """Transform weights (out, in, K, K), one for each of the activations."""
-        self.transform, self.shapes = transform, [weight.shape for weight in weights]
-        details = [weight.detach() for weight in weights]
-        self.spectra = [self._transform(weight.transpose(0, 1)) for weight in details]
+        self.transform, self.weights = transform, [weight.detach() for weight in weights]
+        self.versions = [weight._version for weight in self.weights]
+        self.spectra = [self._transform(weight.transpose(0, 1)) for weight in self.weights]
         self.transposed: list[Tensor] = []
         self.gradients: list[Tensor] = []
         self.backward_pass: int | None = None
-        if torch.is_grad_enabled():
-            self.transposed = [self._transform(weight) for weight in details]
-            for spectrum in self.transposed:
-                spectrum[:, 1].neg_()
         self.handle: Tensor = _Collect.apply(self, *weights)
 
     def _transform(self, weight: Tensor) -> Tensor:
@@ -101,7 +97,7 @@ class Convolution:
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         """Return the sum (H, W, B, C)."""
-        out = inputs[0].new_empty((*inputs[0].shape[:3], self.shapes[0][0]))
+        out = inputs[0].new_empty((*inputs[0].shape[:3], len(self.weights[0])))
         terms = [t for x, spectrum in zip(inputs, self.spectra, strict=True) for t in (x.shape[3], x, spectrum)]
         self._call("convolve", out, terms, 3)
         return out
@@ -109,11 +105,23 @@ class Convolution:
     def backward(self, dout: Tensor, inputs: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor | None]:
         """Return the gradients of the inputs where needed, and collect those of the weights."""
         if self.backward_pass != (current := torch._C._current_graph_task_id()):
-            self.backward_pass, self.gradients = current, [torch.zeros_like(spectrum) for spectrum in self.spectra]
+            self._begin_backward()
+            self.backward_pass = current
         dinputs = [torch.empty_like(x) if need else None for x, need in zip(inputs, needed, strict=True)]
         of_terms = zip(inputs, self.transposed, dinputs, self.gradients, strict=True)
         self._call("convolve_backward", dout, [t for x, *rest in of_terms for t in (x.shape[3], x, *rest)], 5)
         return dinputs
+
+    def _begin_backward(self) -> None:
+        """Replace the spectra by their conjugate transposed, to save memory, and start to collect gradients."""
+        if self.versions != [weight._version for weight in self.weights]:
+            raise RuntimeError("a weight was changed in place after the forward pass, so that its gradient is not known")
+        self.spectra = []
+        if not self.transposed:
+            self.transposed = [self._transform(weight) for weight in self.weights]
+            for spectrum in self.transposed:
+                spectrum[:, 1].neg_()
+        self.gradients = [spectrum.new_zeros(spectrum.transpose(2, 3).shape) for spectrum in self.transposed]
 
     def _call(self, name: str, out: Tensor, terms: list[Any], each: int) -> None:
         missing = MOST_TERMS - len(terms) // each
@@ -122,11 +130,13 @@ class Convolution:
     def collected(self) -> list[Tensor | None]:
         """Return the gradients of the weights, and start again."""
         collected, self.gradients, self.backward_pass = self.gradients, [], None
-        return [self._transform_back(*both) for both in zip(collected, self.shapes, strict=False)] or [None] * len(self.shapes)
+        return [self._transform_back(*both) for both in zip(collected, self.weights, strict=False)] or [None] * len(
+            self.weights
+        )
 
-    def _transform_back(self, gradient: Tensor, shape: torch.Size) -> Tensor:
+    def _transform_back(self, gradient: Tensor, weight: Tensor) -> Tensor:
         """Transform the gradient of a spectrum (F, 2, in, out) to that of a weight (out, in, K, K)."""
-        by_tap = gradient.new_empty((*shape[2:], *gradient.shape[2:]))
+        by_tap = gradient.new_empty((*weight.shape[2:], *gradient.shape[2:]))
         call("transform_back", *self.transform.of_kernel, gradient[0, 0].numel(), gradient.mul_(self.transform.scale), by_tap)
         return by_tap.permute(3, 2, 0, 1)
 
