@@ -30,7 +30,7 @@ def accelerate_baseline(model: Baseline) -> None:
     if not all(map(addressable, model.state_dict().values())) or repr(model) != repr(_usual(model)):
         return
     if type(model) in _BY_FREQUENCY:
-        if library("recurrent.c") and _fits(model):  # type: ignore[arg-type]
+        if _compiled() and _fits(model):  # type: ignore[arg-type]
             vars(model)["unroll"] = SpectralUnroll(model)  # type: ignore[arg-type]
             if type(model) is PredRNNV2:
                 vars(model)["error"] = BatchedError(model)
@@ -144,7 +144,11 @@ def _serves(model: Recurrent, clip: Tensor) -> bool:
     """Return True if the kernels can compute this step, and nobody watches the modules or operations that they replace."""
     usual = type(clip) is Tensor and clip.is_cpu and clip.dtype == torch.float32 and clip.numel() > 0
     unchanged = all(map(addressable, model.parameters())) and not _hooked(model)
-    return usual and unchanged and not observed() and library("recurrent.c") is not None
+    return usual and unchanged and not observed() and _compiled()
+
+
+def _compiled() -> bool:
+    return library("spectral.c") is not None and library("gates.c") is not None
 
 
 def _hooked(model: nn.Module) -> bool:

@@ -6,19 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from stlight.kernels.compile import library
 from stlight.kernels.fused import addressable, observed
+from stlight.kernels.spectral import call
 
 SIZES = (3, 5, 7, 11)
 # With more products of channels in a group, PyTorch's library is as fast.
 MOST_PRODUCTS = 800
-
-
-def _call(name: str, sizes: tuple[int, ...], *tensors: Tensor | None) -> None:
-    """Call a kernel with sizes and the addresses of tensors, in the order of its declaration."""
-    addresses = [None if t is None else t.data_ptr() for t in tensors]
-    if getattr(library("direct.c"), name)(torch.get_num_threads(), *sizes, *addresses):
-        raise MemoryError(f"no memory for the scratch of {name}")
 
 
 class _Convolve(torch.autograd.Function):
@@ -28,7 +21,7 @@ class _Convolve(torch.autograd.Function):
         batch, channels, height, width = x.shape
         ctx.sizes = batch, groups, channels // groups, len(weight) // groups, height, width, weight.shape[2]
         out = x.new_empty((batch, len(weight), height, width))
-        _call("convolve_direct", ctx.sizes, x, weight, bias, out)
+        call("direct.c", "convolve_direct", *ctx.sizes, x, weight, bias, out)
         ctx.save_for_backward(x, weight)
         ctx.biased = bias is not None
         return out
@@ -40,7 +33,7 @@ class _Convolve(torch.autograd.Function):
         dx = torch.empty_like(x) if ctx.needs_input_grad[1] else None
         flipped = torch.empty_like(weight)
         dweight, dbias = torch.empty_like(weight), weight.new_empty(len(weight)) if ctx.biased else None
-        _call("convolve_direct_backward", ctx.sizes, x, weight, dout.contiguous(), flipped, dx, dweight, dbias)
+        call("direct.c", "convolve_direct_backward", *ctx.sizes, x, weight, dout.contiguous(), flipped, dx, dweight, dbias)
         return None, dx, dweight, dbias
 
 

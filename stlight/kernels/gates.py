@@ -70,7 +70,7 @@ class _Memory(torch.autograd.Function):
             gates[..., : 2 * d].unflatten(3, (2, d)).addcmul_(peephole, c.unsqueeze(3))
         ctx.convolution, ctx.sizes = convolution, (c.numel() // d, d, gates.shape[3], bias)
         ctx.set_materialize_grads(False)
-        call("remember", *ctx.sizes, gates, c, out, added)
+        call("gates.c", "remember", *ctx.sizes, gates, c, out, added)
         ctx.save_for_backward(peephole, c, gates, *xs)
         rest = gates[..., 3 * d :].contiguous() if gates.shape[3] > 3 * d else None
         return outside(out, rest, added)
@@ -82,7 +82,7 @@ class _Memory(torch.autograd.Function):
         d, dgates, dc, dpeephole = c.shape[3], torch.empty_like(gates), torch.empty_like(c), None
         (dout,) = inside(dout) if dout is not None else (torch.zeros_like(c),)
         (dadded,) = inside(dadded) if dadded is not None else (None,)
-        call("remember_backward", *ctx.sizes, gates, c, dout, dadded, dgates, dc)
+        call("gates.c", "remember_backward", *ctx.sizes, gates, c, dout, dadded, dgates, dc)
         if gates.shape[3] > 3 * d:
             dgates[..., 3 * d :] = 0 if drest is None else swap(drest)
         if peephole is not None:
@@ -100,7 +100,7 @@ class _Emit(torch.autograd.Function):
     def forward(ctx: Any, both: bool, o: Tensor, y: Tensor) -> Tensor:
         o, y = inside(o, y)
         out, ctx.both = torch.empty_like(y), both
-        call("emit", y.numel(), both, o, y, out)
+        call("gates.c", "emit", y.numel(), both, o, y, out)
         ctx.save_for_backward(o, y)
         return swap(out)
 
@@ -109,7 +109,7 @@ class _Emit(torch.autograd.Function):
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         o, y = ctx.saved_tensors
         d_o, dy = torch.empty_like(o), torch.empty_like(y)
-        call("emit_backward", y.numel(), ctx.both, o, y, *inside(dout), d_o, dy)
+        call("gates.c", "emit_backward", y.numel(), ctx.both, o, y, *inside(dout), d_o, dy)
         return None, *outside(d_o, dy)
 
 
@@ -127,7 +127,7 @@ class _Output(torch.autograd.Function):
         ctx.reads = len(convolution.weights) > len(xs)
         o = convolution([*xs, c, m] if ctx.reads else xs)
         y, out = _merge(merge, c, m), torch.empty_like(o)
-        call("emit", o.numel(), both, o, y, out)
+        call("gates.c", "emit", o.numel(), both, o, y, out)
         ctx.convolution, ctx.both = convolution, both
         ctx.save_for_backward(o, merge, c, m, *xs)
         return swap(out)
@@ -138,7 +138,7 @@ class _Output(torch.autograd.Function):
         o, merge, c, m, *xs = ctx.saved_tensors
         y = _merge(merge, c, m)
         d_o, dy, d, weight = torch.empty_like(o), torch.empty_like(y), y.shape[1], merge.flatten(1)
-        call("emit_backward", o.numel(), ctx.both, o, y, *inside(dout), d_o, dy)
+        call("gates.c", "emit_backward", o.numel(), ctx.both, o, y, *inside(dout), d_o, dy)
         dmerge = torch.cat([dy.T @ x.view(-1, d) for x in (c, m)], 1).view_as(merge)
         needed = ctx.needs_input_grad[6:]
         if not ctx.reads:

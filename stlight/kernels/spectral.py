@@ -22,9 +22,9 @@ CHANNELS = 8
 """Numbers of channels must be a multiple of it."""
 
 
-def call(name: str, *arguments: float | Tensor | None) -> None:
-    """Call a kernel of recurrent.c with numbers and the addresses of tensors, in the order of its declaration."""
-    function = getattr(library("recurrent.c"), name)
+def call(source: str, name: str, *arguments: float | Tensor | None) -> None:
+    """Call a kernel of a C file with numbers and the addresses of tensors, in the order of its declaration."""
+    function = getattr(library(source), name)
     assert len(arguments) + 1 == len(function.argtypes), f"{name} takes {len(function.argtypes) - 1} arguments"
     if function(torch.get_num_threads(), *[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]):
         raise MemoryError(f"no memory for the scratch of {name}")
@@ -92,7 +92,7 @@ class Convolution:
         """Transform (rows, columns, K, K) to (F, 2, rows, columns)."""
         by_tap = weight.permute(2, 3, 0, 1).contiguous()
         spectrum = weight.new_empty((self.transform.count, 2, *weight.shape[:2]))
-        call("transform", *self.transform.of_kernel, weight.shape[0] * weight.shape[1], by_tap, spectrum)
+        call("spectral.c", "transform", *self.transform.of_kernel, weight.shape[0] * weight.shape[1], by_tap, spectrum)
         return spectrum.mul_(self.transform.scale)
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -125,7 +125,7 @@ class Convolution:
 
     def _call(self, name: str, out: Tensor, terms: list[Any], each: int) -> None:
         missing = MOST_TERMS - len(terms) // each
-        call(name, *self.transform.of_frame, *out.shape[2:], out, *terms, *[0, *[None] * (each - 1)] * missing)
+        call("spectral.c", name, *self.transform.of_frame, *out.shape[2:], out, *terms, *[0, *[None] * (each - 1)] * missing)
 
     def collected(self) -> list[Tensor | None]:
         """Return the gradients of the weights, and start again."""
@@ -137,7 +137,14 @@ class Convolution:
     def _transform_back(self, gradient: Tensor, weight: Tensor) -> Tensor:
         """Transform the gradient of a spectrum (F, 2, in, out) to that of a weight (out, in, K, K)."""
         by_tap = gradient.new_empty((*weight.shape[2:], *gradient.shape[2:]))
-        call("transform_back", *self.transform.of_kernel, gradient[0, 0].numel(), gradient.mul_(self.transform.scale), by_tap)
+        call(
+            "spectral.c",
+            "transform_back",
+            *self.transform.of_kernel,
+            gradient[0, 0].numel(),
+            gradient.mul_(self.transform.scale),
+            by_tap,
+        )
         return by_tap.permute(3, 2, 0, 1)
 
 

@@ -22,7 +22,7 @@ from tests.model.small import clip_of, parts, small
 from tests.model.test_benchmark_outputs import benchmark  # noqa: F401 - a fixture
 from tests.training.test_resume import assert_same, train_until
 
-pytestmark = pytest.mark.skipif(library("recurrent.c") is None, reason="no C compiler")
+pytestmark = pytest.mark.skipif(library("spectral.c") is None, reason="no C compiler")
 each_variant = pytest.mark.parametrize(("name", "version"), VARIANTS)
 # Of each kind of kernel.
 SOME = ["E3D-LSTM", "MIM", "PhyDNet", "PredNet"]
