@@ -25,6 +25,11 @@ def main() -> None:
 
     import torch
 
+    from stlight.runtime.process import leave_out_compiler
+
+    if options.device == "cpu":
+        leave_out_compiler()
+
     from benchmarks import baselines, frames, steps, workflow
     from benchmarks.harness import BenchmarkOptions, Timing, render
     from stlight.training.devices import describe_device
