@@ -20,7 +20,10 @@ SLOWEST = ("E3D-LSTM", "PredRNN++", "MIM", "PhyDNet", "PredRNN.V2", "PredNet")
 
 
 def baselines(options: BenchmarkOptions) -> Iterator[Timing]:
-    """Compare a training step of the slowest baselines at scale small, plain and accelerated, both with fused Adam."""
+    """Compare a training step of the slowest baselines at scale small, plain and accelerated, both with fused Adam.
+
+    A learning rate of 0 keeps the initial weights, so that every step does the same work.
+    """
     plan = load_plan(REPOSITORY / "workflow", "small", Path("nowhere"))
     variants = {variant.config.model.model: variant.config for variant in plan.experiments["table2_openstl"].variants}
     torch.set_num_threads(1)
@@ -38,7 +41,7 @@ def baselines(options: BenchmarkOptions) -> Iterator[Timing]:
             yield Timing(label, note=f"equal ({backend_of(ours)})")
             continue
         steps = [
-            partial(_take_step, model, torch.optim.Adam([flatten_weights(model)], fused=True), clip, config)
+            partial(_take_step, model, torch.optim.Adam([flatten_weights(model)], lr=0.0, fused=True), clip, config)
             for model in (plain, ours)
         ]
         times = in_turn(*steps, budget=15)

@@ -1,5 +1,7 @@
 """The cell of E3D-LSTM by the compiled kernels, and attention over memories that grow by one at each step."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +13,17 @@ from stlight.model.baselines.e3d_lstm import FRAMES, Eidetic3DLSTMCell
 from stlight.model.baselines.recurrent import Recurrent
 
 
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Treat denormal numbers as zero. Attention weights of a trained model underflow, and made a step take twice as long."""
+    before = not torch.full((), 1e-39).mul(1).item()
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
 class _Recall(torch.autograd.Function):
     """Attention over all memories so far: appends c (B, C, 2, H', W'), and returns what rows (B, rows, C) recall."""
 
@@ -19,7 +32,8 @@ class _Recall(torch.autograd.Function):
         past.keys[:, past.end : past.end + past.step] = c.reshape(len(c), past.step, -1)
         past.end += past.step
         keys, rows = past.keys[:, None, : past.end], rows[:, None]
-        out, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(rows, keys, keys, scale=1.0)
+        with _denormals_flushed():
+            out, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(rows, keys, keys, scale=1.0)
         ctx.past, ctx.end, ctx.shape = past, past.end, c.shape
         ctx.save_for_backward(rows, out, sums)
         return out[:, 0]
@@ -30,7 +44,8 @@ class _Recall(torch.autograd.Function):
         past, (rows, out, sums) = ctx.past, ctx.saved_tensors
         keys = past.keys[:, None, : ctx.end]
         backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-        drows, *dkeys = backward(dout[:, None], rows, keys, keys, out, sums, 0.0, False, scale=1.0)
+        with _denormals_flushed():
+            drows, *dkeys = backward(dout[:, None], rows, keys, keys, out, sums, 0.0, False, scale=1.0)
         if past.backward_pass != (current := torch._C._current_graph_task_id()):
             past.backward_pass, past.gradient = current, torch.zeros_like(past.keys)
         for dkey in dkeys:
