@@ -15,7 +15,9 @@ def main() -> None:
         sys.exit(measure_gpu(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "cases", nargs="*", help="steps, baselines, moving_mnist, reading, ssim, start, graph (all); or gpu, see gpu --help"
+        "cases",
+        nargs="*",
+        help="steps, baselines, learning, moving_mnist, reading, ssim, start, graph (all); or gpu, see gpu --help",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes and no times: check only that both sides agree")
     parser.add_argument("--threads", type=int, default=2, help="threads of both sides (2); one for demo, small and baselines")
@@ -30,13 +32,14 @@ def main() -> None:
     if options.device == "cpu":
         leave_out_compiler()
 
-    from benchmarks import baselines, frames, steps, workflow
+    from benchmarks import baselines, frames, learning, steps, workflow
     from benchmarks.harness import BenchmarkOptions, Timing, render
     from stlight.training.devices import describe_device
 
     functions = (
         steps.steps,
         baselines.baselines,
+        learning.learning,
         frames.moving_mnist,
         frames.reading,
         frames.ssim,

@@ -11,9 +11,10 @@ from benchmarks.harness import REPOSITORY, BenchmarkOptions, Timing, in_turn
 from stlight.config import RunConfig
 from stlight.experiments import load_plan
 from stlight.kernels import accelerate, backend_of
+from stlight.kernels.whole_step import flatten_weights
 from stlight.model import Forecaster, TrainingStep, build_model
 from stlight.training.devices import configure
-from stlight.training.loop import flatten_weights, take_step
+from stlight.training.loop import take_step
 
 # The six that take longest, longest first.
 SLOWEST = ("E3D-LSTM", "PredRNN++", "MIM", "PhyDNet", "PredRNN.V2", "PredNet")
