@@ -130,8 +130,7 @@ class SpectralMIM:
         before = m
         m, *_ = self.m.memory(m, x, m)
         remembered, s = self.stationary(change, c, s.detach())
-        i, g = self.c(x, h).chunk(2, 1)
-        c = torch.addcmul(remembered, torch.sigmoid(i), torch.tanh(g))
+        c = remembered + emit(*self.c(x, h).chunk(2, 1))
         return self.o.output(self.cell.merge.weight, c, m, x, h, before), c, m, s
 
 
