@@ -7,6 +7,7 @@ All tests of a comparison share one level by Holm's method, so that two folders 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -128,7 +129,7 @@ def divergence_p(runs: Iterable[Pair]) -> float | None:
     """Return the two-sided p-value of "runs diverge more often on one side"; None if none diverged.
 
     If both sides are alike, any of a cell's runs may have been those of `b`: the exact distribution of the number of diverged
-    ones is the sum of the cells' hypergeometric ones. Cells that share a seed are no independent replicates, so the first counts.
+    ones is the sum of the cells' hypergeometric ones. Cells that share a seed are no independent replicates: one counts.
     """
     ways, observed, used = np.ones(1), 0, set[int]()
     for cell in runs:
@@ -137,8 +138,9 @@ def divergence_p(runs: Iterable[Pair]) -> float | None:
         if not cell.n or not diverged or seeds & used:
             continue
         used |= seeds
-        counts = np.arange(min(diverged, len(cell.b)) + 1)
-        ways = np.convolve(ways, stats.hypergeom(total, diverged, len(cell.b)).pmf(counts))
+        n = len(cell.b)
+        counts = [math.comb(diverged, k) * math.comb(total - diverged, n - k) for k in range(min(diverged, n) + 1)]
+        ways = np.convolve(ways, np.array(counts) / math.comb(total, n))
         observed += int(sum(cell.b.values()))
     if not used:
         return None
@@ -164,10 +166,19 @@ def _test(pair: Pair, spreads: Mapping[Hashable, tuple[float, int]]) -> _Tested 
     if np.isinf(a).all() and np.isinf(b).all():
         return "all runs of both sides diverged, or have no value"
     difference = Difference(a=a, b=b, paired=pair.paired)
-    p = min(1.0, 2 * min(difference.p_above, difference.reversed().p_above))
     if difference.by_ranks:
-        return _Tested("ranks", p, floor=min(1.0, 2 / math.comb(len(a) + len(b), len(a))))
+        ranks = stats.rankdata(np.concatenate([a, b])).tolist()
+        p = _rank_p(tuple(sorted(ranks[: len(a)])), tuple(sorted(ranks[len(a) :])))
+        return _Tested("ranks", p, floor=min(1.0, 2 / math.comb(len(ranks), len(a))))
+    p = 2 * min(difference.p_above, 1 - difference.p_above)
     return _Tested("paired t" if pair.paired else "Welch's t", p, *difference.error())
+
+
+@cache
+def _rank_p(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """Return the two-sided p-value of the rank sum. Cached because few orders of few seeds exist, and each takes 10 ms."""
+    difference = Difference(a=np.array(a), b=np.array(b))
+    return min(1.0, 2 * min(difference.rank_p(), difference.reversed().rank_p()))
 
 
 def _common(pair: Pair) -> tuple[list[float], list[float]]:

@@ -59,6 +59,11 @@ class Changed:
         """True if both verdicts are decided and opposite. A verdict that becomes undecided has not flipped."""
         return _DIRECTION.get(self.a, 0) * _DIRECTION.get(self.b, 0) < 0
 
+    @property
+    def decided_in_one(self) -> bool:
+        """True if one of both verdicts is decided and the other is not."""
+        return (self.a in _DIRECTION) != (self.b in _DIRECTION)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -101,8 +106,12 @@ class Comparison:
 
     @property
     def comparable(self) -> bool:
-        """True if at least one cell is the same, within noise, different or undecided."""
-        return any(self.counts[status] for status in ("same", "noise", "different", "undecided"))
+        """True if at least one cell of both folders could be compared: a trained one, if either folder has trained any.
+
+        Counts alone say nothing about runs, and they are the same at all scales.
+        """
+        compared = [cell for cell in self.cells if cell.status in ("same", "noise", "different", "undecided")]
+        return any(cell.n_a for cell in compared) or (bool(compared) and not self.a.runs and not self.b.runs)
 
     @property
     def exit_status(self) -> int:
@@ -153,14 +162,11 @@ def _pair(a: Results, b: Results, key: Key) -> Pair:
     """Return both sides' losses of a cell by seed."""
     metric = key[2]
     values = [_values(side, side.rows[key], metric) for side in (a, b)]
-    losses = []
-    for side, found in zip((a, b), values, strict=True):
-        diverged = _diverged(side, side.rows[key])
-        losses.append({seed: _loss(value, metric, bool(diverged[seed])) for seed, value in found.items()})
+    losses = [_losses(side, key, found) for side, found in zip((a, b), values, strict=True)]
     common = values[0].keys() & values[1].keys()
     unequal = frozenset(seed for seed in common if not _equal(values[0][seed], values[1][seed]))
     dataset = next(iter(a.rows[key].runs)).partition("/")[0]
-    return Pair(*losses, alike=(dataset, metric, a.rows[key].selection), unequal=unequal)
+    return Pair(losses[0], losses[1], alike=(dataset, metric, a.rows[key].selection), unequal=unequal)
 
 
 def _values(side: Results, row: Row, metric: str) -> dict[int, float]:
@@ -171,10 +177,10 @@ def _diverged(side: Results, row: Row) -> dict[int, float]:
     return {record.config.seed: float(record.status == "diverged") for record in side.records(row).values()}
 
 
-def _loss(value: float, metric: str, diverged: bool) -> float:
-    if diverged or math.isnan(value):
-        return math.inf
-    return -value if METRICS[metric].higher_is_better else value
+def _losses(side: Results, key: Key, values: dict[int, float]) -> dict[int, float]:
+    """Return values as losses. A run that diverged, or has no value, is the worst."""
+    diverged, sign = _diverged(side, side.rows[key]), -1 if METRICS[key[2]].higher_is_better else 1
+    return {seed: math.inf if diverged[seed] or math.isnan(value) else sign * value for seed, value in values.items()}
 
 
 def _equal(one: float, other: float) -> bool:

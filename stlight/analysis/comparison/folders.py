@@ -97,9 +97,7 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if absent := [name for name in columns if name not in table]:
-        raise ValueError(
-            f"{path} has no column {absent[0]}: another version of the suite wrote it; make it again with this one"
-        )
+        raise ValueError(f"{path} has no column {absent[0]}: another version of the suite wrote it; make it again")
     return [{str(name): text for name, text in row.items()} for row in table.to_dict("records")]
 
 
@@ -107,6 +105,8 @@ def _recorded(results: ResultsFolder, name: str) -> Recorded:
     path = results.path / "runs" / name / "record.json"
     try:
         run = results.run(name, read_record(path, name).config_hash)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing, although a table lists its run: make the tables again") from error
     except (RecordError, OSError) as error:
         raise ValueError(f"{error}{_other_version(path)}") from error
     if isinstance(run, Missing):

@@ -12,7 +12,7 @@ from stlight.analysis.verdicts.judging import ERROR_BOUND
 from stlight.registry.metric_specs import METRICS
 
 SCHEMA = 1
-"""Version of the JSON document. It changes if a key is renamed or removed, or means something else; new keys do not change it."""
+"""Version of the JSON document. It changes if a key is renamed, removed or means something else, but not if one is added."""
 
 _WORDS = {
     "same": "the same to the bit",
@@ -35,7 +35,7 @@ def as_text(found: Comparison, every_cell: bool = False) -> str:
 def _lines(found: Comparison, every_cell: bool) -> Iterator[str]:
     yield f"A: {found.a.path}\nB: {found.b.path}"
     if found.a.scale != found.b.scale:
-        yield f"the folders are of different scales, {found.a.scale} and {found.b.scale}: only equal configurations are compared"
+        yield f"different scales, {found.a.scale} and {found.b.scale}: only cells of equal configurations are compared"
     yield f"\n{len(found.cells)} cells (experiment, variant, metric):"
     yield from (f"{count:6} {_WORDS[status]}" for status, count in found.counts.items() if count)
     shown = [cell for cell in found.cells if every_cell or cell.status == "different"]
@@ -46,7 +46,7 @@ def _lines(found: Comparison, every_cell: bool) -> Iterator[str]:
     if divergence := found.divergence:
         a, b = found.diverged
         yield f"\ndiverged runs: {a} in A, {b} in B: {_WORDS[divergence.outcome]} (p = {divergence.adjusted:.2g} after Holm)"
-    yield from _verdict_lines(found)
+    yield from _verdict_lines(found, every_cell)
     yield from _cause_lines(found, every_cell)
     if found.costs:
         ratios = (f"{METRICS[metric].label} × {ratio:.2f}" for metric, ratio in found.costs.items())
@@ -77,13 +77,15 @@ def _number(value: float, digits: int = 6) -> str:
     return "" if math.isnan(value) else f"{value:.{digits}g}"
 
 
-def _verdict_lines(found: Comparison) -> Iterator[str]:
+def _verdict_lines(found: Comparison, every_cell: bool) -> Iterator[str]:
     flipped = [claim for claim in found.changed if claim.flipped]
-    others = [claim for claim in found.changed if not claim.flipped]
+    half = [claim for claim in found.changed if claim.decided_in_one]
+    others = [claim for claim in found.changed if not claim.flipped and not claim.decided_in_one]
     unshared = sum(map(len, found.unshared_claims.values()))
     judged = len(found.a.verdicts.keys() & found.b.verdicts.keys())
-    yield f"\n{judged} verdicts in both folders: {len(flipped)} flipped, {len(others)} decided in one folder only or untested there"
-    yield from (_verdict_text(claim) for claim in [*flipped, *others])
+    words = f"{len(flipped)} flipped, {len(half)} decided in one folder only, {len(others)} untested in one folder only"
+    yield f"\n{judged} verdicts in both folders: {words}"
+    yield from (_verdict_text(claim) for claim in [*flipped, *half, *(others if every_cell else [])])
     if unshared:
         yield f"  {unshared} more are in one folder only"
 
@@ -107,11 +109,13 @@ def _cause_lines(found: Comparison, every_cause: bool) -> Iterator[str]:
 
 def _conclusion(found: Comparison) -> str:
     if not found.comparable:
-        return "nothing can be compared: no cell is in both folders with the same configuration"
+        return "nothing can be compared: no trained cell is in both folders with the same configuration"
     if found.exit_status:
         return "B does not agree with A"
-    tested = found.counts["noise"] + found.counts["undecided"]
-    return "B agrees with A to the bit in all cells of both" if not tested else "no difference was found between A and B"
+    left_out = sum(found.counts[status] for status in ("undecided", "configuration", "only in A", "only in B"))
+    but = f", but {left_out} of {len(found.cells)} cells say nothing" if left_out else ""
+    agrees = "no difference was found" if found.counts["noise"] else "B agrees with A to the bit"
+    return agrees + but
 
 
 def as_json(found: Comparison) -> dict[str, Any]:
