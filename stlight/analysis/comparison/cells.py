@@ -26,8 +26,8 @@ can have one sign in all seeds, which a paired test would take for a difference.
 
 _BORROWED_FREEDOM = 2
 """Degrees of freedom, at most, of the test of a single seed. The cell may be noisier than those that lend it their spread, or
-have heavy tails, and nothing in a single seed shows it. With 3, pairs of five cells with lognormal noise are called different
-in 9 % of cases; with 2, in 3 %."""
+have heavy tails, and nothing in a single seed shows it. With 3, pairs of five cells with lognormal noise are called
+different in 9 % of cases; with 2, in 3 %."""
 
 
 @dataclass(frozen=True, eq=False)
