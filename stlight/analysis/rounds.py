@@ -121,6 +121,21 @@ def rounds_table(rounds: Sequence[Round]) -> list[dict[str, Any]]:
     return rows
 
 
+def outlook_table(found: Round) -> list[dict[str, Any]]:
+    """Return one row per sentence that a round found unsettled, the likeliest per core second first, for readers."""
+
+    def rate(outlook: Outlook) -> float:
+        return (outlook.chance or 0.0) / max(outlook.seconds or 0.0, 1.0) if outlook.state != "hopeless" else -1.0
+
+    rows: list[dict[str, Any]] = []
+    for one in sorted((o for o in found.claims if o.state != "settled"), key=rate, reverse=True):
+        row = {"sentence": one.claim, "state": one.state, "seeds": one.seeds, "next look at": one.next_look or "–"}
+        row |= {"chance that it settles": "–" if one.chance is None else f"{one.chance:.0%}"}
+        row |= {"core minutes": "–" if one.seconds is None else f"{one.seconds / 60:.1f}"}
+        rows.append(row | {"why": one.why or ("its runs are added" if one.chosen else "")})
+    return rows
+
+
 def _settled(found: Round) -> set[str]:
     return {outlook.claim for outlook in found.claims if outlook.state == "settled"}
 

@@ -17,7 +17,7 @@ from stlight.analysis.verdicts.differences import CONFIDENCE
 from stlight.experiments import Variant
 from stlight.registry.metric_specs import COUNTED_METRICS, METRICS, TIMED_METRICS
 from stlight.registry.model_specs import OURS, loss_is_mse
-from stlight.runs.record import SELECTIONS
+from stlight.runs.record import SELECTIONS, RunRecord
 
 SOURCES = {"embedded": "embedded digits", "files": "benchmark files", "stand_in": "stand-in"}
 """Readers' names for the sources of clips."""
@@ -35,6 +35,23 @@ def interval(values: np.ndarray) -> tuple[float, float]:
         return math.nan, math.nan
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
     return float(values.mean()) - half, float(values.mean()) + half
+
+
+def best_trivial_of(record: RunRecord, metric: str) -> tuple[str, float] | None:
+    """Return the best trivial predictor of a run's test clips on a metric, and its score; None if none is scored on it."""
+    spec = METRICS[metric]
+    if spec.origin != "frame":
+        return None
+    scores = {name: scored.get(spec.source or metric) for name, scored in record.trivial.items()}
+    found = [(name, spec.factor * score) for name, score in scores.items() if score is not None]
+    better = max if spec.higher_is_better else min
+    return better(found, key=lambda entry: entry[1]) if found else None
+
+
+def beats_trivial(value: float, score: float, metric: str) -> bool:
+    """Return True if a value is better than a trivial predictor's score by at least 1 % of it; False if it is NaN."""
+    gain = value - score if METRICS[metric].higher_is_better else score - value
+    return gain >= LEAST_GAIN * abs(score)
 
 
 class Values:
@@ -86,9 +103,7 @@ class Values:
         best = self.best_trivial(variant, metric)
         if best is None:
             return None
-        mean, (_, score) = self.finished_mean(variant, metric), best
-        gain = mean - score if METRICS[self.learning_metric(metric)].higher_is_better else score - mean
-        return gain >= LEAST_GAIN * abs(score)
+        return beats_trivial(self.finished_mean(variant, metric), best[1], self.learning_metric(metric))
 
     def finished_mean(self, variant: Variant, metric: str) -> float:
         """Return the mean of a cell's learning metric over the seeds that did not diverge; NaN without any."""
@@ -97,14 +112,8 @@ class Values:
 
     def best_trivial(self, variant: Variant, metric: str) -> tuple[str, float] | None:
         """Return the best trivial predictor of a cell's test clips on its learning metric, and its score; None without any."""
-        spec, source = METRICS[self.learning_metric(metric)], self.learning_metric(metric)
         records = [run.record for run in self.evidence.recorded(variant).values() if run.record.status != "diverged"]
-        if spec.origin != "frame" or not records:
-            return None
-        scores = {name: scored.get(spec.source or source) for name, scored in records[0].trivial.items()}
-        found = [(name, spec.factor * score) for name, score in scores.items() if score is not None]
-        better = max if spec.higher_is_better else min
-        return better(found, key=lambda entry: entry[1]) if found else None
+        return best_trivial_of(records[0], self.learning_metric(metric)) if records else None
 
     @cached_property
     def rankings(self) -> dict[tuple[str, str], ranking.Ranking]:

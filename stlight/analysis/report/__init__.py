@@ -1,6 +1,5 @@
 """Build one page that holds everything: verdicts, items, errata, and the runs behind every number. It opens offline."""
 
-import base64
 import math
 import shlex
 from collections import Counter
@@ -16,7 +15,11 @@ from stlight.analysis.errata import HEADINGS, as_markdown, errata
 from stlight.analysis.escaping import csv, html
 from stlight.analysis.evidence import all_records, code_versions
 from stlight.analysis.notes import UNLEARNT, about_table
-from stlight.analysis.rounds import rounds_table
+from stlight.analysis.report.forest import Axis, effects
+from stlight.analysis.report.pairs import comparisons
+from stlight.analysis.report.pictures import embed
+from stlight.analysis.report.rows import other_scales, recipe_rows, run_rows, scale_rows
+from stlight.analysis.rounds import outlook_table, rounds_table
 from stlight.analysis.tables import table_blocks
 from stlight.analysis.text import settings_text
 from stlight.analysis.values import Values
@@ -46,6 +49,8 @@ def write_report(
     write_atomically(into / "selection_audit.csv", csv(pd.concat(list(audits.values()))))
     measured = {name: [on_runs for _, on_runs in findings if on_runs.experiment == name] for name in values}
     experiments = sorted((one.experiment for one in values.values()), key=lambda e: (e.section == "-", e.section, e.item))
+    claims = sorted(findings, key=lambda both: (both[0].claim.section == "-", both[0].claim.section))
+    on_runs = [measured for _, measured in claims]
     of_paper = [finding for both in findings for finding in both if finding.claim.section != "-"]
     records = all_records(one.evidence for one in values.values())
     page = _template().render(
@@ -53,18 +58,56 @@ def write_report(
         data_sets={config.data.dataset: config.data for config in plan.runs.values()},
         num_runs=len(plan.runs),
         items=[_item(values[e.name], audits[e.name], measured[e.name]) for e in experiments],
-        claims=sorted(findings, key=lambda both: (both[0].claim.section == "-", both[0].claim.section)),
+        claims=claims,
         tallies={basis: Counter(one.outcome for one in of_paper if one.basis == basis) for basis in BASES},
+        readings=_readings(on_runs),
         remedies=Counter(one.remedy for one in of_paper if one.remedy),
         outcomes=OUTCOMES,
         errata=found,
+        **_effects(on_runs),
+        titles={e.name: f"{e.item}: {e.title}" for e in experiments},
+        pairs=comparisons(values[e.name] for e in experiments),
+        **_scales(on_runs, into),
         rounds=rounds_table(rounds),
-        runs={name: run for one in values.values() for name, run in one.evidence.runs.items()},
+        ended=rounds[-1] if rounds else None,
+        outlook=outlook_table(rounds[-1]) if rounds else [],
+        runs=run_rows(values[e.name] for e in experiments),
         settings="".join(f" {shlex.quote(text)}" for text in settings),
         versions=code_versions({name: facts for one in values.values() for name, facts in one.evidence.provenance.items()}),
         dirty=sorted(name for name, r in records.items() if "+changes" in str(r.provenance.get("code"))),
     )
     write_atomically(into / "report.html", page)
+
+
+def _readings(on_runs: Sequence[Finding]) -> dict[str, int]:
+    """Return how many readings and sentences the tallies count, and how many sentences of our own they leave out."""
+    of_paper = [one for one in on_runs if one.claim.section != "-"]
+    trained = [one for one in on_runs if one.basis == "trained"]
+    return {
+        "of_paper": len(of_paper),
+        "sentences": len({one.claim.sentence for one in of_paper}),
+        "trained": len([one for one in trained if one.claim.section != "-"]),
+        "own": len([one for one in trained if one.claim.section == "-"]),
+    }
+
+
+def _effects(on_runs: Sequence[Finding]) -> dict[str, Any]:
+    """Return the rows of the plot of effects, its axis, and the number of sentences about trained runs without an effect."""
+    found = effects(on_runs)
+    axis = Axis(found)
+    return {
+        "axis": axis,
+        "effects": [axis.row(one) for one in found],
+        "shares": {one.finding.claim.id: one.share for one in found},
+        "without_effect": len([one for one in on_runs if one.basis == "trained"]) - len(found),
+    }
+
+
+def _scales(on_runs: Sequence[Finding], into: Path) -> dict[str, Any]:
+    """Return the verdicts at this scale and those whose results lie beside it."""
+    others, problems = other_scales(into)
+    here = {one.claim.id: one.outcome for one in on_runs}
+    return {"scale_rows": scale_rows(here, others), "other_scales": list(others), "scale_problems": problems}
 
 
 def _template() -> jinja2.Template:
@@ -80,6 +123,7 @@ def _template() -> jinja2.Template:
         "headings": HEADINGS,
         "unlearnt_mark": UNLEARNT,
     }
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False, "ensure_ascii": False}
     return environment.get_template("page.html.j2")
 
 
@@ -96,17 +140,16 @@ def _item(values: Values, audit: pd.DataFrame, findings: list[Finding]) -> dict[
         "notes": [] if uncounted else about_table(values),
         "cells": values.cells[(values.cells["n"] > 0) & experiment.train].to_dict("index"),
         "audit": chosen.agg(dict.fromkeys(SELECTIONS, "mean") | {"variant": "size"}).to_dict("records"),
-        "figure": _picture(evidence.folder, "figures", f"{experiment.name}.svg", "image/svg+xml"),
-        "examples": _picture(evidence.folder, "examples", f"{experiment.name}.png", "image/png"),
+        "recipe": recipe_rows(experiment),
+        "figure": _picture(evidence.folder, "figures", f"{experiment.name}.svg"),
+        "examples": _picture(evidence.folder, "examples", f"{experiment.name}.png"),
     }
 
 
-def _picture(results: Path, folder: str, name: str, kind: str) -> str:
+def _picture(results: Path, folder: str, name: str) -> str:
     """Return a picture as a data URI, or that of the finished cells while some wait; empty if there is neither."""
-    for path in (results / folder / name, results / "unfinished" / folder / name):
-        if path.is_file():
-            return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-    return ""
+    paths = (results / folder / name, results / "unfinished" / folder / name)
+    return next((embed(path) for path in paths if path.is_file()), "")
 
 
 def _effect(finding: Finding) -> str:

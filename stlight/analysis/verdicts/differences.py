@@ -41,6 +41,8 @@ class Comparison:
     cells: "tuple[GridCell, ...]" = ()
     names: tuple[str, ...] = ()
     """The settings that tell the two sides apart."""
+    logarithmic: bool = False
+    """True if the losses are logarithms, so that the estimate is a share already."""
 
     @property
     def estimate(self) -> float:

@@ -60,6 +60,8 @@ class Finding:
     high: float = math.nan
     n: int = 0
     detectable: float = math.nan
+    size: float = math.nan
+    """Mean absolute value of what is compared; the effect over it is a share, which sentences about all metrics have alike."""
     parts: list[Part] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
     sides: tuple[float, float] = (1.0, 1.0)
@@ -86,7 +88,17 @@ class Finding:
         # The two edges of a published band are no sample that an interval could be computed from.
         effect, (low, high) = stated.estimate, (math.nan, math.nan) if stated.published else stated.interval()
         parts = [Part(label(d), d.estimate, d.margin > 0, seeds_text(d)) for d in test.for_it()]
-        return replace(self, verdict=verdict, effect=effect, low=low, high=high, n=stated.n, parts=parts, **more)
+        more |= {"size": _size(stated), "parts": parts}
+        return replace(self, verdict=verdict, effect=effect, low=low, high=high, n=stated.n, **more)
+
+
+def _size(comparison: Comparison) -> float:
+    """Return the mean absolute value of the finite losses that are compared; 1 for logarithms, NaN without any."""
+    if comparison.logarithmic:
+        return 1.0
+    losses = np.concatenate([comparison.a, comparison.b])
+    finite = np.abs(losses[np.isfinite(losses)])
+    return float(finite.mean()) if len(finite) else math.nan
 
 
 def as_table(findings: Iterable[Finding]) -> pd.DataFrame:

@@ -89,7 +89,7 @@ def _of_logarithms(compare: "Comparer", line: Cells, weights: np.ndarray, blocks
     contrast = compare.contrast(line, weights, blocks, metric)
     worst = finite.max() if len(finite) else math.inf
     logs = tuple(np.log(np.where(np.isfinite(losses), losses, worst)) for losses in contrast.losses)
-    return replace(contrast, losses=logs, resolution=resolution)
+    return replace(contrast, losses=logs, resolution=resolution, logarithmic=True)
 
 
 def _vertex(at_0: Contrast, at_1: Contrast, unit: float) -> str:
