@@ -15,8 +15,7 @@ function pairView(form) {
     if (of.selectedIndex < 0) of.selectedIndex = Math.max(repeated, 0);
     const set = sets[of.selectedIndex], cells = set.cells.map(cell => [cell.name, cell.label]);
     options(metric, set.metrics.map(one => [one.name, one.label]));
-    options(first, cells);
-    options(second, cells);
+    for (const select of [first, second]) options(select, cells);
     for (const [select, other] of [[metric, 0], [first, 0], [second, 1]]) {
       select.value = values[select.name];
       if (select.selectedIndex < 0) select.selectedIndex = other;
@@ -42,9 +41,9 @@ function pairView(form) {
     into.replaceChildren(table, chart(chosen.map(cell => curves[cell.runs][one.curve]), one.curve_label));
   }
 
-  form.addEventListener("input", event => {
-    const values = Object.fromEntries(fieldsOf(form).map(field => [field.name, field.value]));
-    fill(event.target === of ? { of: of.value } : values);
+  onChoice(form, event => {
+    if (event.target === of) fill({ of: of.value });
+    else show();
     writeAddress(form);
   });
   return { fill, show: () => fill({}) };

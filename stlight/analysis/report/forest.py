@@ -68,9 +68,9 @@ class Axis:
     def ticks(self) -> list[tuple[float, str]]:
         """Places of round shares and their texts; those within the linear part have none, for want of room."""
         shares = [share for share in _TICKS if share <= self.most]
-        return [
-            (self.place(s), f"{s:+.0%}".replace("-", "−") if s else "0") for s in (*(-s for s in shares[::-1]), 0.0, *shares)
-        ]
+        both = [*(-share for share in reversed(shares)), 0.0, *shares]
+        texts = {share: f"{share:+.0%}".replace("-", "−") for share in both if abs(share) > _LINEAR}
+        return [(self.place(share), texts.get(share, "" if share else "0")) for share in both]
 
     def row(self, effect: Effect) -> dict[str, Any]:
         """Return the places of one effect: `at`, and `low` and `high` if it has an interval."""

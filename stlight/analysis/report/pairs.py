@@ -39,10 +39,15 @@ def comparisons(values: Iterable[Values]) -> dict[str, Any]:
             if metrics and 2 <= len(variants) <= MOST_CELLS:
                 sets.append(_set(one, dataset, variants, metrics))
                 for variant, metric in itertools.product(variants, metrics):
-                    column = column_of(metric)
-                    if column not in curves.setdefault(variant.cell, {}):
-                        curves[variant.cell][column] = curve(one, variant, column)
+                    column, found = column_of(metric), curves.setdefault(runs_key(one, variant), {})
+                    if column not in found:
+                        found[column] = curve(one, variant, column)
     return {"sets": sets, "curves": curves}
+
+
+def runs_key(values: Values, variant: Variant) -> str:
+    """Return a name for the runs of a cell that an experiment has: experiments may use a cell with more or fewer seeds."""
+    return f"{variant.cell} {' '.join(map(str, values.evidence.recorded(variant)))}"
 
 
 def column_of(metric: str) -> str:
@@ -90,7 +95,9 @@ def _set(values: Values, dataset: str, variants: list[Variant], metrics: list[st
     return {
         "name": f"{experiment.name}/{dataset}",
         "title": title,
-        "cells": [{"name": v.name, "label": settings_text(v.axes, experiment.axes), "runs": v.cell} for v in variants],
+        "cells": [
+            {"name": v.name, "label": settings_text(v.axes, experiment.axes), "runs": runs_key(values, v)} for v in variants
+        ],
         "metrics": [_metric(values, metric, variants, rows) for metric in metrics],
     }
 

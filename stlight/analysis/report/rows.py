@@ -49,7 +49,7 @@ def run_rows(values: Iterable[Values]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name in sorted(runs):
         first = not rows or rows[-1]["cell"] != name.rpartition("/")[0]
-        row = {"name": name, "cell": name.rpartition("/")[0], "items": ", ".join(items[name]), "detailed": few or first}
+        row = {"name": name, "cell": name.rpartition("/")[0], "used_by": "; ".join(items[name]), "detailed": few or first}
         rows.append(row | _run_row(runs[name]) | {"first": name if first else rows[-1]["first"]})
     return rows
 

@@ -52,7 +52,7 @@ function listView(form) {
     return fieldsOf(form).every(field => {
       if (!("filter" in field.dataset) || !field.value) return true;
       const value = item.dataset[field.name];
-      return field.dataset.filter === "word" ? value.split(", ").includes(field.value) : value === field.value;
+      return field.dataset.filter === "word" ? value.split("; ").includes(field.value) : value === field.value;
     }) && text.every(word => words.get(item).includes(word));
   }
 
@@ -71,9 +71,14 @@ function listView(form) {
     show();
   }
 
-  form.addEventListener("input", () => { show(); writeAddress(form); });
+  onChoice(form, () => { show(); writeAddress(form); });
   form.addEventListener("reset", event => { event.preventDefault(); fill({}); writeAddress(form); });
   return { fill, show };
+}
+
+// Not every browser reports a choice in a list as input.
+function onChoice(form, act) {
+  for (const type of ["input", "change"]) form.addEventListener(type, act);
 }
 
 // Items without a value come last in either direction.

@@ -1,7 +1,12 @@
 """The page of a demo whose runs were never trained."""
 
+import shutil
+
 import numpy as np
 import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
 
 from stlight.analysis.evidence import load_evidence
 from stlight.analysis.report import write_report
@@ -10,6 +15,7 @@ from tests.analysis.conftest import write_counts, write_examples, write_timings
 from tests.conftest import WORKFLOW
 from tests.tiny_runs import record_untrained
 
+CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 LEFT_OUT, DIVERGED = "mmnist/k1=11+k2=11+lr=0.001/seed0", "mmnist/init=kaiming_normal+lr=0.001/seed4"
 
 
@@ -46,3 +52,27 @@ def reported(demo, tmp_path_factory):
     record_all(demo, folder)
     write(demo, folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM or not DRIVER:
+        pytest.skip("no Chromium with its driver (Debian: apt install chromium chromium-driver)")
+    options = Options()
+    options.binary_location = CHROMIUM
+    # As root in a container neither its sandbox nor a large /dev/shm is to be had.
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def show(browser, page, width=1280, scheme="light", state=""):
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    # Another page first, because a change of the hash alone does not load the page again.
+    browser.get("about:blank")
+    browser.get(page.as_uri() + state)

@@ -56,14 +56,15 @@ def test_independent_cells_are_compared_by_welch(demo, record_run, values_of):
 
 
 def test_a_diverged_side_has_no_difference(initialization, demo, record_run, values_of):
-    values = initialization([30.0] * 5, [31.0, 32.0, 33.0, 34.0, 35.0], [30.0] * 5)
+    initialization([30.0, 31.0, 32.0, 33.0, 34.0], [31.0, 32.0, 33.0, 34.0, 35.0], [31.0, 32.5, 33.0, 34.5, 35.0])
     experiment = demo.experiment("figure1_initialization")
     record_run(experiment, experiment.variants[NORMAL], 1, status="diverged", mse=1e9)
     values = values_of(experiment)
     shown = comparisons([values])["sets"][0]["metrics"][0]
     assert shown["estimate"][0] is None
     assert shown["low"][0] is None
-    assert shown["estimate"][1] == 0.0
+    assert shown["estimate"][1] == 1.2
+    assert shown["low"][1] < 1.2 < shown["high"][1]
 
 
 def test_pairs_are_in_the_order_that_the_page_reads(initialization):
@@ -72,6 +73,19 @@ def test_pairs_are_in_the_order_that_the_page_reads(initialization):
     mse = next(metric for metric in one["metrics"] if metric["name"] == "mse")
     assert mse["estimate"] == [3.0, 9.0, 6.0]
     assert mse["paired"] == [1, 1, 1]
+
+
+def test_a_cell_has_the_curve_of_the_seeds_that_its_item_uses(demo, record_run, values_of):
+    many, one = demo.experiment("figure1_initialization"), demo.experiment("table3_kernel_sizes")
+    shared = next(v for v in many.variants if v.cell in {w.cell for w in one.variants})
+    for k in range(5):
+        record_run(many, shared, k, losses=(4.0 + k, 3.0))
+    for experiment in (one, many):
+        record_run(experiment, next(v for v in experiment.variants if v.cell != shared.cell))
+    found = comparisons([values_of(one), values_of(many)])
+    cells = [next(c for c in found_set["cells"] if c["runs"].startswith(f"{shared.cell} ")) for found_set in found["sets"]]
+    curves = [found["curves"][cell["runs"]]["test_mse"] for cell in cells]
+    assert [curve["mean"] for curve in curves] == [[400.0, 300.0], [600.0, 300.0]]
 
 
 def test_the_curve_of_a_cell_is_mean_and_extremes_and_keeps_spikes(demo, record_run, values_of):

@@ -3,11 +3,17 @@
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 
+from stlight.analysis.evidence import load_evidence
+from stlight.analysis.report import write_report
+from stlight.analysis.values import Values
 from stlight.experiments import load_plan
 from stlight.runs.record import read_record, write_record
-from tests.analysis.report.conftest import LEFT_OUT, record_all, write
+from stlight.runs.rounds import Outlook, Round
+from tests.analysis.report.conftest import DIVERGED, LEFT_OUT, record_all, write
+from tests.conftest import REPOSITORY, WORKFLOW
 from tests.tiny_runs import record_untrained, write_experiment
 
 
@@ -46,6 +52,15 @@ def test_the_page_is_whole_in_itself(reported):
         r"<(link(?! rel=\"icon\")|iframe|object|embed|script src)|srcset|sendBeacon|XMLHttpRequest|import\(", text
     )
     assert not re.search(r"@import|url\(|fetch\(|https?://", text.partition("<main>")[0] + text.partition("</main>")[2])
+
+
+def test_the_page_of_the_kept_demo_is_small(demo, tmp_path):
+    reference = REPOSITORY / "results" / "reference" / "demo"
+    for name in ("runs", "figures", "examples", "complexity", "speed"):
+        (tmp_path / name).symlink_to(reference / name)
+    text = write(demo, tmp_path)
+    assert text.count("data:image/") == 21
+    assert len(text.encode()) < 2e6
 
 
 def test_every_number_leads_to_its_runs(reported, demo):
@@ -153,3 +168,87 @@ def test_spikes_stand_in_the_table_of_runs(demo, tmp_path):
         tmp_path, "mmnist/k1=5+lr=0.001/seed0", demo.run("mmnist/k1=5+lr=0.001/seed0"), losses=(99.0, 4.0, 98.0, 1.0)
     )
     assert "mmnist/k1=5+lr=0.001/seed0: done, 2 spikes on the way" in write(demo, tmp_path)
+
+
+def test_a_run_says_what_it_learnt_and_a_record_what_its_first_seed_has_not(reported):
+    text = (reported / "report.html").read_text()
+    rows = re.findall(r'<tr data-name="([^"]+)".*?</th><td>([^<]*)</td>', text)
+    found = dict(rows)
+    assert found[DIVERGED] == "diverged"
+    assert found["mmnist/stlight_l/seed0"] == "MSE"
+    assert len(rows) == text.count('<details class="run"')
+    later = text.partition('id="run-mmnist-init-kaiming_normal-lr-0-001-seed1"')[2].partition("</details>")[0]
+    assert "hidden_dim" not in later
+    assert "config_hash" in later
+    assert "All else is as in" in later
+
+
+def test_of_many_runs_the_first_of_each_cell_is_shown_whole(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr("stlight.analysis.report.rows.MOST_DETAILED", 10)
+    record_all(demo, tmp_path)
+    text = write(demo, tmp_path)
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    cells = {name.rpartition("/")[0] for name in demo.runs.keys() - {LEFT_OUT}}
+    assert text.count('<details class="run"') == len(cells) < len(demo.runs) - 1
+
+
+def test_every_tested_sentence_has_its_effect_drawn(reported, demo):
+    text = (reported / "report.html").read_text().partition('id="effects"')[2].partition("</section>")[0]
+    claims = pd.read_csv(reported / "claims.csv")
+    trained = {claim.id for e in demo.experiments.values() for claim in e.claims if claim.statistical}
+    tested = claims[(claims["source"] == "measured") & claims["id"].isin(trained) & claims["effect"].notna()]
+    assert sorted(re.findall(r'<tr><th scope="row"><a href="#claim-(\w+)"', text)) == sorted(tested["id"])
+    assert text.count('class="zero"') == len(tested)
+    assert text.count('class="interval"') == np.isfinite(tested["low"]).sum() > 3
+
+
+def test_where_a_budget_stopped_and_what_another_hour_would_settle_is_said(demo, tmp_path):
+    outlooks = [
+        Outlook(claim="kernel_optimum", state="open", seeds=3, next_look=5, chance=0.25, seconds=1200.0),
+        Outlook(claim="hybrid_best", state="open", seeds=3, next_look=5, chance=0.5, seconds=600.0),
+        Outlook(claim="small_lr_worse", state="settled", seeds=3),
+        Outlook(claim="large_lr_worse", state="hopeless", seeds=3, why="too dear"),
+    ]
+    last = Round(
+        number=4,
+        plan=demo.hash,
+        hours=2.0,
+        spent_seconds=7000.0,
+        expected_seconds=0.0,
+        expected_settled=0.0,
+        seeds={},
+        estimates={},
+        claims=outlooks,
+        reason="the budget is spent; another core hour is expected to settle 0.8 sentences (hybrid_best)",
+        stop="budget",
+    )
+    values = {name: Values(evidence) for name, evidence in load_evidence(demo, tmp_path).items()}
+    write_report(demo, values, WORKFLOW, tmp_path, [], [last])
+    text = (tmp_path / "report.html").read_text().partition('id="rounds"')[2].partition("</section>")[0]
+    assert "before round 4" in text
+    assert f"with 1.94 of 2 core hours spent: {last.reason}" in " ".join(text.split())
+    assert re.findall(r'<a href="#claim-(\w+)"', text) == ["hybrid_best", "kernel_optimum", "large_lr_worse"]
+    assert "<td>50%</td><td>10.0</td>" in text
+    assert "too dear" in text
+
+
+def test_verdicts_stand_beside_those_of_other_scales(demo, tmp_path):
+    (tmp_path / "demo").mkdir()
+    assert 'id="scales"' not in write(demo, tmp_path / "demo")
+    (tmp_path / "small").mkdir()
+    table = pd.read_csv(tmp_path / "demo" / "claims.csv")
+    table.loc[(table["id"] == "hybrid_best") & (table["source"] == "measured"), "verdict"] = "holds at this scale"
+    table.to_csv(tmp_path / "small" / "claims.csv", index=False)
+    text = write(demo, tmp_path / "demo").partition('id="scales"')[2].partition("</section>")[0]
+    assert "<th>small</th>" in text
+    (row,) = re.findall(r'<tr><td><a href="#claim-hybrid_best">.*?</tr>', text)
+    assert re.findall(r'">([a-z ]+)</span>', row) == ["untested", "holds at this scale"]
+
+
+def test_the_papers_recipe_stands_beside_ours(reported, demo):
+    text = (reported / "report.html").read_text().partition('id="item-figure1_initialization"')[2].partition("</section>")[0]
+    config = demo.experiment("figure1_initialization").variants[0].config
+    assert f"<td>steps</td><td>125,000</td><td>{config.num_steps:,}</td>" in text
+    assert f"<td>batch</td><td>16</td><td>{config.training.batch_size}</td>" in text
