@@ -64,7 +64,7 @@ function differenceText(metric, cells, i, j) {
 
 // Draw two curves: the mean over the seeds, and the band from the lowest to the highest.
 function chart(curves, label) {
-  const [width, height, left, bottom, top] = [640, 320, 56, 50, 10];
+  const [width, height, left, bottom, top] = [640, 300, 64, 34, 10];
   const values = curves.flatMap(curve => [...curve.mean, ...(curve.low || []), ...(curve.high || [])]).filter(Number.isFinite);
   const epochs = curves.flatMap(curve => curve.epoch);
   if (!values.length) return document.createTextNode("no curve");
@@ -77,15 +77,17 @@ function chart(curves, label) {
     svg.append(node("line", { class: "tick", x1: left, x2: width - 12, y1: y(value), y2: y(value) }));
     svg.append(node("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, String(value)));
   }
-  for (const epoch of ticks(first, last, false)) svg.append(node("text", { x: x(epoch), y: height - 32, "text-anchor": "middle" }, String(epoch)));
-  svg.append(node("text", { x: width - 12, y: height - 8, "text-anchor": "end" }, `epoch; ${label}${log ? ", logarithmic" : ""}; band: lowest to highest seed`));
+  for (const epoch of ticks(first, last, false)) svg.append(node("text", { x: x(epoch), y: height - 12, "text-anchor": "middle" }, String(epoch)));
   const points = (curve, key) => curve.epoch.map((epoch, k) => [epoch, curve[key][k]]).filter(([, value]) => value !== null).map(([epoch, value]) => `${x(epoch).toFixed(1)},${y(value).toFixed(1)}`);
   for (const [k, curve] of curves.entries()) {
     const name = ["first", "second"][k];
     if (curve.low) svg.append(node("polygon", { class: `band ${name}`, points: [...points(curve, "low"), ...points(curve, "high").reverse()].join(" ") }));
     svg.append(node("polyline", { class: `mean ${name}`, points: points(curve, "mean").join(" ") }));
   }
-  return svg;
+  const figure = document.createElement("figure"), caption = document.createElement("figcaption");
+  caption.textContent = `${label} by epoch${log ? ", logarithmic" : ""}: mean over the seeds, and the band from the lowest to the highest`;
+  figure.append(svg, caption);
+  return figure;
 }
 
 function node(tag, attributes, text = "") {

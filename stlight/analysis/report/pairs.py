@@ -92,12 +92,11 @@ def _set(values: Values, dataset: str, variants: list[Variant], metrics: list[st
     title = f"{experiment.item}: {experiment.title}" + (f" ({dataset})" if len(experiment.metrics) > 1 else "")
     shown = values.cells[values.cells["dataset"] == dataset]
     rows: Rows = {(row["variant"], row["metric"]): row for row in shown.to_dict("records")}
+    labels = {v.name: settings_text(v.axes, experiment.axes) for v in variants}
     return {
         "name": f"{experiment.name}/{dataset}",
         "title": title,
-        "cells": [
-            {"name": v.name, "label": settings_text(v.axes, experiment.axes), "runs": runs_key(values, v)} for v in variants
-        ],
+        "cells": [{"name": v.name, "label": labels[v.name], "runs": runs_key(values, v)} for v in variants],
         "metrics": [_metric(values, metric, variants, rows) for metric in metrics],
     }
 
