@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from stlight.config import RunConfig
 from stlight.kernels import accelerate, backend_of
@@ -53,6 +54,16 @@ class Workload:
     def seconds(self, function: Callable[[], object]) -> float:
         """Return the seconds of a call, including the work that it starts on the device."""
         return seconds_of(function, self.device)
+
+    @torch.no_grad()
+    def loss_flops(self) -> int:
+        """Return the multiply-adds of a training step's loss in convolutions and matrix products, without the backward pass."""
+        context, target = self.clip[:, : self.num_context], self.clip[:, self.num_context :]
+        with FlopCounterMode(display=False) as counter:
+            self.model.train().training_loss(
+                context, target, TrainingStep.at(0, self.recipe.sampling_steps, 0, self.last_phase)
+            )
+        return counter.get_total_flops() // 2
 
     def peak_memory(self) -> int:
         """Return the bytes of weights, gradients, optimizer state and the tensors of a training step at their peak."""

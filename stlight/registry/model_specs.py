@@ -111,8 +111,8 @@ BASELINES: dict[str, BaselineSpec] = {
     ),
     "Crevnet": BaselineSpec("crevnet", "CrevNet", 5e-4, frame_multiple=8),
     "IAM4VP": BaselineSpec("iam4vp", "IAM4VP", 1e-3),
-    "VPTR-NAR": BaselineSpec("vptr", "VPTRNAR", 1e-4, frame_multiple=8, phases=2),
-    "VPTR-FAR": BaselineSpec("vptr", "VPTRFAR", 1e-4, frame_multiple=8, phases=2),
+    "VPTR-NAR": BaselineSpec("vptr", "VPTRNAR", 1e-4, frame_multiple=16, phases=2),
+    "VPTR-FAR": BaselineSpec("vptr", "VPTRFAR", 1e-4, frame_multiple=16, phases=2),
 }
 
 

@@ -26,7 +26,9 @@ def start_phase(
     if len(phases) > 1:
         model.requires_grad_(False).zero_grad()
         part.requires_grad_()
-    recipe = config.training.model_copy(update={"num_epochs": num_epochs})
+    # Each phase warms up, and has an epoch left after it.
+    warmup = min(config.training.warmup_epochs, num_epochs - 1)
+    recipe = config.training.model_copy(update={"num_epochs": num_epochs, "warmup_epochs": warmup})
     # Adam must not know frozen weights, because their momentum would move them, although their gradients are zero.
     optimizer = torch.optim.Adam([flatten_weights(part)], lr=recipe.max_lr, fused=True)
     return optimizer, build_schedule(optimizer, recipe, config.steps_per_epoch)
