@@ -15,21 +15,37 @@ def main() -> None:
         sys.exit(measure_gpu(sys.argv[2:]))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "cases", nargs="*", help="steps, moving_mnist, reading, ssim, start, graph (all); or gpu, see gpu --help"
+        "cases",
+        nargs="*",
+        help="steps, baselines, learning, moving_mnist, reading, ssim, start, graph (all); or gpu, see gpu --help",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes and no times: check only that both sides agree")
-    parser.add_argument("--threads", type=int, default=2, help="threads of both sides (2); one for demo and small")
+    parser.add_argument("--threads", type=int, default=2, help="threads of both sides (2); one for demo, small and baselines")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
 
     import torch
 
-    from benchmarks import frames, steps, workflow
+    from stlight.runtime.process import leave_out_compiler
+
+    if options.device == "cpu":
+        leave_out_compiler()
+
+    from benchmarks import baselines, frames, learning, steps, workflow
     from benchmarks.harness import BenchmarkOptions, Timing, render
     from stlight.training.devices import describe_device
 
-    functions = (steps.steps, frames.moving_mnist, frames.reading, frames.ssim, workflow.start, workflow.graph)
+    functions = (
+        steps.steps,
+        baselines.baselines,
+        learning.learning,
+        frames.moving_mnist,
+        frames.reading,
+        frames.ssim,
+        workflow.start,
+        workflow.graph,
+    )
     cases = {function.__name__: function for function in functions}
     if unknown := set(options.cases) - set(cases):
         parser.error(f"no such case: {', '.join(unknown)}")

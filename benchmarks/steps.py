@@ -13,9 +13,9 @@ from benchmarks.harness import REPOSITORY, BenchmarkOptions, Timing, in_turn
 from stlight.config import RunConfig
 from stlight.experiments import load_plan
 from stlight.kernels import backend_of
+from stlight.kernels.whole_step import flatten_weights
 from stlight.model import build_model
 from stlight.training.devices import accelerate_for_run, configure
-from stlight.training.loop import flatten_weights
 
 
 def step_cases() -> Iterator[tuple[str, RunConfig, int | None, str]]:

@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stlight.commands.common import ARGUMENTS, Verb, check_range, tell
+from stlight.commands.comparing import compare
 from stlight.commands.computing import count, identify, measure, plan, train
 from stlight.commands.inputs import doctor, fetch, prepare, schemas
 from stlight.commands.results import analyse, report, status, waiting
 from stlight.commands.rounds import allocate
+from stlight.runtime.process import kernels_are_off
 from stlight.runtime.run_lock import LockLost
 
 _VERBS: list[Verb] = [fetch, doctor, prepare, train, measure, count, identify, analyse, waiting, report, plan, allocate, status]
-_VERBS += [schemas]
+_VERBS += [compare, schemas]
 VERBS = {verb.__name__: verb for verb in _VERBS}
 
 # With `pip install -e`, the package lies beside the workflow of its checkout.
@@ -38,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_range(options, "threads", 1)
         check_range(options, "slots_per_gpu", 1, 100)
+        kernels_are_off()
         if options.planned_source:
             _check_source(options.planned_source)
         # The libraries of torch and numpy read this when they are loaded. By default they start one thread per core.

@@ -181,6 +181,8 @@ class RunConfig(_Section):
             check_frame_size(shape.height, shape.width, multiple, f"the frame multiple of {name},")
             if training.cuda_graphs or training.kernels not in ("auto", "plain"):
                 raise ConfigError(f"kernels and cuda_graphs apply to {OURS} only, must be auto and false for {name}")
+            if training.num_epochs < (phases := BASELINES[name].phases):
+                raise ConfigError(f"num_epochs must be at least {phases}, the phases of {name}, got {training.num_epochs}")
         if training.batch_size > data.clips_per_epoch:
             raise ConfigError(f"batch_size must be at most clips_per_epoch {data.clips_per_epoch}, got {training.batch_size}")
         if training.lpips and shape.channels not in (1, 3):

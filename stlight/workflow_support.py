@@ -16,6 +16,7 @@ from stlight.registry.dataset_specs import DATASETS
 from stlight.runs.record import load_valid_record
 from stlight.runs.rounds import Round, basis_of, path_of, read_rounds, seeds_after
 from stlight.runtime.atomic_files import has_changed
+from stlight.runtime.process import kernels_are_off
 from stlight.runtime.run_lock import living_holder
 
 Folder = Annotated[str, Field(min_length=1)]
@@ -41,7 +42,11 @@ class Settings(BaseModel):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":
-        """Check and return the settings. Raises `ValueError` if one is unknown or has a wrong value."""
+        """Check and return the settings. Raises `ValueError` if one is unknown or has a wrong value.
+
+        So does an environment variable of the jobs, because otherwise the first job would be the one to say it.
+        """
+        kernels_are_off()
         for name in config.keys() - cls.model_fields:
             raise ValueError(f"--config {name}: unknown; the settings are {', '.join(cls.model_fields)}")
         try:

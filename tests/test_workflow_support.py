@@ -28,6 +28,12 @@ def suite(workflow, tmp_path):
     return Workflow(workflow, Settings(scale="smoke", results=str(tmp_path / "out"), data=str(tmp_path / "data")))
 
 
+def test_a_wrong_environment_variable_is_said_before_any_job(monkeypatch):
+    monkeypatch.setenv("STLIGHT_KERNELS", "bogus")
+    with pytest.raises(ValueError, match="STLIGHT_KERNELS must be off or not set, got 'bogus'"):
+        Settings.from_config({})
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

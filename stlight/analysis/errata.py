@@ -131,8 +131,8 @@ def _flops_are_parameters(plan: Plan) -> Iterable[Erratum]:
                     place=f"{experiment.item}, {entry.model or OURS}",
                     kinder=f"A slip in copying: the main paper prints {corrected} for this model." if corrected else "",
                     says=f"FLOPs {flops}, the same as its number of parameters.",
-                    should="33.5G multiply-adds in the convolutions for one clip, by two counters: each weight is used at"
-                    " 32 × 32 places or more, so FLOPs cannot be as few as parameters.",
+                    should="33.5G multiply-adds in the convolutions for one clip: each weight is used at 32 × 32 places or"
+                    " more, so FLOPs cannot be as few as parameters.",
                     here="Claims about FLOPs are tested on the main paper's number and on counted FLOPs.",
                 )
 

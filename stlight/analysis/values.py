@@ -215,10 +215,15 @@ def _rows(evidence: Evidence) -> Iterator[dict[str, Any]]:
             yield place | {"seed": -1, "run": "", "metric": metric, "selection": "-", "value": whole[metric], "diverged": False}
         for seed, run in evidence.recorded(variant).items():
             fixed = place | {"seed": seed, "run": run.record.run, "diverged": run.record.status == "diverged"}
-            whole_run = _metrics_of_curves(run) | {"seconds": run.record.seconds["training"]}
-            for selection in SELECTIONS:
-                for metric, value in (_metrics(run, selection) | whole_run).items():
+            for selection, metrics in metrics_of(run).items():
+                for metric, value in metrics.items():
                     yield fixed | {"metric": metric, "selection": selection, "value": value}
+
+
+def metrics_of(run: Recorded) -> dict[str, dict[str, float]]:
+    """Return the metrics of a run by selection. Those of the whole run, be it a curve's or seconds, repeat for each."""
+    whole_run = _metrics_of_curves(run) | {"seconds": run.record.seconds["training"]}
+    return {selection: _metrics(run, selection) | whole_run for selection in SELECTIONS}
 
 
 def _metrics(run: Recorded, selection: str) -> dict[str, float]:

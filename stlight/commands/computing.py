@@ -152,7 +152,7 @@ def plan(options: argparse.Namespace) -> None:
     card = Card.load(options.device_rate) if options.device_rate else None
     device = torch.device("cpu") if options.flops or card else choose_device(options.device)
     on_gpu = card is not None or (options.device != "cpu" and torch.cuda.is_available())
-    side_by_side = options.side_by_side or (1 if on_gpu else max(1, (os.cpu_count() or 1) // options.threads))
+    side_by_side = options.side_by_side or (1 if on_gpu or options.flops else max(1, (os.cpu_count() or 1) // options.threads))
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else f"this CPU, threads: {options.threads}"
     where = f"at {options.flops:.3g} multiply-adds a second, as stated" if options.flops else f"on {place}, timed"
 

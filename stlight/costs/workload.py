@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from stlight.config import RunConfig
 from stlight.kernels import accelerate, backend_of
-from stlight.model import build_model
+from stlight.kernels.whole_step import flatten_weights
+from stlight.model import TrainingStep, build_model
 from stlight.training.devices import accelerate_for_run, configure
-from stlight.training.loop import flatten_weights, predictor, take_step
+from stlight.training.loop import predictor, take_step
 
 
 class Workload:
@@ -37,11 +39,12 @@ class Workload:
         # A learning rate of 0 keeps the initial weights, so that every step does the same work.
         self.optimizer = torch.optim.Adam([flatten_weights(self.model)], lr=0.0, fused=device.type != "meta")
         self.num_context = shape.context_frames
+        self.last_phase = len(self.model.phases(self.recipe.num_epochs)) - 1
 
     def step(self) -> None:
-        """Compute a training step on all clips."""
-        parts = self.recipe.accumulation_steps
-        take_step(self.model.train(), self.optimizer, self.clip, self.num_context, self.recipe, parts)
+        """Compute a training step on all clips, of the last phase, which costs most."""
+        parts, step = self.recipe.accumulation_steps, TrainingStep.at(0, self.recipe.sampling_steps, 0, self.last_phase)
+        take_step(self.model.train(), self.optimizer, self.clip, self.num_context, self.recipe, parts, step)
 
     @torch.no_grad()
     def predict(self) -> None:
@@ -51,6 +54,16 @@ class Workload:
     def seconds(self, function: Callable[[], object]) -> float:
         """Return the seconds of a call, including the work that it starts on the device."""
         return seconds_of(function, self.device)
+
+    @torch.no_grad()
+    def loss_flops(self) -> int:
+        """Return the multiply-adds of a training step's loss in convolutions and matrix products, without the backward pass."""
+        context, target = self.clip[:, : self.num_context], self.clip[:, self.num_context :]
+        with FlopCounterMode(display=False) as counter:
+            self.model.train().training_loss(
+                context, target, TrainingStep.at(0, self.recipe.sampling_steps, 0, self.last_phase)
+            )
+        return counter.get_total_flops() // 2
 
     def peak_memory(self) -> int:
         """Return the bytes of weights, gradients, optimizer state and the tensors of a training step at their peak."""

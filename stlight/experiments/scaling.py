@@ -173,6 +173,9 @@ class Scale(ScaleFile):
             # A width that the patches divide stays one, for both decoders, so that pairs of variants share one width.
             width = paper_fields["hidden_dim"] * after["hidden_dim"] / before["hidden_dim"]
             fields["hidden_dim"] = max(1, math.floor(width / patch_area + 0.5)) * patch_area
+        if not ours:
+            # However short a training is, it has an epoch for each phase of the model.
+            fields["num_epochs"] = max(fields["num_epochs"], BASELINES[model].phases)
         # A short training has no epoch to spare for a warm-up.
         fields["warmup_epochs"] = min(fields["warmup_epochs"], fields["num_epochs"] - 1)
         limited = {name: min(fields[name], limit) for name, limit in self.custom or ()}

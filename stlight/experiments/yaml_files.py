@@ -56,8 +56,11 @@ def read_file(path: Path, type_: type[T]) -> T:
         return TypeAdapter(type_).validate_python(content)
     except ValidationError as error:
         # If a value may have several types, Pydantic lists the errors of each; the deepest belongs to the type that was meant.
+        # Infinity was meant as a number.
         located = [(_locate(detail, content), detail) for detail in error.errors(include_url=False)]
-        place, deepest = max(located, key=lambda pair: pair[0].count(".") + pair[0].count("["))
+        place, deepest = max(
+            located, key=lambda pair: (pair[0].count(".") + pair[0].count("["), pair[1]["type"] == "finite_number")
+        )
         raise ExperimentError(f"{path}: {place or 'the file'}: {_words(deepest)}") from error
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from stlight.kernels.backends import Backend, ChannelsLastBackend, CompiledBackend, SpaceToBatchBackend
 from stlight.kernels.fused import FusedBackend
 from stlight.kernels.tiled import ChannelsLastTritonBackend, TritonBackend
+from stlight.model.baselines import Baseline
 from stlight.model.stlight import STLight, find_stlight
 
 BACKENDS: dict[str, Backend] = {
@@ -25,8 +26,9 @@ def accelerate(model: Model, name: str = "auto") -> Model:
     """Make a model compute with the backend of this name, and return the model itself.
 
     The decision is made once, here: if the backend does not fit the model's modules, dtype and device, the model computes
-    plainly, as it does without an STLight in it and with the name "plain", which removes an acceleration. "auto" takes the
-    compiled kernels, `fused`. Call this function again after you replace, convert or move modules of an accelerated model.
+    plainly, as it does with the name "plain", which removes an acceleration. "auto" takes the compiled kernels, `fused`, the
+    only backend that fits baselines of Table 2. Call this function again after you replace, convert or move modules of an
+    accelerated model.
 
     Only the forward pass changes. The state dict stays the same, deep copies are accelerated too, and steps that the backend
     cannot compute (hooks on a module, evaluation with gradients, tracing) call the modules.
@@ -35,6 +37,13 @@ def accelerate(model: Model, name: str = "auto") -> Model:
     if name != "auto" and name not in BACKENDS:
         raise ValueError(f"kernels must be one of auto, {', '.join(BACKENDS)}, got {name!r}")
     backend, stlight = BACKENDS["fused" if name == "auto" else name], find_stlight(model)
+    if isinstance(model, Baseline):
+        # Only here, because it loads every baseline.
+        from stlight.kernels.baselines import accelerate_baseline, make_plain
+
+        make_plain(model)
+        if backend.name == "fused":
+            accelerate_baseline(model)
     if stlight:
         vars(stlight).pop("forward", None)
         unchanged = type(stlight).forward is STLight.forward
@@ -45,6 +54,10 @@ def accelerate(model: Model, name: str = "auto") -> Model:
 
 def backend_of(model: nn.Module) -> str:
     """Return the name of the backend that computes a model: "plain" unless it is accelerated."""
+    if isinstance(model, Baseline):
+        from stlight.kernels.baselines import is_accelerated
+
+        return "fused" if is_accelerated(model) else "plain"
     forward = vars(find_stlight(model) or model).get("forward")
     return forward.backend.name if isinstance(forward, _AcceleratedForward) else "plain"
 

@@ -14,6 +14,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from stlight.runtime.process import kernels_are_off
 from stlight.runtime.trust import private_folder, sha256, weakness
 
 logger = logging.getLogger(__name__)
@@ -52,9 +53,7 @@ def library(source: str) -> ctypes.CDLL | None:
 
     Raises `ValueError` if STLIGHT_KERNELS has another value than off.
     """
-    if setting := os.environ.get("STLIGHT_KERNELS"):
-        if setting != "off":
-            raise ValueError(f"STLIGHT_KERNELS must be off or not set, got {setting!r}")
+    if kernels_are_off():
         return None
     compiler = os.environ.get("CC") or "gcc"
     try:

@@ -14,6 +14,7 @@ static plane plane_of(long H, long W, long B, int K, long dilation) {
     return (plane){H, K, dilation, n, shift, pad, n + 2 * pad};
 }
 
+/* Copy rows (H, n) to padded rows (H, row). */
 static void pad_rows(real *restrict out, const real *restrict in, const plane *p) {
     for (long y = 0; y < p->H; y++) {
         real *o = out + y * p->row;
@@ -23,6 +24,7 @@ static void pad_rows(real *restrict out, const real *restrict in, const plane *p
     }
 }
 
+/* Copy H rows of n numbers, which are in_row and out_row apart. */
 static void copy_rows(real *restrict out, long out_row, const real *restrict in, long in_row, const plane *p) {
     for (long y = 0; y < p->H; y++) memcpy(out + y * out_row, in + y * in_row, p->n * sizeof *out);
 }

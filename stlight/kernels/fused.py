@@ -37,7 +37,7 @@ class FusedBackend(Backend):
         return (
             super().fits(model)
             and all(max(conv.kernel_size) <= LARGEST_KERNEL for conv in model.mixers.modules() if isinstance(conv, nn.Conv2d))
-            and all(map(_addressable, read))
+            and all(map(addressable, read))
             and library("mixer.c") is not None
         )
 
@@ -45,10 +45,7 @@ class FusedBackend(Backend):
         """Return True unless the batch is empty, somebody traces the computation, or the mode has no kernel."""
         if type(clip) is not Tensor or clip.device.type != "cpu" or clip.dtype != torch.float32 or not clip.numel():
             return False
-        observed = torch.jit.is_tracing() or torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
-        observed = observed or torch._C._functorch.peek_interpreter_stack() is not None
-        unusual = torch.is_autocast_enabled("cpu") or training != torch.is_grad_enabled()
-        return not observed and not unusual and library("mixer.c") is not None
+        return not observed() and training == torch.is_grad_enabled() and library("mixer.c") is not None
 
     def enter(self, x_BCHW: Tensor) -> Tensor:
         """Copy (B, C, H, W) to (C, H, W, B)."""
@@ -72,7 +69,13 @@ class FusedBackend(Backend):
         return (nothing, both) if order == "shuffle_reassemble" else (both, nothing)
 
 
-def _addressable(tensor: Tensor) -> bool:
+def observed() -> bool:
+    """Return True if somebody traces or changes what operations compute, so that a kernel must not replace them."""
+    observers = torch.jit.is_tracing() or torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
+    return observers or torch._C._functorch.peek_interpreter_stack() is not None or torch.is_autocast_enabled("cpu")
+
+
+def addressable(tensor: Tensor) -> bool:
     """Return True if the kernels can read a weight or buffer by its address. They ignore integers, which only count."""
     return tensor.is_cpu and tensor.is_contiguous() and tensor.dtype in (torch.float32, torch.int64)
 
@@ -105,7 +108,7 @@ def _weights(*modules: Any) -> list[Tensor]:
     """
     weights = [weight for module in modules for weight in module._parameters.values()]
     for tensor in (*weights, *(buffer for module in modules for buffer in module._buffers.values())):
-        if not _addressable(tensor):
+        if not addressable(tensor):
             found = f"{tensor.dtype} on {tensor.device}, strides {tensor.stride()}"
             raise TypeError(f"kernels need contiguous float32 on the CPU, got {found}: after a change call accelerate again")
     return weights

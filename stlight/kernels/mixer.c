@@ -1,9 +1,9 @@
 /* The stages of STLight that are independent for each channel, one channel at a time, so that its data stays in the cache.
 
-   Arrays are (C, H, W, B) in `real`, the batch innermost: a tap of a dilated kernel is then a shift of dilation·B numbers
-   within a row, and the batch fills the vector registers. Threads share the channels, and their number does not change the
-   result. With `training` BatchNorm uses the mean and biased variance of the batch, writes them to `mean` and `var` and updates
-   the running ones; without, it uses the running ones.
+   Activations are (C, H, W, B) in `real`, the batch innermost: a tap of a dilated kernel is then a shift of dilation·B numbers
+   within a row, and the batch fills the vector registers. N is H·W·B. Threads share the channels, and their number does not
+   change the result. With `training` BatchNorm uses the mean and biased variance of the batch, writes them to `mean` and `var` and
+   updates the running ones; without, it uses the running ones. The gradient of x is gx, that of w1 is dw1.
 
      depthwise:   y = x + BN(gelu(conv2(conv1(x))))     first half of a mixer; u = conv1(x), v = conv2(u)
      activation:  z = BN(gelu(h + bias))                what follows a mixer's pointwise product h = W y
@@ -34,6 +34,7 @@ int rearrange(int threads, long back, long B, long T, long p, long H, long W, co
     return 0;
 }
 
+/* x, u (or 0 to keep none), v, y (C, H, W, B); w1 (C, k1, k1), w2 (C, k2, k2); biases, gamma, beta and statistics (C). */
 int depthwise_forward(int threads, long training, long C, long H, long W, long B, long k1, long k2, long dilation, double eps,
                       double momentum, const real *x, const real *w1, const real *b1, const real *w2, const real *b2,
                       const real *gamma, const real *beta, real *u, real *v, real *y, real *mean, real *var,
@@ -56,17 +57,18 @@ int depthwise_forward(int threads, long training, long C, long H, long W, long B
         convolve(U + p2.pad, p2.row, X, &p1, w1 + c * k1 * k1, b1[c], AHEAD(y, c));
         if (u) copy_rows(u + c * N, p2.n, U + p2.pad, p2.row, &p2);
         convolve(vc, p2.n, U, &p2, w2 + c * k2 * k2, b2[c], AHEAD(x, next));
-        norm bn = normalise(training, c, a, N, activate(a, vc, 0, N), eps, momentum, gamma, beta, mean, var, running_mean, running_var);
+        norm bn = normalise(training, c, a, N, activate(a, vc, 0, N), eps, momentum, gamma, beta, mean, var, running_mean,
+                            running_var);
         for (long i = 0; i < N; i++) yc[i] = xc[i] + a[i] * bn.scale + bn.offset;
     }
     return failed;
 }
 
-/* `u` is the output of the first convolution if it was kept, else 0. gx may be the same array as gy. */
+/* Shapes as above; u is 0 if it was not kept. gx may be the same array as gy. */
 int depthwise_backward(int threads, long C, long H, long W, long B, long k1, long k2, long dilation, double eps, const real *x,
                        const real *w1, const real *b1, const real *w2, const real *gamma, const real *u, const real *v,
-                       const real *mean, const real *var, const real *gy, real *gx, real *dw1, real *db1, real *dw2, real *db2, real *dgamma,
-                       real *dbeta) {
+                       const real *mean, const real *var, const real *gy, real *gx, real *dw1, real *db1, real *dw2, real *db2,
+                       real *dgamma, real *dbeta) {
     plane p1 = plane_of(H, W, B, k1, 1), p2 = plane_of(H, W, B, k2, dilation);
     long N = H * p1.n;
     int failed = 0;
@@ -103,39 +105,46 @@ int depthwise_backward(int threads, long C, long H, long W, long B, long k1, lon
     return failed;
 }
 
+/* h, z (C, N); bias, gamma, beta and statistics (C). */
 int activation_forward(int threads, long training, long C, long N, double eps, double momentum, const real *h, const real *bias,
                        const real *gamma, const real *beta, real *z, real *mean, real *var, real *running_mean,
                        real *running_var) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (long c = 0; c < C; c++) {
         real *zc = z + c * N;
-        norm bn = normalise(training, c, zc, N, activate(zc, h + c * N, bias[c], N), eps, momentum, gamma, beta, mean, var, running_mean, running_var);
+        norm bn = normalise(training, c, zc, N, activate(zc, h + c * N, bias[c], N), eps, momentum, gamma, beta, mean, var,
+                            running_mean, running_var);
         for (long i = 0; i < N; i++) zc[i] = zc[i] * bn.scale + bn.offset;
     }
     return 0;
 }
 
+/* h, gz, gh (C, N); the others (C). */
 int activation_backward(int threads, long C, long N, double eps, const real *h, const real *bias, const real *gamma,
                         const real *mean, const real *var, const real *gz, real *gh, real *dbias, real *dgamma, real *dbeta) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (long c = 0; c < C; c++) {
-        dbias[c] = normalise_activate_backward(gh + c * N, gz + c * N, h + c * N, bias[c], c, N, eps, gamma, mean, var, dgamma, dbeta);
+        dbias[c] = normalise_activate_backward(gh + c * N, gz + c * N, h + c * N, bias[c], c, N, eps, gamma, mean, var, dgamma,
+                                               dbeta);
     }
     return 0;
 }
 
+/* h, z (C, N); gamma, beta and statistics (C). */
 int encoding_forward(int threads, long training, long C, long N, double eps, double momentum, const real *h, const real *gamma,
                      const real *beta, real *z, real *mean, real *var, real *running_mean, real *running_var) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (long c = 0; c < C; c++) {
         const real *hc = h + c * N;
         real *zc = z + c * N;
-        norm bn = normalise(training, c, hc, N, training ? sum(hc, N) : 0, eps, momentum, gamma, beta, mean, var, running_mean, running_var);
+        norm bn = normalise(training, c, hc, N, training ? sum(hc, N) : 0, eps, momentum, gamma, beta, mean, var, running_mean,
+                            running_var);
         for (long i = 0; i < N; i++) zc[i] = gelu(hc[i] * bn.scale + bn.offset);
     }
     return 0;
 }
 
+/* h, gz, gh (C, N); the others (C). */
 int encoding_backward(int threads, long C, long N, double eps, const real *h, const real *gamma, const real *beta,
                       const real *mean, const real *var, const real *gz, real *gh, real *dgamma, real *dbeta) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)

@@ -61,6 +61,7 @@ enum { SUMMED_AT_ONCE = 512 };
 #define FOR_BLOCKS(N) for (long i0 = 0, i1; i1 = min(i0 + SUMMED_AT_ONCE, N), i0 < N; i0 = i1)
 #define FOR_BLOCK for (long i = i0; i < i1; i++)
 
+/* Sum of N numbers. */
 static double sum(const real *a, long N) {
     double total = 0;
     FOR_BLOCKS(N) {
@@ -71,7 +72,7 @@ static double sum(const real *a, long N) {
     return total;
 }
 
-/* Compute a = gelu(x + bias); return the sum of a. */
+/* Compute a = gelu(x + bias) of N numbers; return the sum of a. */
 static double activate(real *restrict a, const real *restrict x, real bias, long N) {
     double total = 0;
     FOR_BLOCKS(N) {
@@ -87,7 +88,7 @@ typedef struct {
     real scale, offset;
 } norm;
 
-/* BatchNorm of N values a with the sum `total`. */
+/* BatchNorm of channel c: N values a with the sum `total`; gamma, beta and statistics are (C). */
 static norm normalise(long training, long c, const real *a, long N, double total, double eps, double momentum, const real *gamma,
                       const real *beta, real *mean, real *var, real *running_mean, real *running_var) {
     if (training) {
@@ -115,7 +116,7 @@ typedef struct {
     real by_g, by_a, rest;
 } norm_gradient;
 
-/* Compute it, and the gradients of gamma and beta, from the sums of g and of g (a - mean). */
+/* Compute it for channel c, and the gradients of gamma and beta, from the sums over N values of g and of g (a - mean). */
 static norm_gradient normalise_backward(long c, long N, double sum_g, double sum_ga, double eps, const real *gamma, const real *mean,
                                         const real *var, real *dgamma, real *dbeta) {
     double invstd = 1 / sqrt(var[c] + eps), scale = gamma[c] * invstd, by_a = -scale * invstd * invstd * sum_ga / N;
@@ -124,7 +125,7 @@ static norm_gradient normalise_backward(long c, long N, double sum_g, double sum
     return (norm_gradient){scale, by_a, -scale * sum_g / N - by_a * mean[c]};
 }
 
-/* Compute the gradient dx through BN(gelu(x + bias)) from the gradient g of the result; return the sum of dx. */
+/* Compute the gradient dx (N) through BN(gelu(x + bias)) of channel c from the gradient g (N) of the result; return its sum. */
 static double normalise_activate_backward(real *restrict dx, const real *restrict g, const real *restrict x, real bias, long c,
                                           long N, double eps, const real *gamma, const real *mean, const real *var, real *dgamma,
                                           real *dbeta) {

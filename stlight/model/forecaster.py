@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,17 +20,34 @@ class TrainingStep:
     """Number of steps over which scheduled sampling moves from true frames to the model's own predictions."""
     generator: torch.Generator
     """Random numbers for this step only, so that a resumed training run draws the same ones."""
+    phase: int = 0
+    """Index of the step's phase in the model's `phases`."""
 
     @classmethod
-    def at(cls, index: int, sampling_steps: int, seed: int) -> "TrainingStep":
+    def at(cls, index: int, sampling_steps: int, seed: int, phase: int = 0) -> "TrainingStep":
         """Return the step with this index in a run with this seed."""
         # torch.Generator uses only 32 bits of its seed.
         digest = hashlib.blake2b(f"{seed} {index}".encode(), digest_size=4).digest()
-        return cls(index, sampling_steps, torch.Generator().manual_seed(int.from_bytes(digest)))
+        return cls(index, sampling_steps, torch.Generator().manual_seed(int.from_bytes(digest)), phase)
+
+
+class Phase(NamedTuple):
+    """Consecutive epochs of a training run that change one part of the model only."""
+
+    num_epochs: int
+    part: nn.Module
+    """The part that is trained. All other weights are frozen."""
 
 
 class Forecaster(nn.Module):
     """A model that predicts frames: context (B, T, C, H, W) → prediction (B, T', C, H, W)."""
+
+    def phases(self, num_epochs: int) -> tuple[Phase, ...]:
+        """Return the phases of a training run: by default one, which trains the whole model.
+
+        Each phase has an Adam of its own and goes through the whole learning-rate schedule.
+        """
+        return (Phase(num_epochs, self),)
 
     def training_loss(self, context: Tensor, target: Tensor, step: TrainingStep) -> Tensor:
         """Return the scalar that a training step minimizes: by default the mean squared error of the prediction.

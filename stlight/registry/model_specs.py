@@ -42,6 +42,8 @@ class BaselineSpec(NamedTuple):
     """True if a training step minimizes the mean squared error of the prediction, as STLight's does, and nothing else."""
     has_correction: bool = False
     """True if the benchmark corrected the model's code after the version that computed its row of Table 2."""
+    phases: int = 1
+    """Number of phases of a training run, each of which takes an epoch or more."""
 
 
 # From the benchmark's version 0.3.0: configs/mmnist, configs/taxibj and configs/kth.
@@ -109,6 +111,8 @@ BASELINES: dict[str, BaselineSpec] = {
     ),
     "Crevnet": BaselineSpec("crevnet", "CrevNet", 5e-4, frame_multiple=8),
     "IAM4VP": BaselineSpec("iam4vp", "IAM4VP", 1e-3),
+    "VPTR-NAR": BaselineSpec("vptr", "VPTRNAR", 1e-4, frame_multiple=16, phases=2),
+    "VPTR-FAR": BaselineSpec("vptr", "VPTRFAR", 1e-4, frame_multiple=16, phases=2),
 }
 
 

@@ -1,5 +1,6 @@
 """Stop a process when a signal asks for it, and start it fast, because a small scale has hundreds of short runs."""
 
+import os
 import signal
 import sys
 import types
@@ -11,6 +12,16 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 # Exit status of an interrupted run: "temporary failure, try again" in sysexits.h.
 INTERRUPTED_STATUS = 75
+
+
+def kernels_are_off() -> bool:
+    """Return True if the environment variable STLIGHT_KERNELS disables the compiled kernels.
+
+    Raises `ValueError` if it has another value than off.
+    """
+    if (setting := os.environ.get("STLIGHT_KERNELS", "")) not in ("", "off"):
+        raise ValueError(f"STLIGHT_KERNELS must be off or not set, got {setting!r}")
+    return setting == "off"
 
 
 class Interrupted(BaseException):

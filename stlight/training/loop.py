@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from stlight.config import RunConfig, TrainingConfig
 from stlight.data.clips import Clips, Split
-from stlight.kernels.whole_step import flatten_weights, record_step
+from stlight.kernels.whole_step import record_step
 from stlight.metrics import all_metrics
 from stlight.model import Forecaster, TrainingStep
 from stlight.training.checkpoint import State
 from stlight.training.devices import autocast
-from stlight.training.schedule import build_schedule
+from stlight.training.phases import index_of_phase, start_phase
 
 # Rows of losses.csv at most: enough for a curve, few enough for thousands of runs.
 LOSS_ROWS = 500
@@ -38,11 +38,9 @@ class Training:
     """State of a training run: all that its remaining steps depend on. It can be saved and loaded after any step."""
 
     def __init__(self, model: Forecaster, config: RunConfig, accumulation_steps: int = 1) -> None:
-        recipe = config.training
         self.model, self.config = model, config
         self.accumulation_steps = accumulation_steps
-        self.optimizer = torch.optim.Adam([flatten_weights(model)], lr=recipe.max_lr, fused=True)
-        self.schedule = build_schedule(self.optimizer, recipe, config.steps_per_epoch)
+        self.phases = model.phases(config.training.num_epochs)
         self.epoch = 1  # the current one; num_epochs + 1 at the end
         self.step = 0  # steps done in this epoch
         self.losses: list[Tensor] = []  # of these steps
@@ -53,6 +51,16 @@ class Training:
         self.loss_rows: list[Row] = []  # mean loss of equally many steps, up to `step`
         self.pending_losses: list[float] = []  # of steps that do not fill a row yet
         self.diverged = False  # True if the loss became infinite or NaN, or exploded, which ends the training
+        self.start_phase()
+
+    @property
+    def phase(self) -> int:
+        """Return the index of the phase that the current epoch belongs to."""
+        return index_of_phase(self.phases, self.epoch)
+
+    def start_phase(self) -> None:
+        """Start Adam and the schedule of the current phase."""
+        self.optimizer, self.schedule = start_phase(self.model, self.phases, self.phase, self.config)
 
     @property
     def steps_per_loss_row(self) -> int:
@@ -92,13 +100,14 @@ class Training:
             self.model.load_state_dict(_under("model", tensors))
         except RuntimeError as error:
             raise ValueError(f"holds another model: {error}") from error
+        for name in _FACTS:
+            setattr(self, name, facts[name])
+        self.start_phase()
         groups = [group | {"betas": tuple(group["betas"])} for group in facts["optimizer"]]
         moments = _under("optimizer", tensors)
         self.optimizer.load_state_dict({"state": {0: moments} if moments else {}, "param_groups": groups})
         self.schedule.load_state_dict(facts["schedule"])
         self.losses = list(tensors["losses"].to(device)) if "losses" in tensors else []
-        for name in _FACTS:
-            setattr(self, name, facts[name])
         torch.set_rng_state(tensors["random.cpu"])
         if device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"])
@@ -134,7 +143,7 @@ def train(
         model.train()
         for clip in _batches(dataset, config, training.epoch, first_step=training.step):
             done = (training.epoch - 1) * config.steps_per_epoch + training.step
-            step = TrainingStep.at(done, recipe.sampling_steps, config.seed)
+            step = TrainingStep.at(done, recipe.sampling_steps, config.seed, training.phase)
             if recorded:
                 training.losses.append(recorded(clip))
                 training.optimizer.step()
@@ -171,7 +180,10 @@ def train(
         )
         training.history.append(row)
         training.keep_losses(epoch_losses)
+        phase = training.phase
         training.epoch, training.step, training.losses, training.seconds = training.epoch + 1, 0, [], 0.0
+        if training.phase != phase:
+            training.start_phase()
         on_epoch(row)
         at_safe_point(True)
     return training

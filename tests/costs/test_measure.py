@@ -90,7 +90,12 @@ def test_experiments_with_a_timed_metric_are_timed(timed, workflow):
         workflow, "by_data_set", grid={"dataset": ["mmnist", "taxibj"]}, metrics={"mmnist": ["mse"], "taxibj": ["peak_memory"]}
     )
     plan = load_plan(workflow, "smoke")
-    assert [e.name for e in plan.experiments.values() if e.timed] == ["by_data_set", "mine", "table2_openstl"]
+    assert [e.name for e in plan.experiments.values() if e.timed] == [
+        "by_data_set",
+        "mine",
+        "table1_literature",
+        "table2_openstl",
+    ]
 
 
 def test_claims_about_times_are_refused(workflow):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stlight.costs.workload import peak_growth, resident_bytes
-from stlight.training.loop import flatten_weights
+from stlight.kernels.whole_step import flatten_weights
 
 CPU = torch.device("cpu")
 N = 10_000

@@ -1,5 +1,6 @@
 """Mistakes in an experiment's file are answered in one line that names file, field and value, before anything runs."""
 
+import math
 import re
 from typing import get_args
 
@@ -35,6 +36,7 @@ TWO_AXES = {"depth": [8, 16], "skip": [True, False]}
         ({"grid": {"k1": [True]}}, r"k1 must be like 3, got True"),
         ({"grid": {3: [3]}}, r"the key '3' is not text"),
         ({"grid": {"max_lr": [0.0]}}, r"at max_lr = 0: max_lr: input should be greater than 0, got 0"),
+        ({"grid": {"max_lr": [math.inf]}}, r"grid\.max_lr\[0\]: input should be a finite number, got inf"),
         ({"grid": {"decoder": ["both"]}}, r"at decoder = both: decoder: .*'shuffle_reassemble'.*got 'both'"),
         ({"grid": {"clips_per_epoch": [5]}}, r"clips_per_epoch is set by the scale"),
         ({"base": {"hiden_dim": 700}}, r"base: unknown field 'hiden_dim'; did you mean 'hidden_dim'"),

@@ -36,10 +36,10 @@ def sampling_step() -> TrainingStep:
     return TrainingStep.at(SAMPLING_STEPS // 2, SAMPLING_STEPS, seed=9)
 
 
-def frozen_model(name: str, version: str = "v0.3.0", width: float = WIDTH):
+def frozen_model(name: str, version: str = "v0.3.0", width: float = WIDTH, shape: ClipShape = SHAPE):
     """Return a small model in evaluation mode, with weights and statistics set by the rule."""
     config = ModelConfig(model=name, baseline_width=width, baseline_depth=DEPTH, benchmark_version=version)
-    model = build_model(config, SHAPE).eval()
+    model = build_model(config, shape).eval()
     for number, (key, tensor) in enumerate(model.state_dict().items()):
         values = np.random.default_rng(number).standard_normal(tuple(tensor.shape))
         if key.endswith("running_var"):
@@ -54,9 +54,9 @@ def frozen_model(name: str, version: str = "v0.3.0", width: float = WIDTH):
     return model
 
 
-def frozen_clip() -> torch.Tensor:
-    """Return two clips (2, 7, 1, 16, 32)."""
-    frames = (2, SHAPE.context_frames + SHAPE.horizon_frames, *SHAPE[2:])
+def frozen_clip(shape: ClipShape = SHAPE) -> torch.Tensor:
+    """Return two clips, by default (2, 7, 1, 16, 32)."""
+    frames = (2, shape.context_frames + shape.horizon_frames, *shape[2:])
     return torch.from_numpy(np.random.default_rng(99).random(frames)).float()
 
 

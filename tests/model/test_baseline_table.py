@@ -36,6 +36,16 @@ def test_the_losses_that_are_comparable_with_a_test_error_are_marked(name):
     assert loss_is_mse(name) == (type(model).training_loss is Forecaster.training_loss)
 
 
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_numbers_of_phases_are_right_and_their_epochs_add_up(name):
+    model, least = small(name), BASELINES[name].phases
+    for num_epochs in (least, 3, 10, 200):
+        phases = model.phases(num_epochs)
+        assert len(phases) == least
+        assert all(phase.num_epochs >= 1 for phase in phases)
+        assert sum(phase.num_epochs for phase in phases) == num_epochs
+
+
 # Counting these takes seconds. test_reference.py compares the stored counts of all models.
 @pytest.mark.parametrize("name", ["ConvLSTM-S", "PredNet", "SimVP+IncepU", "TAU"])
 def test_has_the_flops_that_table_2_prints(name):
@@ -84,6 +94,7 @@ def test_fvcore_counts_the_same_in_what_the_benchmark_runs(name):
         ({"model": "TAU", "baseline_depth": 1.5}, "baseline_depth: .*less than or equal to 1"),
         ({"model": "TAU", "kernels": "fused"}, "kernels and cuda_graphs apply to STLight-L only"),
         ({"model": 7}, "model must be like 'STLight-L', got 7"),
+        ({"model": "VPTR-FAR", "num_epochs": 1}, "num_epochs must be at least 2, the phases of VPTR-FAR, got 1"),
         ({"model": "MIM", "sampling_steps": 0}, "sampling_steps: .*greater than or equal to 1"),
     ],
 )
@@ -94,7 +105,8 @@ def test_wrong_configurations_are_reported_in_one_line(fields, words):
 
 
 @pytest.mark.parametrize(
-    ("name", "side"), [("PredNet", 24), ("PredRNN", 18), ("SimVP+IncepU", 10), ("IAM4VP", 18), ("Crevnet", 20)]
+    ("name", "side"),
+    [("PredNet", 24), ("PredRNN", 18), ("SimVP+IncepU", 10), ("IAM4VP", 18), ("Crevnet", 20), ("VPTR-FAR", 20)],
 )
 def test_frame_sizes_that_are_not_divisible_are_refused(name, side):
     fields = {"custom_shape": ClipShape(3, 2, 1, side, side), "dataset": "mine", "source": "files"}

@@ -87,6 +87,17 @@ def test_models_without_a_configuration_take_moving_mnists():
     assert {n: p.shape for n, p in own.named_parameters()} == {n: p.shape for n, p in borrowed.named_parameters()}
 
 
+@pytest.mark.parametrize("dataset", ["mmnist", "taxibj", "kth"])
+@pytest.mark.parametrize("name", sorted(BASELINES.keys() - PRINTED.keys()))
+def test_the_others_predict_at_the_shape_of_every_data_set(name, dataset):
+    shape = DATASETS[dataset].shape
+    model = build_model(ModelConfig(model=name, baseline_width=1 / 32, baseline_depth=0.25), shape, dataset=dataset).eval()
+    with torch.no_grad():
+        predicted = model(parts(clip_of(shape, batch=1), shape)[0])
+    assert predicted.shape == (1, shape.horizon_frames, *shape[2:])
+    assert predicted.isfinite().all()
+
+
 def test_frames_must_suit_the_data_sets_configuration():
     fields = {"model": "E3D-LSTM", "dataset": "kth", "source": "stand_in"}
     RunConfig.from_fields(fields | {"downsampling": 8})

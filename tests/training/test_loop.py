@@ -9,9 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stlight.data import MovingMNIST, TaxiBJStandIn
 from stlight.kernels import backend_of, frames
+from stlight.kernels.whole_step import flatten_weights
 from stlight.model import build_model
 from stlight.training import loop, train
-from stlight.training.loop import flatten_weights
 from tests.tiny_runs import tiny
 from tests.training.clips import ExplodingClips, begin
 

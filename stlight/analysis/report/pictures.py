@@ -11,16 +11,22 @@ from PIL import Image
 _WIDEST = 1000
 """Pixels across an example picture: the width of the page's column."""
 
+_MOST_SVG = 80_000
+"""Characters of a drawing, beyond which its PNG is smaller."""
+
 _UNSEEN = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", re.DOTALL)
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 
 
 def embed(path: Path) -> Markup:
-    """Return a data URI of a picture, for an attribute in double quotes: an SVG with less digits, or a PNG as WebP."""
+    """Return a data URI of a picture, for an attribute in double quotes: an SVG with less digits, or a PNG as WebP,
+    which also replaces a very large SVG beside it."""
     if path.suffix == ".svg":
         # A percent sign and a hash have a meaning in an address.
         text = smaller_svg(path.read_text()).replace("&", "&amp;").replace("%", "%25").replace("#", "%23").replace('"', "%22")
-        return Markup(f"data:image/svg+xml,{text}")
+        if len(text) < _MOST_SVG or not (raster := path.with_suffix(".png")).exists():
+            return Markup(f"data:image/svg+xml,{text}")
+        path = raster
     with Image.open(path) as picture:
         shown = picture.convert("RGB")
     shown.thumbnail((_WIDEST, 16 * _WIDEST))

@@ -47,11 +47,11 @@ class Eidetic3DLSTMCell(nn.Module):
         self.memory_to_output = WindowConv(hidden_dim, hidden_dim, stride)
         self.merge = nn.Conv3d(2 * hidden_dim, hidden_dim, 1, bias=False)
 
-    def forward(self, x: Tensor, h: Tensor, c: Tensor, m: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """Map the input and states (B, ·, 2, H', W'), and all past c concatenated (B, n·C, 2, H', W'), to the next h and c."""
+    def forward(self, x: Tensor, h: Tensor, c: Tensor, m: Tensor, past: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Map the input and states, all (B, ·, 2, H', W'), and all c up to this one, to the next h and c."""
         i_h, g_h, r_h, o_h = self.of_hidden(h).chunk(4, 1)
         i_x, g_x, r_x, o_x, i_x2, g_x2, f_x2 = self.of_input(x).chunk(7, 1)
-        rows, keys = (part.reshape(len(x), -1, c.shape[1])[:, None] for part in (torch.sigmoid(r_x + r_h), past))
+        rows, keys = (part.reshape(len(x), -1, c.shape[1])[:, None] for part in (torch.sigmoid(r_x + r_h), torch.cat(past, 1)))
         # The fused operator does not store an attention weight for each pair of positions.
         recalled = F.scaled_dot_product_attention(rows, keys, keys, scale=1.0).reshape(c.shape)
         c = self.norm(c + recalled) + torch.sigmoid(i_x + i_h) * torch.tanh(g_x + g_h)
@@ -91,7 +91,7 @@ class E3DLSTM(Recurrent):
         x, layers = torch.stack((previous, frame), 2), []
         for cell, (h, c, past) in zip(self.cells, before, strict=True):
             past = [*past, c]
-            x, c = cell(x, h, c, m, torch.cat(past, 1))
+            x, c = cell(x, h, c, m, past)
             layers.append((x, c, past))
         return self.readout(x).squeeze(2), (frame, layers, m)
 

@@ -88,19 +88,30 @@ class PhyDNet(Baseline):
         readout = nn.ConvTranspose2d(half, shape.channels, 3, stride, 1, output_padding=stride - 1)
         self.decoder = nn.Sequential(block(d, half, 2, up=True), block(half, half, 1, up=True), readout)
 
+    def begin(self, code: Tensor) -> PhyDNetState:
+        """Return zeros for a code (B, C, H', W')."""
+        states = [code.new_zeros((len(code), dim, *code.shape[2:])) for dim in self.residual_dims]
+        return torch.zeros_like(code), [(zero, zero) for zero in states]
+
+    def advance(self, physical: Tensor, residual: Tensor, state: PhyDNetState) -> tuple[Tensor, Tensor, PhyDNetState]:
+        """Map the codes (B, C, H', W') of a frame and the state to those of the next frame."""
+        physical = self.physical(physical, state[0])
+        x, layers = residual, []
+        for cell, (h, c) in zip(self.residual, state[1], strict=True):
+            x, c = cell(x, h, c)
+            layers.append((x, c))
+        return physical, x, (physical, layers)
+
+    def decode(self, physical: Tensor, residual: Tensor) -> Tensor:
+        """Map codes (B, C, H', W') to a frame (B, C, H, W)."""
+        return torch.sigmoid(self.decoder(self.decoder_physical(physical) + self.decoder_residual(residual)))
+
     def step(self, frame: Tensor, state: PhyDNetState | None) -> tuple[Tensor, PhyDNetState]:
         """Map a frame (B, C, H, W) and the state (None at first) to the predicted next frame and the next state."""
         code = self.encoder(frame)
-        if state is None:
-            states = [code.new_zeros((len(code), dim, *code.shape[2:])) for dim in self.residual_dims]
-            state = torch.zeros_like(code), [(zero, zero) for zero in states]
-        physical = self.physical(self.encoder_physical(code), state[0])
-        x, residual = self.encoder_residual(code), []
-        for cell, (h, c) in zip(self.residual, state[1], strict=True):
-            x, c = cell(x, h, c)
-            residual.append((x, c))
-        both = self.decoder_physical(physical) + self.decoder_residual(x)
-        return torch.sigmoid(self.decoder(both)), (physical, residual)
+        state = self.begin(code) if state is None else state
+        physical, residual, state = self.advance(self.encoder_physical(code), self.encoder_residual(code), state)
+        return self.decode(physical, residual), state
 
     def unroll(self, clip: Tensor, given: int) -> Tensor:
         """Predict every next frame: the first `given` from frames of the clip (B, T, C, H, W), the others from predictions."""

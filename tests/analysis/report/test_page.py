@@ -115,7 +115,7 @@ def test_verdicts_are_told_by_what_they_rest_on(reported, demo):
 
 def test_nothing_there_yet_is_a_page_too(paper, tmp_path):
     text = write(paper, tmp_path)
-    assert "0 of 164 runs are there" in text
+    assert "0 of 171 runs are there" in text
     assert "The figure waits" in text
 
 

@@ -14,8 +14,8 @@ def options(published, tmp_path):
 def test_missing_files_are_listed_with_the_runs_that_wait(options, capsys):
     assert main(["doctor", *options, "--scale", "paper"]) == 1
     text = capsys.readouterr().out
-    assert "dataset.npz is missing: python -m stlight fetch taxibj\n  stops 10 runs at scale paper: main_table3" in text
-    assert "stops 144 runs at scale paper: " in text
+    assert "dataset.npz is missing: python -m stlight fetch taxibj\n  stops 11 runs at scale paper: main_table3" in text
+    assert "stops 148 runs at scale paper: " in text
     to_prepare = sum(spec.prepared_megabytes for spec in DATASETS.values())
     assert f"disk: about 60 MB to fetch and {to_prepare} MB to prepare" in text
     assert main(["doctor", *options, "--scale", "demo"]) == 0

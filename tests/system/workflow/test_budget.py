@@ -69,7 +69,7 @@ def test_after_a_kill_the_same_command_goes_on(repository, tmp_path):
     command = [SNAKEMAKE, "--cores", "1", "-s", repository / "Snakefile", "--config", "scale=smoke", "hours=1"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **quiet)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while len(runs_in(tmp_path)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)

@@ -123,7 +123,7 @@ def test_a_wrong_experiment_is_reported_before_anything_starts(repository, tmp_p
 def test_the_dag_of_scale_paper_has_the_runs_of_the_supplement(tmp_path):
     output = snakemake("--config", "scale=paper", "-n", cwd=tmp_path, snakefile=REPOSITORY / "Snakefile")
     jobs = counts(output)
-    assert jobs["train"] == 152
+    assert jobs["train"] == 171
     assert jobs["analyse"] + jobs["analyse_counts"] == 13
 
 
