@@ -22,7 +22,7 @@ LEARNT = 120.0
 
 
 class _Learnt(BaseException):
-    """The test MSE is low enough."""
+    """Raised after an epoch to end the training, because the test MSE is low enough."""
 
 
 def learning(options: BenchmarkOptions) -> Iterator[Timing]:

@@ -12,7 +12,7 @@ OURS = "STLight-L"
 
 @dataclass(frozen=True)
 class Published:
-    """What the benchmark's configuration of a model for one data set states, where data sets differ."""
+    """Values of a model's published configuration for one data set that differ between data sets."""
 
     max_lr: float
     """Peak learning rate."""

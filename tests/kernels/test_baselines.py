@@ -24,7 +24,7 @@ from tests.training.test_resume import assert_same, train_until
 
 pytestmark = pytest.mark.skipif(library("spectral.c") is None, reason="no C compiler")
 each_variant = pytest.mark.parametrize(("name", "version"), VARIANTS)
-# Of each kind of kernel.
+# One model for each kind of kernel.
 SOME = ["E3D-LSTM", "MIM", "PhyDNet", "PredNet"]
 
 

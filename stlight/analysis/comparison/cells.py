@@ -72,7 +72,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the test of a pair found."""
+    """Outcome of the comparison of one pair, with the p-values of its test."""
 
     outcome: Outcome
     test: str = ""

@@ -77,7 +77,7 @@ class Comparison:
     diverged: tuple[int, int]
     """Number of diverged runs of the tested cells in A and B."""
     costs: dict[str, float] = field(default_factory=dict)
-    """What B takes over what A takes, by metric: the geometric mean over cells. Told, never tested."""
+    """Ratio of B's costs to A's by metric, the geometric mean over cells. Reported, not tested."""
 
     @cached_property
     def counts(self) -> dict[Status, int]:

@@ -75,7 +75,7 @@ def _rows(path: Path) -> Iterator[tuple[Key, Row]]:
     if not path.is_dir():
         what = "is no folder" if path.exists() else "is missing"
         raise ValueError(f"{path} {what}: compare takes two folders of results of a scale, such as results/demo")
-    # Of an experiment that has been finished since, the workflow leaves no unfinished table.
+    # Only unfinished experiments have tables here, because the workflow deletes the table when an experiment is finished.
     files = [file for folder in ("tables", "unfinished/tables") for file in sorted((path / folder).glob("*.csv"))]
     if not files:
         inner = [folder.parent.name for folder in sorted(path.glob("*/tables"))]

@@ -92,7 +92,7 @@ def test_equal_values_of_equal_seeds_are_the_same_to_the_bit():
     assert outcomes(pair([1.0, 2.0], [1.0, np.nextafter(2.0, 3.0)], shared=True)) == ["noise"]
     # Both diverged, but recorded different values.
     assert outcomes(Pair({0: 1.0, 1: math.inf}, {0: 1.0, 1: math.inf}, unequal=frozenset({1}))) == ["noise"]
-    # The same values of other seeds, or of fewer, are no copies.
+    # Equal values count as copies only if the seeds are equal, too, and none is missing.
     assert outcomes(pair([1.0, 2.0], [1.0, 2.0])) == ["noise"]
     assert outcomes(pair([1.0, 2.0, 3.0], [1.0, 2.0], shared=True)) == ["noise"]
 
