@@ -1,4 +1,4 @@
-"""Compile the C sources once for this machine and open them; without a compiler there is no library."""
+"""Open the libraries of the C sources: those that a wheel carries, or compiled once for this machine."""
 
 import contextlib
 import ctypes
@@ -9,12 +9,13 @@ import platform
 import re
 import shlex
 import subprocess
-import sys
 import tempfile
 from functools import cache
 from pathlib import Path
 
+from stlight.kernels.prebuilt import prebuilt
 from stlight.runtime.process import kernels_are_off
+from stlight.runtime.processor import processor
 from stlight.runtime.trust import private_folder, sha256, weakness
 
 logger = logging.getLogger(__name__)
@@ -29,19 +30,6 @@ _FLAGS = [
 ]
 
 
-@cache
-def processor() -> str:
-    """Describe the processor, on which -march=native depends, because machines of several kinds may share a cache."""
-    if sys.platform == "linux":
-        found = re.findall(
-            "^(?:flags|Features|model name).*",
-            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"),
-            re.MULTILINE,
-        )
-        return "\n".join(dict.fromkeys(found))
-    return platform.processor()
-
-
 if platform.machine() in ("x86_64", "AMD64"):
     # Because gcc tunes for half of the registers' width on some processors, and on virtual ones that it takes for them.
     _FLAGS += [f"-mprefer-vector-width={512 if 'avx512f' in processor() else 256}"]
@@ -49,7 +37,9 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 @cache
 def library(source: str) -> ctypes.CDLL | None:
-    """Compile and open a C file of this folder. Return None, with one warning, if that fails.
+    """Open the library of a C file of this folder, and compile it first if no wheel carries it.
+
+    Returns None, with one warning, if that fails.
 
     Raises `ValueError` if STLIGHT_KERNELS has another value than off.
     """
@@ -57,7 +47,7 @@ def library(source: str) -> ctypes.CDLL | None:
         return None
     compiler = os.environ.get("CC") or "gcc"
     try:
-        opened = _open(_FOLDER / source, [*shlex.split(compiler), *_FLAGS])
+        opened = _prebuilt(source) or _compiled(_FOLDER / source, [*shlex.split(compiler), *_FLAGS])
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
         why = f"CC={compiler}: {said or 'it failed without a word'}"
@@ -77,7 +67,15 @@ def _ctype(parameter: str) -> type:
     return {"int": ctypes.c_int, "long": ctypes.c_long, "double": ctypes.c_double}[parameter.split()[0]]
 
 
-def _open(source: Path, command: list[str]) -> ctypes.CDLL:
+def _prebuilt(source: str) -> ctypes.CDLL | None:
+    # One that needs a library which this system lacks does not open.
+    with contextlib.suppress(OSError):
+        if path := prebuilt(source):
+            return ctypes.CDLL(str(path))
+    return None
+
+
+def _compiled(source: Path, command: list[str]) -> ctypes.CDLL:
     """Open the library for this source, compiler and processor, from the user's cache if it is whole; otherwise build it.
 
     The name of a cached library ends in its checksum, because to open one that is cut short kills the process.

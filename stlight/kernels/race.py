@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from stlight.kernels.accelerate import BACKENDS
 from stlight.kernels.backends import Backend
-from stlight.kernels.compile import cache_folder, library, processor
+from stlight.kernels.compile import cache_folder, library
 from stlight.model.stlight import STLight
+from stlight.runtime.processor import processor
 
 # "compiled" does not compete on a CPU, where compiling takes half a minute and made steps slower.
 COMPETITORS = {

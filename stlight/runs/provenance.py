@@ -12,8 +12,14 @@ from typing import Any
 
 # Files and rooms of the package that compute a run's numbers. Records and checkpoints of two versions of these do not mix.
 COMPUTE = ("config.py", "metrics.py", "registry", "data", "model", "kernels", "training")
-# Parts of these rooms that fetch, store or show, and cannot change a number.
-DO_NOT_COMPUTE = ("data/fetching", "registry/metric_specs.py", "training/checkpoint.py", "training/progress.py")
+# Parts of these rooms that fetch, find, store or show, and cannot change a number.
+DO_NOT_COMPUTE = (
+    "data/fetching",
+    "kernels/prebuilt.py",
+    "registry/metric_specs.py",
+    "training/checkpoint.py",
+    "training/progress.py",
+)
 
 _C_COMMENT = re.compile(r'("(?:\\.|[^"\\\n])*")|/\*.*?\*/|//[^\n]*', re.DOTALL)
 
