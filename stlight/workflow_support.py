@@ -3,12 +3,13 @@
 import os
 import re
 import shlex
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
 
 from stlight.config import error_words
 from stlight.experiments import Experiment, load_plan
@@ -34,11 +35,20 @@ class Settings(BaseModel):
     data: Folder = "data"
     experiments: str = "experiments"
     """Folder of the experiments' files, beside the Snakefile's rules."""
-    slots_per_gpu: PositiveInt = Field(default=1, le=100)
-    """Runs that may share a GPU; a job states its share in whole percents."""
+    slots_per_gpu: int | Literal["auto"] = 1
+    """Runs that may share a GPU; a job states its share in whole percents. `auto`: as many as fit by `device_rate`."""
+    device_rate: str | None = None
+    """File that `python -m benchmarks gpu` wrote on the GPUs' model."""
     mixed_versions: bool = False
     hours: Annotated[PositiveFloat, Field(allow_inf_nan=False)] | None = None
     """Budget in core hours, which rounds spend where runs settle most sentences; without it, seeds are as the scale says."""
+
+    @field_validator("slots_per_gpu", mode="before")
+    @classmethod
+    def _check_slots(cls, value: Any) -> Any:
+        if value != "auto" and not (str(value).isdecimal() and 1 <= int(value) <= 100):
+            raise ValueError(f"must be auto or a number from 1 to 100, got {value!r}")
+        return value
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Settings":
@@ -50,10 +60,15 @@ class Settings(BaseModel):
         for name in config.keys() - cls.model_fields:
             raise ValueError(f"--config {name}: unknown; the settings are {', '.join(cls.model_fields)}")
         try:
-            return cls(**config)
+            settings = cls(**config)
         except ValidationError as error:
             wrong = error.errors()[0]
             raise ValueError(f"--config {wrong['loc'][0]}: {error_words(wrong)}") from error
+        if (settings.slots_per_gpu == "auto") != (settings.device_rate is not None):
+            raise ValueError("--config slots_per_gpu=auto and device_rate=FILE: one needs the other")
+        if settings.device_rate is not None and not Path(settings.device_rate).is_file():
+            raise ValueError(f"--config device_rate: {settings.device_rate} is not a file")
+        return settings
 
     @property
     def out(self) -> str:
@@ -78,7 +93,7 @@ class Settings(BaseModel):
         moved folder is no reason to train again.
         """
         options = ["--scale", self.scale, "--results", self.results, "--data-root", self.data]
-        options += ["--workflow", str(workflow), "--experiments", self.experiments, "--slots-per-gpu", str(self.slots_per_gpu)]
+        options += ["--workflow", str(workflow), "--experiments", self.experiments]
         options += ["--mixed-versions"] if self.mixed_versions else []
         options += ["--rounds"] if self.hours else []
         options += ["--planned-source", source]
@@ -99,7 +114,7 @@ class Workflow:
     def __init__(self, workflow: Path, settings: Settings) -> None:
         """Load and check all experiments. Raises `ValueError` if a file is wrong."""
         self._folder, self._data, self._out = workflow, settings.data, settings.out
-        self._hours = settings.hours
+        self._hours, self._slots, self._device_rate = settings.hours, settings.slots_per_gpu, settings.device_rate
         self.plan = load_plan(workflow, settings.scale, Path(settings.data), settings.experiments)
         self.rounds: list[Round] = []
         """The rounds of the budget so far; none without a budget."""
@@ -139,6 +154,27 @@ class Workflow:
         earlier = self.plan.with_seeds(seeds_after(self.rounds[: int(wildcards.round) - 1]))
         records = [f"{self._out}/runs/{name}/record.json" for name in earlier.runs]
         return records + (self.count_files() if records else [])
+
+    def export_slots(self) -> None:
+        """Choose how many runs may share a GPU. Jobs inherit the number, because `auto` loads torch and takes seconds.
+
+        Raises `ValueError` if the file of `device_rate` is not from the GPU benchmark.
+        """
+        slots = self._slots
+        if slots == "auto":
+            from stlight.costs.estimate import slots_for
+
+            slots = slots_for(self.plan, Path(str(self._device_rate)))
+            print(f"slots_per_gpu=auto: {slots}", file=sys.stderr)
+        os.environ["STLIGHT_SLOTS_PER_GPU"] = str(slots)
+
+    def slots_per_gpu(self, wildcards: Any, attempt: int) -> int:
+        """Return the chosen slots; 1 after a failure, because it may have been a lack of memory."""
+        return int(os.environ["STLIGHT_SLOTS_PER_GPU"]) if attempt == 1 else 1
+
+    def gpu_percent(self, wildcards: Any, attempt: int) -> int:
+        """Return the share of a GPU that a run takes."""
+        return 100 // self.slots_per_gpu(wildcards, attempt)
 
     def run_name(self, wildcards: Any) -> str:
         """Return a run's name, `<dataset>/<variant>/seed<k>`."""

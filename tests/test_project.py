@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "training": {"config", "data", "kernels", "metrics", "model", "registry", "runs", "runtime"},
     "costs": {"config", "data", "experiments", "kernels", "metrics", "model", "registry", "runs", "training"},
     "analysis": {"config", "experiments", "registry", "runs", "runtime"},
-    "workflow_support": {"config", "experiments", "registry", "runs", "runtime"},
+    "workflow_support": {"config", "costs", "experiments", "registry", "runs", "runtime"},
 }
 
 

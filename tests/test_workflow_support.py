@@ -39,10 +39,15 @@ def test_a_wrong_environment_variable_is_said_before_any_job(monkeypatch):
     [
         (
             {"scal": "demo"},
-            "--config scal: unknown; the settings are scale, results, data, experiments, slots_per_gpu, mixed_versions, hours",
+            "--config scal: unknown; the settings are scale, results, data, experiments, slots_per_gpu, device_rate,"
+            " mixed_versions, hours",
         ),
-        ({"slots_per_gpu": 0}, "--config slots_per_gpu: input should be greater than 0, got 0"),
-        ({"slots_per_gpu": 1000}, "--config slots_per_gpu: input should be less than or equal to 100, got 1000"),
+        ({"slots_per_gpu": 0}, "--config slots_per_gpu: must be auto or a number from 1 to 100, got 0"),
+        ({"slots_per_gpu": 101}, "--config slots_per_gpu: must be auto or a number from 1 to 100, got 101"),
+        ({"slots_per_gpu": "yes"}, "--config slots_per_gpu: must be auto or a number from 1 to 100, got 'yes'"),
+        ({"slots_per_gpu": "auto"}, "--config slots_per_gpu=auto and device_rate=FILE: one needs the other"),
+        ({"device_rate": "card.json"}, "--config slots_per_gpu=auto and device_rate=FILE: one needs the other"),
+        ({"slots_per_gpu": "auto", "device_rate": "/none.json"}, "--config device_rate: /none.json is not a file"),
         ({"results": ""}, "--config results: .* at least 1 character, got ''"),
         ({"data": ""}, "--config data: .* at least 1 character, got ''"),
         ({"hours": 0}, "--config hours: input should be greater than 0, got 0"),
@@ -57,6 +62,7 @@ def test_a_wrong_setting_is_one_line(config, message):
 def test_values_that_snakemake_parses_are_taken():
     settings = Settings.from_config({"mixed_versions": "yes", "results": 5, "slots_per_gpu": "2"})
     assert settings == Settings(results="5", mixed_versions=True, slots_per_gpu=2)
+    assert Settings.from_config({"slots_per_gpu": "auto", "device_rate": __file__}).slots_per_gpu == "auto"
 
 
 @pytest.mark.parametrize("place", ["out", "out/smoke", "data"])
@@ -109,6 +115,31 @@ def test_an_experiment_asks_for_its_records_and_counts(suite, tmp_path):
     assert f"{out}/examples/sizes.png" not in suite.items()
     stated = [path for path in suite.report_inputs() if path.endswith(".yaml")]
     assert [Path(path).name for path in stated] == ["quoted_sources.yaml"]
+
+
+def test_a_run_that_failed_has_its_gpu_alone(workflow, tmp_path, monkeypatch):
+    monkeypatch.setenv("STLIGHT_SLOTS_PER_GPU", "")
+    suite = Workflow(workflow, Settings(scale="smoke", data=str(tmp_path), slots_per_gpu=3))
+    suite.export_slots()
+    assert [(suite.slots_per_gpu(None, attempt), suite.gpu_percent(None, attempt)) for attempt in (1, 2)] == [(3, 33), (1, 100)]
+
+
+def test_slots_are_those_that_a_gpus_file_says(workflow, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("STLIGHT_SLOTS_PER_GPU", "")
+    for path in (workflow / "experiments").glob("*.yaml"):
+        path.unlink()
+    write_experiment(workflow, "depths")
+    steps = {"one": {"multiply_adds": 1e9, "float32": {"ours_seconds": 1, "listing_seconds": 1}}}
+    file = tmp_path / "card.json"
+    # A run of this scale takes less than an empty process, and nine tenths of the memory hold four of those.
+    file.write_text(json.dumps({"device": {"name": "A", "memory": 5 * 2**30, "process_memory": 2**30}, "steps": steps}))
+    suite = Workflow(workflow, Settings(scale="smoke", data=str(tmp_path), slots_per_gpu="auto", device_rate=str(file)))
+    suite.export_slots()
+    assert suite.slots_per_gpu(None, 1) == 4
+    assert "slots_per_gpu=auto: 4" in capsys.readouterr().err
+    file.write_text("{}")
+    with pytest.raises(ValueError, match="card.json: not a file of `python -m benchmarks gpu`"):
+        suite.export_slots()
 
 
 def test_a_later_round_decides_on_records_and_counts(suite, tmp_path):

@@ -113,6 +113,17 @@ def gpu_bytes(cost: RunCost) -> int:
     return cost.memory - _PROCESS_BYTES
 
 
+def slots_for(plan: Plan, device_rate: Path) -> int:
+    """Return how many of a plan's largest runs fit on a card at a time; 1 also if none is known to fit.
+
+    `device_rate` is the file that the GPU benchmark wrote. Raises `ValueError` if it is not.
+    """
+    card = Card.load(device_rate)
+    once = plan.with_seeds(dict.fromkeys(plan.seeds, 1))
+    largest = max(gpu_bytes(cost) for cost in estimate_costs(once, torch.device("cpu"), None, card).values())
+    return card.slots(largest) or 1
+
+
 def _cost(config: RunConfig, device: torch.device, flops_rate: float | None, card: Card | None) -> RunCost:
     with torch.device("meta"):
         shape = config.clip_shape

@@ -2,8 +2,9 @@
 
 Each GPU has slots, and each slot a lock file that `filelock` locks with flock. The kernel frees the lock when its process ends,
 also by SIGKILL, and `filelock` (4.2 or later) closes it in forked children. Do not delete the files: two processes would then
-lock different files for one slot. Processes that share GPUs must name them alike, by index or by UUID, and state the same
-number of slots. A waiting process takes a free slot within about a second, in no order. Leases do not nest.
+lock different files for one slot. Processes that share GPUs must name them alike, by index or by UUID. Those that state
+another number of slots than a GPU's present holders wait until nobody holds it. A waiting process takes a free slot within
+about a second, in no order. Leases do not nest.
 """
 
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from stlight.runtime.atomic_files import write_atomically
 from stlight.runtime.trust import private_folder
 
 # In a scheduler's job the leases are the job's own, because a scheduler may number the GPUs from 0 in every job.
@@ -77,12 +79,15 @@ def leased(gpus: int = 1, slots_per_gpu: int = 1, on_wait: Callable[[str], None]
 def _wait_for_slot(names: list[str], slots: int, on_wait: Callable[[str], None]) -> tuple[str, int, FileLock]:
     """Wait for a free slot and lock it, on the GPU with the most free slots."""
     folder = _lock_folder()
-    locks = {gpu: [FileLock(folder / f"{_plain(gpu)}.slot{n}") for n in range(slots)] for gpu in names}
+    locks = {gpu: _slot_locks(folder, gpu, slots) for gpu in names}
     waits = False
     while True:
         # Choosing locks every free slot for a moment. Only one process may choose at a time, or others would find none free.
         with FileLock(folder / "choosing"):
-            free = {gpu: [n for n, lock in enumerate(of_gpu) if _lock(lock)] for gpu, of_gpu in locks.items()}
+            free = {
+                gpu: [n for n, lock in enumerate(of_gpu) if _lock(lock)] if _divide(folder, gpu, slots) else []
+                for gpu, of_gpu in locks.items()
+            }
             emptiest = max(free, key=lambda gpu: len(free[gpu]))
             for gpu, numbers in free.items():
                 for n in numbers[gpu == emptiest :]:
@@ -94,6 +99,28 @@ def _wait_for_slot(names: list[str], slots: int, on_wait: Callable[[str], None])
             on_wait(f"waits for a GPU: all slots of {', '.join(names)} are taken")
         waits = True
         time.sleep(_POLL)
+
+
+def _divide(folder: Path, gpu: str, slots: int) -> bool:
+    """Return True if a GPU is divided into so many slots; divide it anew if nobody holds it. Call only while choosing.
+
+    A run that expects a third of the memory must not share with one that expects a half.
+    """
+    note = folder / f"{_plain(gpu)}.slots"
+    before = int(note.read_text()) if note.exists() else 0
+    if before != slots:
+        others = _slot_locks(folder, gpu, before)
+        free = [lock for lock in others if _lock(lock)]
+        for lock in free:
+            lock.release()
+        if len(free) < before:
+            return False
+        write_atomically(note, str(slots))
+    return True
+
+
+def _slot_locks(folder: Path, gpu: str, slots: int) -> list[FileLock]:
+    return [FileLock(folder / f"{_plain(gpu)}.slot{n}") for n in range(slots)]
 
 
 def _lock(lock: FileLock) -> bool:

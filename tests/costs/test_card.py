@@ -7,6 +7,8 @@ import pytest
 from stlight import cli
 from stlight.config import RunConfig
 from stlight.costs.card import Card
+from stlight.costs.estimate import slots_for
+from stlight.experiments import load_plan
 from tests.tiny_runs import write_experiment
 
 STEP = {"fields": {}, "float32": {"ours_seconds": 0.1, "listing_seconds": 0.4, "graph_seconds": 0.05}}
@@ -62,6 +64,21 @@ def test_slots_by_measured_memory(file):
     card = Card.load(file)
     assert card.slots(2**30) == 36  # 0.9 · 80 GiB / (1 GiB + 1 GiB)
     assert card.slots(80 * 2**30) == 0
+
+
+def test_slots_of_a_plan_are_those_of_its_largest_run(file, scales, capsys):
+    write_experiment(scales, "depths", base={"max_lr": 0.001}, grid={"depth": [8, 16]})
+    loaded = load_plan(scales, "paper", scales)
+    slots = slots_for(loaded, file)
+    assert slots > 1
+    # `plan` computes them from the memory of all runs.
+    assert plan(file, scales, "--scale", "paper") == 0
+    assert f"slots_per_gpu={slots}" in capsys.readouterr().out.split()
+    # The rounds of a budget begin without a run.
+    assert slots_for(loaded.with_seeds(dict.fromkeys(loaded.seeds, 0)), file) == slots
+    for memory in (None, 2**31):
+        file.write_text(json.dumps(CONTENT | {"device": CONTENT["device"] | {"memory": memory}}))
+        assert slots_for(loaded, file) == 1
 
 
 def plan(file, scales, *arguments):

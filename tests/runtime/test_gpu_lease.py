@@ -67,6 +67,22 @@ def test_slots_fill_all_gpus_evenly(holder):
     assert [holder(2).prints("leased") for _ in range(3)] == ["leased 1.0", "leased 0.0", "leased 1.1"]
 
 
+def test_runs_that_divide_a_gpu_otherwise_wait_until_nobody_holds_it(holder, one_gpu):
+    thirds = [holder(3), holder(3)]
+    for each in thirds:
+        each.prints("leased")
+    half = holder(2)
+    half.prints("waits")
+    thirds[0].ends()
+    assert half.still_waits()
+    thirds[1].dies()
+    assert half.prints("leased") == "leased 0.0"
+    third = holder(3)
+    third.prints("waits")
+    assert holder(2).prints("leased") == "leased 0.1"
+    assert third.still_waits()
+
+
 def test_a_killed_holder_or_waiter_frees_its_place(holder, one_gpu):
     first = holder()
     first.prints("leased")

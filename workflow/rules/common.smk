@@ -14,6 +14,8 @@ try:
     SETTINGS = Settings.from_config(config)
     SETTINGS.check_folders()
     SUITE = Workflow(WORKFLOW, SETTINGS)
+    if workflow.is_main_process:
+        SUITE.export_slots()
 except ValueError as error:
     raise WorkflowError(str(error))
 OUT, DATA = SETTINGS.out, SETTINGS.data
@@ -69,21 +71,19 @@ def report_inputs(wildcards):
 
 # A run that was killed or failed resumes at once; a profile may ask for more attempts. The Snakemake inside a cluster job makes
 # none, because the scheduler's Snakemake retries the whole job.
-ASKED_FOR = getattr(workflow.execution_settings, "retries", 0)
-RETRIES = max(2, ASKED_FOR) if workflow.is_main_process else 0
+RETRIES = max(2, getattr(workflow.execution_settings, "retries", 0)) if workflow.is_main_process else 0
 # On a cluster no number of cores is given: a job is alone on what it was given.
 ALL_CORES = workflow.resource_settings.cores or 1
 # The interpreter that runs Snakemake, also if its environment is not activated. With conda, that of the rule's environment.
-IN_CONDA = "conda" in map(str, workflow.deployment_settings.deployment_method)
-PYTHON = "python" if IN_CONDA else sys.executable
+PYTHON = "python" if "conda" in map(str, workflow.deployment_settings.deployment_method) else sys.executable
 
-# Outputs of a finished run that Snakemake deleted are restored only if they are newer than this. An existing record is kept
-# whatever its age. Set at the start of a forced workflow; jobs inherit it.
+# Deleted outputs of a finished run are restored only if newer than this. A forced workflow sets it; jobs inherit it.
 os.environ.setdefault("STLIGHT_NEWER_THAN", "0")
 
 
 envvars:
     "STLIGHT_NEWER_THAN",
+    "STLIGHT_SLOTS_PER_GPU",
     "STLIGHT_SOURCE",
 
 

@@ -23,7 +23,8 @@ rule train:
         runtime=60,
         # If there are GPUs, a run leases one of them; `--resources gpu=` or a profile says how many there are.
         gpu=1,
-        gpu_percent=100 // SETTINGS.slots_per_gpu,
+        gpu_percent=SUITE.gpu_percent,
+        slots_per_gpu=SUITE.slots_per_gpu,
     params:
         run=SUITE.run_name,
         # A changed configuration trains again; a changed comment in its file does not.
@@ -33,5 +34,6 @@ rule train:
         " --config-hash {params.config_hash:q}"
         " --threads {threads}"
         " --gpus {resources.gpu}"
+        " --slots-per-gpu {resources.slots_per_gpu}"
         ' --newer-than "$STLIGHT_NEWER_THAN"'
         " > {log:q} 2>&1"

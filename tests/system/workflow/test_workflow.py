@@ -284,7 +284,11 @@ def test_the_gpu_profile_counts_the_gpus(repository, tmp_path, monkeypatch):
     arguments = ("-n", "--profile", repository / "profiles" / "gpu", "--config", "scale=smoke", "slots_per_gpu=2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     output = snakemake(*arguments, cwd=tmp_path, snakefile=repository / "Snakefile")
-    assert re.search(r"resources: .*gpu=1, gpu_percent=50", output)
+    assert re.search(r"resources: .*gpu=1, gpu_percent=50, slots_per_gpu=2", output)
+    # A run that failed may have lacked memory, so it has its GPU alone.
+    output = snakemake(*arguments, "--attempt", "2", cwd=tmp_path, snakefile=repository / "Snakefile")
+    assert re.search(r"resources: .*gpu=1, gpu_percent=100, slots_per_gpu=1", output)
+    assert "gpu_percent=50" not in output
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     output = snakemake(*arguments, cwd=tmp_path, snakefile=repository / "Snakefile", ok=False)
     assert "profiles/gpu finds no GPU here; leave out --profile to train on the CPU" in output
