@@ -5,11 +5,15 @@ import os
 import sys
 from pathlib import Path
 
+WORKFLOW = Path(workflow.current_basedir).parent
+# In a checkout, Snakemake imports the package that the jobs run. In a wheel, workflow/ lies inside the package.
+if (WORKFLOW.parent / "stlight").is_dir():
+    sys.path.insert(0, str(WORKFLOW.parent))
+
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runs.provenance import source_version
 from stlight.workflow_support import Settings, Workflow, any_of, note_forced
 
-WORKFLOW = Path(workflow.basedir) / "workflow"
 try:
     SETTINGS = Settings.from_config(config)
     SETTINGS.check_folders()
@@ -71,11 +75,19 @@ def report_inputs(wildcards):
 
 # A run that was killed or failed resumes at once; a profile may ask for more attempts. The Snakemake inside a cluster job makes
 # none, because the scheduler's Snakemake retries the whole job.
-RETRIES = max(2, getattr(workflow.execution_settings, "retries", 0)) if workflow.is_main_process else 0
+RETRIES = (
+    max(2, getattr(workflow.execution_settings, "retries", 0))
+    if workflow.is_main_process
+    else 0
+)
 # On a cluster no number of cores is given: a job is alone on what it was given.
 ALL_CORES = workflow.resource_settings.cores or 1
 # The interpreter that runs Snakemake, also if its environment is not activated. With conda, that of the rule's environment.
-PYTHON = "python" if "conda" in map(str, workflow.deployment_settings.deployment_method) else sys.executable
+PYTHON = (
+    "python"
+    if "conda" in map(str, workflow.deployment_settings.deployment_method)
+    else sys.executable
+)
 
 # Deleted outputs of a finished run are restored only if newer than this. A forced workflow sets it; jobs inherit it.
 os.environ.setdefault("STLIGHT_NEWER_THAN", "0")
