@@ -28,11 +28,14 @@ class Settings(BaseModel):
     """The values of `snakemake --config`."""
 
     # Snakemake parses values of its command line: "5" becomes a number, and "yes" becomes True.
-    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True, use_attribute_docstrings=True)
 
     scale: str = "demo"
+    """Name of a file in workflow/scales, without .yaml."""
     results: Folder = "results"
+    """Folder of all results; those of a scale are in a folder of its name."""
     data: Folder = "data"
+    """Folder of data sets and prepared data."""
     experiments: str = "experiments"
     """Folder of the experiments' files, beside the Snakefile's rules."""
     slots_per_gpu: int | Literal["auto"] = 1
@@ -40,6 +43,7 @@ class Settings(BaseModel):
     device_rate: str | None = None
     """File that `python -m benchmarks gpu` wrote on the GPUs' model."""
     mixed_versions: bool = False
+    """Allow tables from results of several versions of the code."""
     hours: Annotated[PositiveFloat, Field(allow_inf_nan=False)] | None = None
     """Budget in core hours, which rounds spend where runs settle most sentences; without it, seeds are as the scale says."""
 
