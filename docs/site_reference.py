@@ -1,9 +1,12 @@
-"""Sphinx extension: when the site is built, append to pages under docs/reference/ what the code says about itself."""
+"""Sphinx extension that takes pages from files outside docs/, and appends what the code says to those of docs/reference/."""
 
 import argparse
 import inspect
 import json
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from stlight import cli
@@ -13,6 +16,18 @@ from stlight.experiments.scaling import ScaleFile
 from stlight.workflow_support import Settings
 
 Schema = Mapping[str, Any]
+
+DOCS = Path(__file__).resolve().parent
+REPOSITORY = DOCS.parent
+
+ELSEWHERE = {
+    "index": "README.md",
+    "contributing": "CONTRIBUTING.md",
+    "changelog": "CHANGELOG.md",
+    "security": "SECURITY.md",
+    "reference/results": "results/README.md",
+}
+"""Pages whose text is in another file of the repository."""
 
 SECTIONS = ("ModelConfig", "DataConfig", "TrainingConfig")
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
@@ -130,13 +145,31 @@ GENERATED: dict[str, Callable[[], str]] = {
 """What is appended to each page, by its name."""
 
 
-def append_generated(app: Any, page: str, source: list[str]) -> None:
-    """Append a page's generated part to its Markdown when Sphinx reads it."""
+def read_page(app: Any, page: str, source: list[str]) -> None:
+    """Change a page's Markdown when Sphinx reads it: take it from a file elsewhere, mend links, append the generated part."""
+    path = DOCS / f"{page}.md"
+    if page in ELSEWHERE:
+        path = REPOSITORY / ELSEWHERE[page]
+        # What the page itself has is for readers of the repository, but for the navigation.
+        source[0] = path.read_text() + "\n\n" + source[0].partition("<!-- site -->")[2]
+        app.env.note_dependency(str(path), docname=page)
+    source[0] = relinked(source[0], path.parent, (DOCS / page).parent)
     if page in GENERATED:
         source[0] += "\n\n" + GENERATED[page]()
 
 
+def relinked(text: str, folder: Path, site_folder: Path) -> str:
+    """Return Markdown with links relative to `site_folder`, and to the site's page of a file if it has one."""
+    pages = {REPOSITORY / file: DOCS / f"{page}.md" for page, file in ELSEWHERE.items()}
+
+    def relink(match: re.Match[str]) -> str:
+        target = (folder / match[1]).resolve()
+        return f"]({os.path.relpath(pages.get(target, target), site_folder)}"
+
+    return re.sub(r"\]\(([^)#:\s]+)(?=[)#])", relink, text)
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Register the extension with Sphinx."""
-    app.connect("source-read", append_generated)
+    app.connect("source-read", read_page)
     return {"parallel_read_safe": True}
