@@ -26,6 +26,8 @@ autodoc_preserve_defaults = True
 
 html_theme = "furo"
 html_title = "STLight, reproduced"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_show_copyright = False
