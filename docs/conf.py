@@ -23,6 +23,7 @@ default_role = "literal"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_title = "STLight, reproduced"
