@@ -41,10 +41,14 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "".join(f"| {' | '.join(cell.translate(ESCAPED) for cell in line)} |\n" for line in lines)
 
 
+def verb_parsers() -> Mapping[str, argparse.ArgumentParser]:
+    """Return the parser of each verb of `stlight`."""
+    return next(action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)).choices
+
+
 def command_line() -> str:
     """Return a section for each verb of `stlight`, as its parser and its docstring have them."""
-    verbs = next(action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)).choices
-    arguments = {name: [a for a in parser._actions if a.dest != "help"] for name, parser in verbs.items()}
+    arguments = {name: [a for a in parser._actions if a.dest != "help"] for name, parser in verb_parsers().items()}
     shared = [a for a in arguments["schemas"] if all(a in others for others in arguments.values())]
     parts = []
     for name, own in arguments.items():
