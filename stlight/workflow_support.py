@@ -23,6 +23,10 @@ from stlight.runtime.run_lock import living_holder
 Folder = Annotated[str, Field(min_length=1)]
 """A folder's path. An empty one would be the root of the disk to Snakemake, and the current folder to a job."""
 
+# Enough for the longest run of a scale, on a slow core or a small GPU. Short runs may share a job of a cluster.
+_RUN_MINUTES = {"smoke": 2, "demo": 5, "small": 20, "gpu": 60}
+_LONG_RUN_MINUTES = 1440
+
 
 class Settings(BaseModel):
     """The values of `snakemake --config`."""
@@ -114,6 +118,8 @@ class Workflow:
     def __init__(self, workflow: Path, settings: Settings) -> None:
         """Load and check all experiments. Raises `ValueError` if a file is wrong."""
         self._folder, self._data, self._out = workflow, settings.data, settings.out
+        self.run_minutes = _RUN_MINUTES.get(settings.scale, _LONG_RUN_MINUTES)
+        """Time limit of a run on a cluster; one that takes longer resumes."""
         self._hours, self._slots, self._device_rate = settings.hours, settings.slots_per_gpu, settings.device_rate
         self.plan = load_plan(workflow, settings.scale, Path(settings.data), settings.experiments)
         self.rounds: list[Round] = []

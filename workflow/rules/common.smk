@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runs.provenance import source_version
+from stlight.runtime.job_packs import enable_packing
 from stlight.workflow_support import Settings, Workflow, any_of, note_forced
 
 WORKFLOW = Path(workflow.basedir) / "workflow"
@@ -21,6 +22,7 @@ except ValueError as error:
 OUT, DATA = SETTINGS.out, SETTINGS.data
 if workflow.is_main_process:
     SUITE.request_files()
+    enable_packing()
     # Jobs refuse to run other code than the one that planned them. Those on a cluster inherit it.
     os.environ["STLIGHT_SOURCE"] = source_version()
 
