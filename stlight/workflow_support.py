@@ -24,7 +24,7 @@ Folder = Annotated[str, Field(min_length=1)]
 """A folder's path. An empty one would be the root of the disk to Snakemake, and the current folder to a job."""
 
 # Enough for the longest run of a scale, on a slow core or a small GPU. Short runs may share a job of a cluster.
-_RUN_MINUTES = {"smoke": 2, "demo": 5, "small": 20, "gpu": 60}
+_RUN_MINUTES = {"smoke": 2, "demo": 5, "small": 20, "gpu": 30}
 _LONG_RUN_MINUTES = 1440
 
 

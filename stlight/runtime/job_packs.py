@@ -161,6 +161,8 @@ class PackingExecutor:
     def _submit(self) -> None:
         try:
             with self._changing:
+                if self._stops():
+                    self._drop_waiting()
                 packs = _packs(sorted(self._waiting, key=self.dag.priority, reverse=True))
                 chosen = packs[: max(0, self._limit() - self._num_submitted)]
                 self._waiting = [job for pack in packs[len(chosen) :] for job in _members(pack)]
@@ -172,6 +174,18 @@ class PackingExecutor:
         except Exception as error:
             # In a thread of its own the error would be lost, and Snakemake would wait forever.
             self.workflow.scheduler.executor_error_callback(error)
+
+    def _stops(self) -> bool:
+        scheduler = self.workflow.scheduler
+        return bool(scheduler._user_kill or (scheduler._errors and not scheduler.keepgoing))
+
+    def _drop_waiting(self) -> None:
+        """Take back the jobs that wait, because a Snakemake that stops waits for all that it has handed over."""
+        scheduler = self.workflow.scheduler
+        with scheduler._lock:
+            scheduler.running.difference_update(self._waiting)
+        self._waiting = []
+        scheduler._open_jobs.release()
 
     def _limit(self) -> int:
         limit: int | None = self.workflow.global_resources.get("slurm_jobs").value
