@@ -23,8 +23,8 @@ from stlight.runtime.run_lock import living_holder
 Folder = Annotated[str, Field(min_length=1)]
 """A folder's path. An empty one would be the root of the disk to Snakemake, and the current folder to a job."""
 
-# Enough for the longest run of a scale, on a slow core or a small GPU. Short runs may share a job of a cluster.
-_RUN_MINUTES = {"smoke": 2, "demo": 5, "small": 20, "gpu": 30}
+# Enough for most runs of a scale on a slow core or a small GPU. Short runs share a job of a cluster, which has time for all.
+_RUN_MINUTES = {"smoke": 1, "demo": 2, "small": 10, "gpu": 20}
 _LONG_RUN_MINUTES = 1440
 
 

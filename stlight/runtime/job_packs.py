@@ -24,6 +24,10 @@ from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
 # Snakemake hands over at most 100 jobs a second, so that we wait for more before we submit.
 _SETTLE_SECONDS = 5.0
+# Linux allows arguments of 128 KiB, and a pack's command, which names all jobs, is one argument of `sbatch`.
+_MOST_JOBS = 400
+# Starting Snakemake and torch from a shared file system, and saving before the time limit.
+_SPARE_MINUTES = 10
 
 
 def enable_packing() -> None:
@@ -43,7 +47,7 @@ def pack_size(resources: Mapping[str, Any]) -> tuple[int, int]:
     if resources.get("gpu"):
         at_once = min(at_once, 100 * resources.get("pack_gpus", 1) // resources.get("gpu_percent", 100))
     at_once = max(1, at_once)
-    return at_once, max(1, at_once * (minutes // runtime))
+    return at_once, min(_MOST_JOBS, max(1, at_once * ((minutes - _SPARE_MINUTES) // runtime)))
 
 
 def pack_resources(resources: Mapping[str, Any], at_once: int, jobs: int) -> dict[str, Any]:
@@ -52,7 +56,7 @@ def pack_resources(resources: Mapping[str, Any], at_once: int, jobs: int) -> dic
     # Values that Snakemake knows only when the job runs.
     known = {name: value for name, value in resources.items() if not isinstance(value, TBDString)}
     total: dict[str, Any] = {name: at_once * known[name] for name in ("_cores", "mem_mb") if name in known}
-    total["runtime"] = math.ceil(jobs / at_once) * known["runtime"]
+    total["runtime"] = _SPARE_MINUTES + math.ceil(jobs / at_once) * known["runtime"]
     if known.get("gpu"):
         total["gpu"] = math.ceil(at_once * known.get("gpu_percent", 100) / 100)
     return known | total
@@ -211,14 +215,17 @@ class PackingExecutor:
 
 
 def _packs(jobs: Iterable[Any]) -> list[Any]:
-    """Return packs, and jobs that are alone. A pack is of one rule and attempt, whose jobs ask for the same resources."""
+    """Return packs, and jobs that are too long for one. A pack is of one rule and attempt, whose jobs ask for the same."""
+    packs: list[Any] = []
     alike = defaultdict(list)
     for job in jobs:
-        alike[job.rule.name, job.attempt].append(job)
-    packs: list[Any] = []
+        if job.is_group():
+            packs.append(job)
+        else:
+            alike[job.rule.name, job.attempt].append(job)
     for members in alike.values():
         at_once, most = pack_size(dict(members[0].resources.items()))
-        packs += [Pack(part, at_once) if len(part) > 1 else part[0] for part in split_evenly(members, most)]
+        packs += [Pack(part, at_once) for part in split_evenly(members, most)] if most > 1 else members
     return packs
 
 

@@ -11,16 +11,18 @@ ON_GPU = {"gpu": 1, "gpu_percent": 100}
 @pytest.mark.parametrize(
     ("changed", "size"),
     [
-        # Four cores each of 16, twelve times 20 minutes.
-        ({}, (4, 48)),
+        # Four cores each of 16; eleven times 20 minutes, and ten to spare.
+        ({}, (4, 44)),
         # Two GPUs, or three runs on each.
-        (ON_GPU, (2, 24)),
-        (ON_GPU | {"gpu_percent": 33, "_cores": 1}, (6, 72)),
+        (ON_GPU, (2, 22)),
+        (ON_GPU | {"gpu_percent": 33, "_cores": 1}, (6, 66)),
         # A data set's preparation needs no GPU.
-        ({"gpu": 0, "gpu_percent": 100}, (4, 48)),
+        ({"gpu": 0, "gpu_percent": 100}, (4, 44)),
         # Of more than half the time, one each; of more than the cores, one after another.
         ({"runtime": 121}, (4, 4)),
-        ({"_cores": 32}, (1, 12)),
+        ({"_cores": 32}, (1, 11)),
+        # A command names all jobs of a pack.
+        ({"runtime": 2, "_cores": 1}, (16, 400)),
         # A long run is a job of its own, and so is each job without a pack.
         (ON_GPU | {"runtime": 1440, "pack_gpus": 1}, (1, 1)),
         ({"pack_minutes": 0}, (1, 1)),
@@ -36,10 +38,10 @@ def test_a_job_without_a_time_limit_or_a_profile_is_not_packed():
 
 def test_a_pack_asks_for_what_runs_at_once_and_for_the_time_of_all():
     asked = pack_resources(RUN | ON_GPU | {"slurm_partition": "gpu"}, at_once=2, jobs=5)
-    assert (asked["_cores"], asked["mem_mb"], asked["gpu"], asked["runtime"]) == (8, 6000, 2, 60)
+    assert (asked["_cores"], asked["mem_mb"], asked["gpu"], asked["runtime"]) == (8, 6000, 2, 70)
     assert asked["slurm_partition"] == "gpu"
     few = pack_resources(RUN, at_once=4, jobs=3)
-    assert (few["_cores"], few["mem_mb"], few["runtime"], few.get("gpu", 0)) == (12, 9000, 20, 0)
+    assert (few["_cores"], few["mem_mb"], few["runtime"], few.get("gpu", 0)) == (12, 9000, 30, 0)
     shared = pack_resources(RUN | {"gpu": 1, "gpu_percent": 33, "_cores": 1}, at_once=6, jobs=6)
     assert shared["gpu"] == 2
 
