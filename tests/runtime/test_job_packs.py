@@ -1,8 +1,11 @@
 """How many jobs a Slurm job holds and what it asks for; tests/system/slurm/test_packs.py submits real ones."""
 
 import pytest
+import yaml
 
 from stlight.runtime.job_packs import pack_resources, pack_size, split_evenly
+from stlight.workflow_support import Settings, Workflow
+from tests.conftest import REPOSITORY
 
 RUN = {"_cores": 4, "mem_mb": 3000, "runtime": 20, "pack_minutes": 240, "pack_cores": 16, "pack_gpus": 2}
 ON_GPU = {"gpu": 1, "gpu_percent": 100}
@@ -51,3 +54,11 @@ def test_packs_are_even_and_hold_every_job_once():
     assert [len(part) for part in parts] == [65, 64]
     assert sorted(number for part in parts for number in part) == list(range(129))
     assert split_evenly([1, 2, 3], 1) == [[1], [2], [3]]
+
+
+@pytest.mark.parametrize(("scale", "most"), [("demo", 115), ("small", 23), ("gpu", 11), ("paper", 1)])
+def test_the_profile_packs_short_runs_only(scale, most):
+    profile = yaml.safe_load((REPOSITORY / "profiles" / "slurm" / "config.yaml").read_text())
+    runtime = Workflow(REPOSITORY / "workflow", Settings(scale=scale)).run_minutes
+    train = {"_cores": profile["set-threads"]["train"], "gpu_percent": 100, "runtime": runtime}
+    assert pack_size(profile["default-resources"] | train | profile["set-resources"]["train"]) == (1, most)
