@@ -16,10 +16,10 @@ GRID = "{k1: [5, 7, 9], decoder: [shuffle_reassemble, reassemble_shuffle]}"
 @contextlib.contextmanager
 def started(slurm, folder):
     """Start Snakemake; at the end, kill it and cancel its jobs. Also yields a function that counts its submissions."""
-    before = set(slurm.jobs())
     workflow = Workflow(slurm, folder)
     try:
-        yield workflow, lambda: len(set(slurm.jobs()) - before)
+        # Slurm forgets jobs after some minutes.
+        yield workflow, lambda: workflow.log.read_text().count("submitted with SLURM jobid")
     finally:
         workflow.process.kill()
         workflow.process.wait()
