@@ -17,14 +17,13 @@ try:
     SUITE = Workflow(WORKFLOW, SETTINGS)
     if workflow.is_main_process:
         SUITE.export_slots()
+        SUITE.request_files()
+        enable_packing()
+        # Jobs refuse to run other code than the one that planned them. Those on a cluster inherit it.
+        os.environ["STLIGHT_SOURCE"] = source_version()
 except ValueError as error:
     raise WorkflowError(str(error))
 OUT, DATA = SETTINGS.out, SETTINGS.data
-if workflow.is_main_process:
-    SUITE.request_files()
-    enable_packing()
-    # Jobs refuse to run other code than the one that planned them. Those on a cluster inherit it.
-    os.environ["STLIGHT_SOURCE"] = source_version()
 
 
 def check_writable():
@@ -71,8 +70,7 @@ def report_inputs(wildcards):
     return SUITE.report_inputs()
 
 
-# A run that was killed or failed resumes at once; a profile may ask for more attempts. The Snakemake inside a cluster job makes
-# none, because the scheduler's Snakemake retries the whole job.
+# A killed or failed run resumes at once; a profile may ask for more attempts. Only the Snakemake that submits jobs retries them.
 RETRIES = max(2, getattr(workflow.execution_settings, "retries", 0)) if workflow.is_main_process else 0
 # On a cluster no number of cores is given: a job is alone on what it was given.
 ALL_CORES = workflow.resource_settings.cores or 1
