@@ -16,6 +16,10 @@ from stlight.runtime.atomic_files import has_changed
 from stlight.runtime.run_lock import living_holder
 from stlight.workflow_support.settings import Settings
 
+# Enough for most runs of a scale on a slow core or a small GPU. Short runs share a job of a cluster, which has time for all.
+_RUN_MINUTES = {"smoke": 1, "demo": 2, "small": 10, "gpu": 20}
+_LONG_RUN_MINUTES = 1440
+
 
 class Workflow:
     """The plan of a scale, and the functions that look up inputs and params for rules. They take Snakemake's wildcards."""
@@ -28,6 +32,8 @@ class Workflow:
         self._folder, self._data, self._out = workflow, settings.data, settings.out
         on_disk = on_disk or settings
         self._data_on_disk, self._out_on_disk = Path(on_disk.data), Path(on_disk.out)
+        self.run_minutes = _RUN_MINUTES.get(settings.scale, _LONG_RUN_MINUTES)
+        """Time limit of a run on a cluster; one that takes longer resumes."""
         self._hours, self._slots, self._device_rate = settings.hours, settings.slots_per_gpu, settings.device_rate
         self.plan = load_plan(workflow, settings.scale, self._data_on_disk, settings.experiments)
         self.rounds: list[Round] = []

@@ -13,6 +13,7 @@ if (WORKFLOW.parent / "stlight").is_dir():
 
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runs.provenance import source_version
+from stlight.runtime.job_packs import enable_packing
 from stlight.workflow_support import Settings, Workflow, any_of
 from stlight.workflow_support import interpreter, newer_than, retries
 
@@ -24,6 +25,7 @@ try:
     SUITE = Workflow(WORKFLOW, SETTINGS, ON_DISK)
     if workflow.is_main_process:
         SUITE.export_slots()
+        enable_packing()
 except ValueError as error:
     raise WorkflowError(str(error))
 OUT, DATA = SETTINGS.out, SETTINGS.data

@@ -20,7 +20,7 @@ rule train:
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=60,
+        runtime=SUITE.run_minutes,
         # If there are GPUs, a run leases one of them; `--resources gpu=` or a profile says how many there are.
         gpu=1,
         gpu_percent=SUITE.gpu_percent,

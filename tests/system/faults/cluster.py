@@ -41,8 +41,11 @@ figure: {{kind: lines}}
 """
 
 
-def set_up(work: Path, grid: str, epochs: int) -> list[str]:
-    """Copy the workflow with one small experiment and the Slurm profile with the sandbox's sizes. Return the runs' names."""
+def set_up(work: Path, grid: str, epochs: int, pack_minutes: int = 0) -> list[str]:
+    """Copy the workflow with one small experiment and the Slurm profile with the sandbox's sizes. Return the runs' names.
+
+    A run may take 15 minutes. With 0 `pack_minutes`, every run is a Slurm job of its own.
+    """
     for name in ("workflow", "profiles"):
         shutil.copytree(REPOSITORY / name, work / name)
     shutil.copy(REPOSITORY / "Snakefile", work)
@@ -53,7 +56,8 @@ def set_up(work: Path, grid: str, epochs: int) -> list[str]:
     (work / "workflow" / "scales" / "slurm.yaml").write_text(SCALE.format(epochs=epochs))
     path = work / "profiles" / "slurm" / "config.yaml"
     profile = yaml.safe_load(path.read_text())
-    profile["default-resources"] |= {"mem_mb": 400, "runtime": 5}
+    packs = {"pack_minutes": pack_minutes, "pack_cores": 2, "pack_gpus": 2}
+    profile["default-resources"] |= {"mem_mb": 400, "runtime": 5} | packs
     # No warning signal: two minutes before such a short limit it would come at once.
     profile["set-resources"]["train"] |= {"mem_mb": "400 * min(attempt, 3)", "runtime": 15, "slurm_extra": "--nice=0"}
     profile["set-threads"]["train"] = 1
