@@ -42,6 +42,8 @@ class Settings(BaseModel):
     mixed_versions: bool = False
     hours: Annotated[PositiveFloat, Field(allow_inf_nan=False)] | None = None
     """Budget in core hours, which rounds spend where runs settle most sentences; without it, seeds are as the scale says."""
+    container: Annotated[str, Field(min_length=1)] | None = None
+    """Image of the jobs in Apptainer, a file or an address; without it, containers/stlight.sif beside the Snakefile."""
 
     @field_validator("slots_per_gpu", mode="before")
     @classmethod
@@ -98,9 +100,10 @@ class Settings(BaseModel):
         options += ["--rounds"] if self.hours else []
         options += ["--planned-source", source]
         # Snakemake, too, imports the package beside the Snakefile, if there is one.
-        folders = [str(workflow.parent.resolve()), *filter(None, [os.environ.get("PYTHONPATH")])]
-        beside = (workflow.parent / "stlight").is_dir()
-        command = [*(["env", f"PYTHONPATH={os.pathsep.join(folders)}"] if beside else []), python]
+        folders = [str(workflow.parent.resolve())] if (workflow.parent / "stlight").is_dir() else []
+        # What Snakemake's interpreter imports from elsewhere may not fit another one.
+        folders += filter(None, [os.environ.get("PYTHONPATH") if python == sys.executable else None])
+        command = ["env", f"PYTHONPATH={os.pathsep.join(folders)}", python]
         # `exec` replaces the shell, so that a signal to the job reaches the process that must save its state. Therefore
         # `stlight` must be the last command of a rule. With -P, Python imports nothing from the current folder.
         call = f'stlight() {{ exec {shlex.join(command)} -P -m stlight "$@" {shlex.join(options)}; }}; '

@@ -1,4 +1,4 @@
-# Needs: --config scale=…, results=…, data=…, hours=… (all optional) and the files under workflow/.
+# Needs: --config scale=…, results=…, data=…, hours=…, container=… (all optional) and the files under workflow/.
 # Gives: SUITE, which holds the checked plan of all runs and answers what the rules ask (stlight/workflow_support.py).
 
 import os
@@ -7,12 +7,15 @@ from pathlib import Path
 
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runs.provenance import source_version
+from stlight.runtime.containers import container_image
 from stlight.workflow_support import Settings, Workflow, any_of, note_forced
 
 WORKFLOW = Path(workflow.basedir) / "workflow"
+METHODS = set(map(str, workflow.deployment_settings.deployment_method))
 try:
     SETTINGS = Settings.from_config(config)
     SETTINGS.check_folders()
+    IMAGE = container_image(METHODS, SETTINGS.container, WORKFLOW.parent, SETTINGS.results, SETTINGS.data)
     SUITE = Workflow(WORKFLOW, SETTINGS)
     if workflow.is_main_process:
         SUITE.export_slots()
@@ -74,11 +77,14 @@ def report_inputs(wildcards):
 RETRIES = max(2, getattr(workflow.execution_settings, "retries", 0)) if workflow.is_main_process else 0
 # On a cluster no number of cores is given: a job is alone on what it was given.
 ALL_CORES = workflow.resource_settings.cores or 1
-# The interpreter that runs Snakemake, also if its environment is not activated. With conda, that of the rule's environment.
-PYTHON = "python" if "conda" in map(str, workflow.deployment_settings.deployment_method) else sys.executable
+# The interpreter that runs Snakemake, also if its environment is not activated. With conda or Apptainer, theirs.
+PYTHON = "python" if METHODS & {"conda", "apptainer"} else sys.executable
 
 # Deleted outputs of a finished run are restored only if newer than this. A forced workflow sets it; jobs inherit it.
 os.environ.setdefault("STLIGHT_NEWER_THAN", "0")
+
+
+container: IMAGE
 
 
 envvars:
