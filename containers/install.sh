@@ -1,7 +1,7 @@
 #!/bin/sh
 # The steps that make an image, for containers/Containerfile and containers/apptainer.def alike: install.sh [STEP …]
 # Runs as root in a Debian tree that has the repository's files in /opt/stlight.
-# TORCH_INDEX names a package index with another build of torch than the lock's. A folder /wheels replaces every index.
+# TORCH_INDEX names a package index with another build of torch than the lock's. Wheels in /mnt replace every index.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -14,8 +14,8 @@ system() {
 }
 
 pip_install() {
-  if [ -d /wheels ]; then
-    set -- --no-index --find-links /wheels "$@"
+  if ls /mnt/*.whl > /dev/null 2>&1; then
+    set -- --no-index --find-links /mnt "$@"
   fi
   /opt/venv/bin/pip install --quiet --no-cache-dir --use-pep517 --disable-pip-version-check "$@"
 }
@@ -25,7 +25,7 @@ packages() {
   # Otherwise pip would build packages without wheels with the newest setuptools.
   awk '/^[a-z]/ { kept = /^setuptools=/ } kept' requirements.lock > /tmp/setuptools.lock
   pip_install --require-hashes -r /tmp/setuptools.lock
-  if [ -z "${TORCH_INDEX:-}" ] && ! ls /wheels/torch-*+cpu-*.whl > /dev/null 2>&1; then
+  if [ -z "${TORCH_INDEX:-}" ] && ! ls /mnt/torch-*+cpu-*.whl > /dev/null 2>&1; then
     pip_install --no-build-isolation --require-hashes -r requirements.lock
   else
     # The files of another build have other hashes, and it has no use for the lock's CUDA libraries.

@@ -11,32 +11,30 @@ from pathlib import Path
 NVIDIA_DRIVER = Path("/dev/nvidiactl")
 
 
-def container_image(methods: Collection[str], given: str | None, checkout: Path, *folders: str) -> str | None:
-    """Return the image of the jobs, or None if they run without Apptainer.
+def container_image(methods: Collection[str], given: str | None, home: Path, *folders: str) -> str | None:
+    """Return the image of the jobs, or None if they run without Apptainer, or in a conda environment, which goes first.
 
-    Containers that this process and its children start then see the host's NVIDIA GPUs, the checkout and the folders, and
-    what links in these lead to.
+    Containers that this process and its children start then see the host's NVIDIA GPUs, the home and the folders, and what
+    links in these lead to.
 
     Args:
         methods: Snakemake's software deployment methods.
         given: An image's file, or an address such as docker://…; by default the file that the checkout's recipe makes.
-        checkout: The folder that holds the workflow.
+        home: The folder that holds the workflow: the checkout, or the installed package.
         folders: The folders that jobs read or write.
 
     Raises:
-        ValueError: The image or a folder outside of the working directory does not exist, or conda is asked for, too.
+        ValueError: The image, or a folder outside of the working directory, does not exist.
     """
-    if "apptainer" not in methods:
+    if "apptainer" not in methods or "conda" in methods:
         return None
-    if "conda" in methods:
-        raise ValueError("--software-deployment-method: conda or apptainer, not both, because the image has no conda")
-    checkout = checkout.resolve()
-    image = given or str(checkout / "containers" / "stlight.sif")
+    home = home.resolve()
+    image = given or str(home / "containers" / "stlight.sif")
     if "://" not in image and not Path(image).exists():
-        build = f"cd {checkout} && apptainer build containers/stlight.sif containers/apptainer.def"
+        build = f"cd {home} && apptainer build containers/stlight.sif containers/apptainer.def"
         raise ValueError(f"--config container: {image} does not exist: call '{build}', or name another image")
     program = "APPTAINER" if shutil.which("apptainer") else "SINGULARITY"
-    binds = [os.environ.get(f"{program}_BIND", ""), *map(str, _outside([checkout, *map(Path, folders)]))]
+    binds = [os.environ.get(f"{program}_BIND", ""), *map(str, _outside([home, *map(Path, folders)]))]
     os.environ[f"{program}_BIND"] = ",".join(dict.fromkeys(filter(None, ",".join(binds).split(","))))
     if NVIDIA_DRIVER.exists():
         os.environ.setdefault(f"{program}_NV", "1")

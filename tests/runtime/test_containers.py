@@ -29,7 +29,8 @@ def checkout(tmp_path, monkeypatch):
 
 
 def test_without_apptainer_there_is_no_image_and_no_variable(checkout):
-    assert container_image({"conda"}, "missing.sif", checkout, "results") is None
+    for methods in (set(), {"conda"}, {"conda", "apptainer"}):
+        assert container_image(methods, "missing.sif", checkout, "results") is None
     assert "APPTAINER_BIND" not in os.environ
 
 
@@ -44,8 +45,6 @@ def test_mistakes_are_said_before_any_job(checkout):
         container_image({"apptainer"}, None, checkout)
     with pytest.raises(ValueError, match=r"--config container: my.sif does not exist"):
         container_image({"apptainer"}, "my.sif", checkout)
-    with pytest.raises(ValueError, match="conda or apptainer, not both"):
-        container_image({"apptainer", "conda"}, None, checkout)
     missing = checkout.parent / "scratch"
     with pytest.raises(ValueError, match=f"{missing} does not exist: create it"):
         container_image({"apptainer"}, "docker://lab/image:1", checkout, str(missing))
