@@ -13,17 +13,15 @@ if (WORKFLOW.parent / "stlight").is_dir():
 
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runs.provenance import source_version
-from stlight.runtime.containers import container_image
 from stlight.workflow_support import Settings, Workflow, any_of
-from stlight.workflow_support import deployment_methods, interpreter, newer_than, retries
+from stlight.workflow_support import image, interpreter, newer_than, retries
 
 try:
     SETTINGS = Settings.from_config(config, imported=IMPORTED)
     # If a module has a prefix, Snakemake adds it to the paths in rules.
     ON_DISK = SETTINGS.on_disk(workflow.modifier.modify_path)
     ON_DISK.check_folders()
-    METHODS = deployment_methods(workflow)
-    IMAGE = container_image(METHODS, ON_DISK.container, WORKFLOW.parent, ON_DISK.results, ON_DISK.data)
+    IMAGE = image(workflow, ON_DISK, WORKFLOW.parent)
     SUITE = Workflow(WORKFLOW, SETTINGS, ON_DISK)
     if workflow.is_main_process:
         SUITE.export_slots()
