@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,11 +105,18 @@ def test_jobs_import_the_package_beside_the_workflow_and_nothing_from_the_curren
     monkeypatch.setenv("PYTHONPATH", "before")
     workflow = tmp_path / "checkout" / "workflow"
     (workflow.parent / "stlight").mkdir(parents=True)
-    command = Settings().shell_command("python", workflow, "a1b2")
-    assert f"exec env PYTHONPATH={workflow.parent}:before python -P -m stlight" in command
+    command = Settings().shell_command(sys.executable, workflow, "a1b2")
+    assert f"exec env PYTHONPATH={workflow.parent}:before {sys.executable} -P -m stlight" in command
     # In a wheel, the workflow lies inside the installed package.
-    installed = Settings().shell_command("python", tmp_path / "checkout" / "stlight" / "workflow", "a1b2")
-    assert "exec python -P -m stlight" in installed
+    installed = Settings().shell_command(sys.executable, tmp_path / "checkout" / "stlight" / "workflow", "a1b2")
+    assert f"exec env PYTHONPATH=before {sys.executable} -P -m stlight" in installed
+
+
+def test_the_python_of_an_image_imports_nothing_of_the_host_but_the_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "before")
+    (tmp_path / "checkout" / "stlight").mkdir(parents=True)
+    command = Settings().shell_command("python", tmp_path / "checkout" / "workflow", "a1b2")
+    assert f"exec env PYTHONPATH={tmp_path / 'checkout'} python -P -m stlight" in command
 
 
 def test_a_workflow_that_imports_this_one_may_have_other_keys():

@@ -1,15 +1,31 @@
 """Facts about the running Snakemake that its jobs need. They take Snakemake's object `workflow`."""
 
 import sys
+from pathlib import Path
 from typing import Any
+
+from stlight.runtime.containers import container_image
+from stlight.workflow_support.settings import Settings
 
 
 def interpreter(workflow: Any) -> str:
     """Return the Python of the jobs: the one that runs Snakemake, even if its environment is not activated.
 
-    With conda it is that of the rule's environment.
+    With conda or Apptainer it is that of the rule's environment or image.
     """
-    return "python" if "conda" in map(str, workflow.deployment_settings.deployment_method) else sys.executable
+    return "python" if _deployment_methods(workflow) & {"conda", "apptainer"} else sys.executable
+
+
+def image(workflow: Any, settings: Settings, home: Path) -> str | None:
+    """Return the image that jobs run in, or None if they run without Apptainer, and let containers see the jobs' folders.
+
+    Raises `ValueError` if the image or a folder does not exist.
+    """
+    return container_image(_deployment_methods(workflow), settings.container, home, settings.results, settings.data)
+
+
+def _deployment_methods(workflow: Any) -> set[str]:
+    return set(map(str, workflow.deployment_settings.deployment_method))
 
 
 def retries(workflow: Any) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,6 +40,8 @@ class Settings(BaseModel):
     """File that `python -m benchmarks gpu` wrote on the GPUs' model."""
     mixed_versions: bool = False
     """Allow tables from results of several versions of the code."""
+    container: Annotated[str, Field(min_length=1)] | None = None
+    """Image of the jobs in Apptainer, a file or an address; without it, containers/stlight.sif of the checkout."""
 
     @field_validator("slots_per_gpu", mode="before")
     @classmethod
@@ -106,9 +109,10 @@ class Settings(BaseModel):
         options += ["--rounds"] if self.hours else []
         options += ["--planned-source", source]
         # Snakemake, too, imports the package beside the workflow, if there is one.
-        folders = [str(workflow.parent.resolve()), *filter(None, [os.environ.get("PYTHONPATH")])]
-        beside = (workflow.parent / "stlight").is_dir()
-        command = [*(["env", f"PYTHONPATH={os.pathsep.join(folders)}"] if beside else []), python]
+        folders = [str(workflow.parent.resolve())] if (workflow.parent / "stlight").is_dir() else []
+        # What Snakemake's interpreter imports from elsewhere may not fit another one.
+        folders += filter(None, [os.environ.get("PYTHONPATH") if python == sys.executable else None])
+        command = ["env", f"PYTHONPATH={os.pathsep.join(folders)}", python]
         # `exec` replaces the shell, so that a signal to the job reaches the process that must save its state. Therefore
         # `stlight` must be the last command of a rule. With -P, Python imports nothing from the current folder.
         return f'stlight() {{ exec {shlex.join(command)} -P -m stlight "$@" {shlex.join(options)}; }}; stlight'

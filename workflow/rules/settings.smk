@@ -15,13 +15,14 @@ from stlight.registry.dataset_specs import DATASETS
 from stlight.runs.provenance import source_version
 from stlight.runtime.job_packs import enable_packing
 from stlight.workflow_support import Settings, Workflow, any_of
-from stlight.workflow_support import interpreter, newer_than, retries
+from stlight.workflow_support import image, interpreter, newer_than, retries
 
 try:
     SETTINGS = Settings.from_config(config, imported=IMPORTED)
     # If a module has a prefix, Snakemake adds it to the paths in rules.
     ON_DISK = SETTINGS.on_disk(workflow.modifier.modify_path)
     ON_DISK.check_folders()
+    IMAGE = image(workflow, ON_DISK, WORKFLOW.parent)
     SUITE = Workflow(WORKFLOW, SETTINGS, ON_DISK)
     if workflow.is_main_process:
         SUITE.export_slots()
@@ -35,6 +36,9 @@ if workflow.is_main_process:
     os.environ["STLIGHT_SOURCE"] = source_version()
 # Deleted outputs of a finished run are restored only if newer than this. Jobs inherit it.
 os.environ.setdefault("STLIGHT_NEWER_THAN", "0")
+
+
+container: IMAGE
 
 
 envvars:

@@ -13,10 +13,10 @@ from tests.conftest import REPOSITORY
 SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 
 
-def snakemake(*arguments, cwd, snakefile=None, ok=True):
+def snakemake(*arguments, cwd, snakefile=None, ok=True, programs="/usr/local/bin"):
     command = [str(SNAKEMAKE), "--cores", "2", *(["-s", str(snakefile)] if snakefile else []), *map(str, arguments)]
     # Without the environment's own folder in PATH, a job must find its interpreter by itself.
-    environment = {k: v for k, v in os.environ.items() if k != "VIRTUAL_ENV"} | {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+    environment = {k: v for k, v in os.environ.items() if k != "VIRTUAL_ENV"} | {"PATH": f"{programs}:/usr/bin:/bin"}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     output = done.stdout + done.stderr
     assert (done.returncode == 0) == ok, output[-5000:]
