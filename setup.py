@@ -68,6 +68,7 @@ class BuildWithKernels(build_py):
     """Copy the workflow into the package and compile the kernels, but for an editable install."""
 
     def run(self) -> None:
+        """Fill the folder from which a wheel is made."""
         super().run()
         if self.editable_mode:
             return
@@ -90,6 +91,7 @@ class PlatformWheel(bdist_wheel):
     """Name the platform in the wheel's tag if the wheel holds compiled kernels. They depend on no version of Python."""
 
     def run(self) -> None:
+        """Build first, because only then it is known if there are compiled kernels."""
         self.run_command("build")
         built = Path(self.get_finalized_command("build_py").build_lib) / "stlight" / "kernels" / "built"
         if any(built.glob("*.so")):
@@ -98,7 +100,9 @@ class PlatformWheel(bdist_wheel):
         super().run()
 
     def get_tag(self) -> tuple[str, str, str]:
+        """Return the tag of Python, that of its binary interface, and that of the platform."""
         return super().get_tag() if self.root_is_pure else ("py3", "none", super().get_tag()[2])
 
 
-setup(cmdclass={"build_py": BuildWithKernels, "bdist_wheel": PlatformWheel})
+if __name__ == "__main__":
+    setup(cmdclass={"build_py": BuildWithKernels, "bdist_wheel": PlatformWheel})

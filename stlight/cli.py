@@ -80,9 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--data-root", "--data", type=_folder, default=Path("data"), help="folder of data sets (default: data)")
     common.add_argument("--mixed-versions", action="store_true", help="allow tables from results of several code versions")
     common.add_argument("--workflow", type=Path, default=_WORKFLOW, help="folder of experiments, scales and schemas")
-    common.add_argument(
-        "--experiments", metavar="DIR", help="folder of experiments, of the workflow or your own (default: experiments)"
-    )
+    common.add_argument("--experiments", metavar="DIR", help="its folder of experiments, or your own (default: experiments)")
     # A job's own. `run` starts many jobs, and the workflow's rules say how each is run.
     one_job = argparse.ArgumentParser(add_help=False)
     one_job.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")

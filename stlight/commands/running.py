@@ -51,7 +51,7 @@ def snakemake_command(options: argparse.Namespace, config: dict[str, object]) ->
     """Return the call of Snakemake. Raises `ValueError` for what Snakemake would report late, or not at all."""
     if options.cores is not None and options.cores != "all" and not (options.cores.isdecimal() and int(options.cores)):
         raise ValueError(f"--cores must be all or a number from 1, got {options.cores!r}")
-    if given := [each for each in options.snakemake if each == "-C" or each.partition("=")[0] == "--config"]:
+    if given := [each for each in options.snakemake if each.startswith("-C") or each.partition("=")[0] == "--config"]:
         raise ValueError(f"{given[0]} would replace the settings that `stlight run` makes: state them as its own options")
     if not (snakefile := options.workflow / "Snakefile").is_file():
         raise ValueError(f"--workflow: {options.workflow} holds no Snakefile")
@@ -61,9 +61,8 @@ def snakemake_command(options: argparse.Namespace, config: dict[str, object]) ->
     if options.cores or not options.profile:
         command += ["--cores", options.cores or "all"]
     # In a checkout, profiles lie beside the workflow, where Snakemake does not look.
-    shipped = next(
-        (path for path in (options.workflow / "profiles", options.workflow.parent / "profiles") if path.is_dir()), None
-    )
+    places = (options.workflow / "profiles", options.workflow.parent / "profiles")
+    shipped = next((path for path in places if (path / "default").is_dir()), None)
     if shipped:
         command += ["--workflow-profile", str(shipped / "default")]
     if options.profile:
