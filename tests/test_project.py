@@ -137,7 +137,7 @@ def test_versions_agree():
 
 def test_the_snakefile_is_a_table_of_contents():
     assert len((REPOSITORY / "Snakefile").read_text().splitlines()) < 10
-    assert len((REPOSITORY / "workflow" / "Snakefile").read_text().splitlines()) < 40
+    assert len((REPOSITORY / "workflow" / "Snakefile").read_text().splitlines()) < 60
     assert len((REPOSITORY / "workflow" / "rules" / "common.smk").read_text().splitlines()) < 100
     for path in (REPOSITORY / "workflow" / "rules").glob("*.smk"):
         if path.name != "common.smk":

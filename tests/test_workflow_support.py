@@ -3,17 +3,21 @@
 import hashlib
 import json
 import os
+import re
 import shlex
 import subprocess
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from stlight.runs.record import read_record, write_record
 from stlight.runs.rounds import Round, write_round
 from stlight.runtime.atomic_files import fingerprint
-from stlight.workflow_support import Settings, Workflow, any_of, note_forced
+from stlight.workflow_support import Settings, Workflow, any_of, newer_than
+from tests.conftest import REPOSITORY
 from tests.tiny_runs import record_untrained, write_experiment
 
 
@@ -39,8 +43,8 @@ def test_a_wrong_environment_variable_is_said_before_any_job(monkeypatch):
     [
         (
             {"scal": "demo"},
-            "--config scal: unknown; the settings are scale, results, data, experiments, slots_per_gpu, device_rate,"
-            " mixed_versions, hours",
+            "--config scal: unknown; the settings are scale, hours, results, data, experiments, slots_per_gpu,"
+            " device_rate, mixed_versions",
         ),
         ({"slots_per_gpu": 0}, "--config slots_per_gpu: must be auto or a number from 1 to 100, got 0"),
         ({"slots_per_gpu": 101}, "--config slots_per_gpu: must be auto or a number from 1 to 100, got 101"),
@@ -83,25 +87,68 @@ def test_results_that_cannot_be_written_are_named(tmp_path, monkeypatch):
         settings.check_writable()
 
 
-def test_the_prefix_passes_arguments_and_settings_through_a_shell(tmp_path):
+def test_the_command_passes_arguments_and_settings_through_a_shell(tmp_path):
     echo = tmp_path / "echo python"
-    echo.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    echo.write_text('#!/bin/sh\nprintf "%s\\n" $$ "$@"\n')
     echo.chmod(0o755)
-    prefix = Settings(results="with space", mixed_versions=True).shell_prefix(str(echo), Path("flow"), "a1b2")
-    # Snakemake formats the command, which halves the braces.
-    command = f"{prefix.replace('{{', '{').replace('}}', '}')} stlight train {shlex.quote('a b')}"
-    printed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert printed[:5] == ["-P", "-m", "stlight", "train", "a b"]
-    assert "with space" in printed
+    call = Settings(results="with {space} x", mixed_versions=True).shell_command(str(echo), Path("flow"), "a1b2")
+    command = f"echo $$; {call} train {shlex.quote('a b')}"
+    shell, *printed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
+    # The process that a signal reaches is the one that trains.
+    assert printed[:6] == [shell, "-P", "-m", "stlight", "train", "a b"]
+    assert "with {space} x" in printed
     assert printed[-3:] == ["--mixed-versions", "--planned-source", "a1b2"]
 
 
-def test_jobs_import_the_package_beside_the_snakefile_and_nothing_from_the_current_folder(tmp_path, monkeypatch):
+def test_jobs_import_the_package_beside_the_workflow_and_nothing_from_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "before")
     workflow = tmp_path / "checkout" / "workflow"
     (workflow.parent / "stlight").mkdir(parents=True)
-    prefix = Settings().shell_prefix("python", workflow, "a1b2")
-    assert f"exec env PYTHONPATH={workflow.parent}:before python -P -m stlight" in prefix
+    command = Settings().shell_command("python", workflow, "a1b2")
+    assert f"exec env PYTHONPATH={workflow.parent}:before python -P -m stlight" in command
+    # In a wheel, the workflow lies inside the installed package.
+    installed = Settings().shell_command("python", tmp_path / "checkout" / "stlight" / "workflow", "a1b2")
+    assert "exec python -P -m stlight" in installed
+
+
+def test_a_workflow_that_imports_this_one_may_have_other_keys():
+    own = {"samples": "samples.tsv", "scale": "mine", "stlight": {"scale": "smoke"}}
+    assert Settings.from_config(own, imported=True) == Settings(scale="smoke")
+    assert Settings.from_config({"samples": 1, "stlight": None}, imported=True) == Settings()
+    assert Settings.from_config({"scale": "smoke"}, imported=True) == Settings(scale="smoke")
+    with pytest.raises(ValueError, match="^--config scal: unknown; the settings are scale, [^;]*$"):
+        Settings.from_config({"stlight": {"scal": "smoke"}}, imported=True)
+    with pytest.raises(
+        ValueError, match="^--config samples: unknown; .*; beside keys of your own, put them under the key stlight"
+    ):
+        Settings.from_config({"scale": "smoke", "samples": 1}, imported=True)
+    with pytest.raises(ValueError, match="^--config stlight: must hold the settings scale, .*, got 'smoke'$"):
+        Settings.from_config({"stlight": "smoke"}, imported=True)
+    with pytest.raises(ValueError, match="^--config stlight: unknown"):
+        Settings.from_config({"stlight": {"scale": "smoke"}})
+
+
+def test_the_configuration_file_states_the_defaults_and_the_readme_describes_them():
+    content = yaml.safe_load((REPOSITORY / "config" / "config.yaml").read_text())
+    assert content == Settings().model_dump()
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \|", (REPOSITORY / "config" / "README.md").read_text(), re.MULTILINE)
+    assert {name: yaml.safe_load(default.strip("`")) for name, default in rows} == {
+        name: "none" if value is None else value for name, value in content.items()
+    }
+
+
+def test_paths_on_disk_have_the_prefix_of_a_module_and_those_in_rules_do_not(suite, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(scale="smoke", results="out")
+    on_disk = settings.on_disk(lambda path: f"sub/{path}")
+    assert (on_disk.out, on_disk.data) == ("sub/out/smoke", "sub/data")
+    placed = Workflow(tmp_path / "workflow", settings, on_disk)
+    for folder, expected in (("data", []), ("sub/data", ["data/fetched/kth.asked"])):
+        marker = tmp_path / folder / "fetched" / "kth.asked"
+        marker.parent.mkdir(parents=True)
+        marker.touch()
+        assert placed.fetch_marker(SimpleNamespace(dataset="kth")) == expected
+    assert all(path.startswith("out/smoke/") for path in placed.items())
 
 
 def test_an_experiment_asks_for_its_records_and_counts(suite, tmp_path):
@@ -207,8 +254,11 @@ def test_a_constraint_without_names_matches_nothing():
     assert any_of(["a+b", "c"]) == r"a\+b|c"
 
 
-@pytest.mark.parametrize("forced", [False, True])
-def test_a_forced_workflow_outdates_records(forced, monkeypatch):
-    monkeypatch.setenv("STLIGHT_NEWER_THAN", "")
-    note_forced(SimpleNamespace(forceall=forced, forcetargets=False, forcerun=[]))
-    assert (float(os.environ["STLIGHT_NEWER_THAN"]) > 0) == forced
+@pytest.mark.parametrize("option", ["forceall", "forcetargets", "forcerun"])
+def test_a_forced_workflow_outdates_records(option):
+    started, options = datetime(2026, 1, 1), {"forceall": False, "forcetargets": False, "forcerun": []}
+    assert newer_than(SimpleNamespace(dag_settings=SimpleNamespace(**options), start_time=started)) == "0"
+    options[option] = ["train"]
+    assert (
+        float(newer_than(SimpleNamespace(dag_settings=SimpleNamespace(**options), start_time=started))) == started.timestamp()
+    )

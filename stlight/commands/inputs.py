@@ -46,7 +46,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def schemas(options: argparse.Namespace) -> None:
-    """Write the JSON Schemas of the files under workflow, which editors use."""
+    """Write the JSON Schemas of the files under workflow and of config/config.yaml, which editors use."""
     for name, text in generate().items():
         path = options.workflow / "schemas" / f"{name}.schema.json"
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
@@ -63,6 +63,7 @@ def generate() -> dict[str, str]:
     from stlight.data.fetching.store import DataSources
     from stlight.experiments.plan import ExperimentFile
     from stlight.experiments.scaling import ScaleFile
+    from stlight.workflow_support import Settings
 
     class WithoutTitles(GenerateJsonSchema):
         """Leaves out the titles of fields, which repeat their names."""
@@ -71,6 +72,7 @@ def generate() -> dict[str, str]:
             return False
 
     types: dict[str, Any] = {
+        "config": Settings,
         "experiment": ExperimentFile,
         "scale": ScaleFile,
         "errata": list[Erratum],

@@ -10,7 +10,7 @@ from stlight.cli import main
 from stlight.commands.inputs import generate
 from tests.conftest import WORKFLOW
 
-FILES = {"experiment": "experiments/*.yaml", "scale": "scales/*.yaml"} | {
+FILES = {"config": "../config/config.yaml", "experiment": "experiments/*.yaml", "scale": "scales/*.yaml"} | {
     name: f"{name}.yaml" for name in ("errata", "quoted_sources", "data_sources")
 }
 

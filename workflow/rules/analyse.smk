@@ -17,10 +17,11 @@ rule count:
         mem_mb=1000,
         runtime=10,
     params:
+        stlight=stlight,
         experiments=list(SUITE.counted()),
         hashes=list(SUITE.counted().values()),
     shell:
-        "stlight count {params.experiments:q} > {log:q} 2>&1"
+        "{params.stlight} count {params.experiments:q} > {log:q} 2>&1"
 
 
 rule measure:
@@ -33,29 +34,36 @@ rule measure:
         "../envs/stlight.yaml"
     # It takes all cores so that nothing runs beside it, but computes in one thread, as training does by default. It starts
     # before the runs, because later it would have to wait until all cores are free.
-    threads: ALL_CORES
+    # On a cluster no number of cores is given: a job is alone on what it was given.
+    threads: workflow.resource_settings.cores or 1
     resources:
         gpu=1,
         gpu_percent=100,
         mem_mb=4000,
         runtime=60,
     params:
+        stlight=stlight,
         experiment=SUITE.experiment_hash,
     shell:
-        "stlight measure {wildcards.experiment:q} --threads 1 > {log:q} 2>&1"
+        "{params.stlight} measure {wildcards.experiment:q} --threads 1 > {log:q} 2>&1"
 
 
+LABELS = {"experiment": "{experiment}", "scale": SETTINGS.scale}
 ITEM = dict(
     table=report(
         f"{OUT}/tables/{{experiment}}.csv",
         caption="../report/table.rst",
         category="Tables",
+        subcategory=SUITE.paper_item,
+        labels=LABELS,
     ),
     table_texts=multiext(f"{OUT}/tables/{{experiment}}", ".md", ".tex"),
     figure=report(
         f"{OUT}/figures/{{experiment}}.png",
         caption="../report/figure.rst",
         category="Figures",
+        subcategory=SUITE.paper_item,
+        labels=LABELS,
     ),
     figure_vectors=multiext(f"{OUT}/figures/{{experiment}}", ".svg", ".pdf"),
 )
@@ -71,6 +79,8 @@ rule analyse:
             f"{OUT}/examples/{{experiment}}.png",
             caption="../report/examples.rst",
             category="Example predictions",
+            subcategory=SUITE.paper_item,
+            labels=LABELS,
         ),
         examples_svg=f"{OUT}/examples/{{experiment}}.svg",
     log:
@@ -84,9 +94,10 @@ rule analyse:
         mem_mb=1000,
         runtime=10,
     params:
+        stlight=stlight,
         experiment=SUITE.experiment_hash,
     shell:
-        "stlight analyse --complete {wildcards.experiment:q} > {log:q} 2>&1"
+        "{params.stlight} analyse --complete {wildcards.experiment:q} > {log:q} 2>&1"
 
 
 # An experiment that trains nothing has no predictions to show.

@@ -1,39 +1,10 @@
-# Needs: --config scale=…, results=…, data=…, hours=… (all optional) and the files under workflow/.
-# Gives: SUITE, which holds the checked plan of all runs and answers what the rules ask (stlight/workflow_support.py).
-
-import os
-import sys
-from pathlib import Path
-
-WORKFLOW = Path(workflow.current_basedir).parent
-# In a checkout, Snakemake imports the package that the jobs run. In a wheel, workflow/ lies inside the package.
-if (WORKFLOW.parent / "stlight").is_dir():
-    sys.path.insert(0, str(WORKFLOW.parent))
-
-from stlight.registry.dataset_specs import DATASETS
-from stlight.runs.provenance import source_version
-from stlight.workflow_support import Settings, Workflow, any_of, note_forced
-
-try:
-    SETTINGS = Settings.from_config(config)
-    SETTINGS.check_folders()
-    SUITE = Workflow(WORKFLOW, SETTINGS)
-    if workflow.is_main_process:
-        SUITE.export_slots()
-except ValueError as error:
-    raise WorkflowError(str(error))
-OUT, DATA = SETTINGS.out, SETTINGS.data
-if workflow.is_main_process:
-    SUITE.request_files()
-    # Jobs refuse to run other code than the one that planned them. Those on a cluster inherit it.
-    os.environ["STLIGHT_SOURCE"] = source_version()
+# Needs: SETTINGS, SUITE and STLIGHT (settings.smk).
+# Gives: what rules look up when the DAG is built, and the constraints of their wildcards.
 
 
-def check_writable():
-    try:
-        SETTINGS.check_writable()
-    except ValueError as error:
-        raise WorkflowError(str(error))
+def stlight(wildcards, resources):
+    # Snakemake does not compare params that depend on resources: a moved folder is no reason to train again.
+    return STLIGHT
 
 
 def await_rounds(last=None):
@@ -48,9 +19,16 @@ def await_rounds(last=None):
             ended = SUITE.is_last_round(number)
 
 
+def prepared_data(wildcards):
+    # Called when the DAG is built: while Snakemake reads this file, it does not know yet what is forced.
+    if workflow.is_main_process:
+        os.environ["STLIGHT_NEWER_THAN"] = newer_than(workflow)
+    return SUITE.prepared_data(wildcards)
+
+
 def experiment_inputs(wildcards):
     await_rounds()
-    # Called when the DAG is built: while Snakemake reads this file, `workflow.dryrun` is always False.
+    # While Snakemake reads this file, `workflow.dryrun` is always False.
     if workflow.is_main_process and not workflow.dryrun:
         SUITE.set_aside_damaged_records(wildcards)
     return SUITE.experiment_inputs(wildcards)
@@ -71,35 +49,6 @@ def round_inputs(wildcards):
 def report_inputs(wildcards):
     await_rounds()
     return SUITE.report_inputs()
-
-
-# A run that was killed or failed resumes at once; a profile may ask for more attempts. The Snakemake inside a cluster job makes
-# none, because the scheduler's Snakemake retries the whole job.
-RETRIES = (
-    max(2, getattr(workflow.execution_settings, "retries", 0))
-    if workflow.is_main_process
-    else 0
-)
-# On a cluster no number of cores is given: a job is alone on what it was given.
-ALL_CORES = workflow.resource_settings.cores or 1
-# The interpreter that runs Snakemake, also if its environment is not activated. With conda, that of the rule's environment.
-PYTHON = (
-    "python"
-    if "conda" in map(str, workflow.deployment_settings.deployment_method)
-    else sys.executable
-)
-
-# Deleted outputs of a finished run are restored only if newer than this. A forced workflow sets it; jobs inherit it.
-os.environ.setdefault("STLIGHT_NEWER_THAN", "0")
-
-
-envvars:
-    "STLIGHT_NEWER_THAN",
-    "STLIGHT_SLOTS_PER_GPU",
-    "STLIGHT_SOURCE",
-
-
-shell.prefix(SETTINGS.shell_prefix(PYTHON, WORKFLOW, os.environ["STLIGHT_SOURCE"]))
 
 
 wildcard_constraints:

@@ -13,12 +13,16 @@ rule fetch:
         f"{DATA}/fetched/{{dataset}}.log",
     wildcard_constraints:
         dataset=any_of(DATASETS),
+    # The nodes of a cluster may have no network access.
+    localrule: True
     conda:
         "../envs/stlight.yaml"
     resources:
         gpu=0,
+    params:
+        stlight=stlight,
     shell:
-        "stlight fetch {wildcards.dataset:q} > {log:q} 2>&1"
+        "{params.stlight} fetch {wildcards.dataset:q} > {log:q} 2>&1"
 
 
 rule prepare:
@@ -34,5 +38,7 @@ rule prepare:
         gpu=0,
         mem_mb=2000,
         runtime=60,
+    params:
+        stlight=stlight,
     shell:
-        "stlight prepare {wildcards.dataset:q} {wildcards.source:q} > {log:q} 2>&1"
+        "{params.stlight} prepare {wildcards.dataset:q} {wildcards.source:q} > {log:q} 2>&1"

@@ -8,10 +8,18 @@ rule report:
         rounds,
     output:
         page=report(
-            f"{OUT}/report.html", caption="../report/report.rst", category="Report"
+            f"{OUT}/report.html",
+            caption="../report/report.rst",
+            category="Report",
+            subcategory="All items",
+            labels={"contents": "page", "scale": SETTINGS.scale},
         ),
         claims=report(
-            f"{OUT}/claims.csv", caption="../report/claims.rst", category="Report"
+            f"{OUT}/claims.csv",
+            caption="../report/claims.rst",
+            category="Report",
+            subcategory="All items",
+            labels={"contents": "verdicts", "scale": SETTINGS.scale},
         ),
         errata=f"{OUT}/errata.md",
         noise_floor=f"{OUT}/noise_floor.csv",
@@ -24,5 +32,7 @@ rule report:
         gpu=0,
         mem_mb=2000,
         runtime=20,
+    params:
+        stlight=stlight,
     shell:
-        "stlight report > {log:q} 2>&1"
+        "{params.stlight} report > {log:q} 2>&1"

@@ -21,8 +21,9 @@ checkpoint allocate:
         mem_mb=4000,
         runtime=30,
     params:
+        stlight=stlight,
         # A round that added runs stands, although the budget has grown since; the last round does not.
         basis=SUITE.round_basis,
     shell:
-        f"stlight allocate {{wildcards.round}} --hours {SETTINGS.hours}"
+        f"{{params.stlight}} allocate {{wildcards.round}} --hours {SETTINGS.hours}"
         " > {log:q} 2>&1"

@@ -4,7 +4,7 @@
 
 rule train:
     input:
-        SUITE.prepared_data,
+        prepared_data,
     output:
         record=f"{OUT}/runs/{{dataset}}/{{variant}}/seed{{seed}}/record.json",
         history=f"{OUT}/runs/{{dataset}}/{{variant}}/seed{{seed}}/history.csv",
@@ -13,7 +13,7 @@ rule train:
         examples=f"{OUT}/runs/{{dataset}}/{{variant}}/seed{{seed}}/examples.npz",
     log:
         f"{OUT}/logs/train/{{dataset}}/{{variant}}/seed{{seed}}.log",
-    retries: RETRIES
+    retries: retries(workflow)
     conda:
         "../envs/stlight.yaml"
     # One thread each and a run on every core is faster than runs of several threads (docs/performance.md).
@@ -26,11 +26,12 @@ rule train:
         gpu_percent=SUITE.gpu_percent,
         slots_per_gpu=SUITE.slots_per_gpu,
     params:
+        stlight=stlight,
         run=SUITE.run_name,
         # A changed configuration trains again; a changed comment in its file does not.
         config_hash=SUITE.config_hash,
     shell:
-        "stlight train {params.run:q}"
+        "{params.stlight} train {params.run:q}"
         " --config-hash {params.config_hash:q}"
         " --threads {threads}"
         " --gpus {resources.gpu}"

@@ -1,121 +1,35 @@
-"""Settings, inputs and targets of the workflow's rules. Imports no torch, because Snakemake loads it for each job."""
+"""Inputs and targets of the workflow's rules. Imports no torch, because Snakemake loads it for each job."""
 
 import os
 import re
-import shlex
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, field_validator
-
-from stlight.config import error_words
 from stlight.experiments import Experiment, load_plan
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runs.record import load_valid_record
 from stlight.runs.rounds import Round, basis_of, path_of, read_rounds, seeds_after
 from stlight.runtime.atomic_files import has_changed
-from stlight.runtime.process import kernels_are_off
 from stlight.runtime.run_lock import living_holder
-
-Folder = Annotated[str, Field(min_length=1)]
-"""A folder's path. An empty one would be the root of the disk to Snakemake, and the current folder to a job."""
-
-
-class Settings(BaseModel):
-    """The values of `snakemake --config`."""
-
-    # Snakemake parses values of its command line: "5" becomes a number, and "yes" becomes True.
-    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
-
-    scale: str = "demo"
-    results: Folder = "results"
-    data: Folder = "data"
-    experiments: str = "experiments"
-    """Folder of the experiments' files, beside the Snakefile's rules."""
-    slots_per_gpu: int | Literal["auto"] = 1
-    """Runs that may share a GPU; a job states its share in whole percents. `auto`: as many as fit by `device_rate`."""
-    device_rate: str | None = None
-    """File that `python -m benchmarks gpu` wrote on the GPUs' model."""
-    mixed_versions: bool = False
-    hours: Annotated[PositiveFloat, Field(allow_inf_nan=False)] | None = None
-    """Budget in core hours, which rounds spend where runs settle most sentences; without it, seeds are as the scale says."""
-
-    @field_validator("slots_per_gpu", mode="before")
-    @classmethod
-    def _check_slots(cls, value: Any) -> Any:
-        if value != "auto" and not (str(value).isdecimal() and 1 <= int(value) <= 100):
-            raise ValueError(f"must be auto or a number from 1 to 100, got {value!r}")
-        return value
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Settings":
-        """Check and return the settings. Raises `ValueError` if one is unknown or has a wrong value.
-
-        So does an environment variable of the jobs, because otherwise the first job would be the one to say it.
-        """
-        kernels_are_off()
-        for name in config.keys() - cls.model_fields:
-            raise ValueError(f"--config {name}: unknown; the settings are {', '.join(cls.model_fields)}")
-        try:
-            settings = cls(**config)
-        except ValidationError as error:
-            wrong = error.errors()[0]
-            raise ValueError(f"--config {wrong['loc'][0]}: {error_words(wrong)}") from error
-        if (settings.slots_per_gpu == "auto") != (settings.device_rate is not None):
-            raise ValueError("--config slots_per_gpu=auto and device_rate=FILE: one needs the other")
-        if settings.device_rate is not None and not Path(settings.device_rate).is_file():
-            raise ValueError(f"--config device_rate: {settings.device_rate} is not a file")
-        return settings
-
-    @property
-    def out(self) -> str:
-        """The folder that holds the scale's results."""
-        return f"{self.results}/{self.scale}"
-
-    def check_folders(self) -> None:
-        """Raise `ValueError` if a file lies where the folder of results or data would be."""
-        for name, folder in (("results", self.out), ("data", self.data)):
-            if not (found := _existing(Path(folder))).is_dir():
-                raise ValueError(f"--config {name}: {found} is not a folder: move it away, or choose another folder")
-
-    def check_writable(self) -> None:
-        """Raise `ValueError` if results cannot be written. A dry run, or one that has nothing to do, need not write."""
-        if not os.access(found := _existing(Path(self.out)), os.W_OK | os.X_OK):
-            raise ValueError(f"--config results: {found} cannot be written: choose another folder with --config results=…")
-
-    def shell_prefix(self, python: str, workflow: Path, source: str) -> str:
-        """Return the shell code before each rule's command: `stlight` calls this suite's command line with these settings.
-
-        The jobs refuse to run if their code is not of the version `source`. The settings are no params of the rules, because a
-        moved folder is no reason to train again.
-        """
-        options = ["--scale", self.scale, "--results", self.results, "--data-root", self.data]
-        options += ["--workflow", str(workflow), "--experiments", self.experiments]
-        options += ["--mixed-versions"] if self.mixed_versions else []
-        options += ["--rounds"] if self.hours else []
-        options += ["--planned-source", source]
-        # Snakemake, too, imports the package beside the Snakefile, if there is one.
-        folders = [str(workflow.parent.resolve()), *filter(None, [os.environ.get("PYTHONPATH")])]
-        beside = (workflow.parent / "stlight").is_dir()
-        command = [*(["env", f"PYTHONPATH={os.pathsep.join(folders)}"] if beside else []), python]
-        # `exec` replaces the shell, so that a signal to the job reaches the process that must save its state. Therefore
-        # `stlight` must be the last command of a rule. With -P, Python imports nothing from the current folder.
-        call = f'stlight() {{ exec {shlex.join(command)} -P -m stlight "$@" {shlex.join(options)}; }}; '
-        # Snakemake formats the prefix.
-        return call.replace("{", "{{").replace("}", "}}")
+from stlight.workflow_support.settings import Settings
 
 
 class Workflow:
     """The plan of a scale, and the functions that look up inputs and params for rules. They take Snakemake's wildcards."""
 
-    def __init__(self, workflow: Path, settings: Settings) -> None:
-        """Load and check all experiments. Raises `ValueError` if a file is wrong."""
+    def __init__(self, workflow: Path, settings: Settings, on_disk: Settings | None = None) -> None:
+        """Load and check all experiments. Raises `ValueError` if a file is wrong.
+
+        `on_disk` are the settings with the folders where they are, if Snakemake adds a prefix to the paths that rules state.
+        """
         self._folder, self._data, self._out = workflow, settings.data, settings.out
+        on_disk = on_disk or settings
+        self._data_on_disk, self._out_on_disk = Path(on_disk.data), Path(on_disk.out)
         self._hours, self._slots, self._device_rate = settings.hours, settings.slots_per_gpu, settings.device_rate
-        self.plan = load_plan(workflow, settings.scale, Path(settings.data), settings.experiments)
+        self.plan = load_plan(workflow, settings.scale, self._data_on_disk, settings.experiments)
         self.rounds: list[Round] = []
         """The rounds of the budget so far; none without a budget."""
         if settings.hours:
@@ -123,7 +37,7 @@ class Workflow:
 
     def read_rounds(self) -> None:
         """Read the rounds that are there and give each cell the seeds that they chose."""
-        self.rounds = read_rounds(Path(self._out), self.plan.hash)
+        self.rounds = read_rounds(self._out_on_disk, self.plan.hash)
         self.plan = self.plan.for_budget(seeds_after(self.rounds))
 
     def is_last_round(self, number: int) -> bool:
@@ -134,7 +48,7 @@ class Workflow:
         found = self.rounds[number - 1] if number <= len(self.rounds) else None
         if not found or (found.stop == "budget" and found.hours < (self._hours or 0)):
             raise ValueError(
-                f"{path_of(Path(self._out), number)} is of another plan or budget: delete it and the rounds after it"
+                f"{path_of(self._out_on_disk, number)} is of another plan or budget: delete it and the rounds after it"
             )
         return bool(found.stop)
 
@@ -188,18 +102,22 @@ class Workflow:
         """Return a hash that changes with whatever an experiment's table and figure show."""
         return self.plan.experiment(wildcards.experiment).hash
 
+    def paper_item(self, wildcards: Any) -> str:
+        """Return the item of the paper that an experiment repeats."""
+        return self.plan.experiment(wildcards.experiment).item
+
     def fetch_marker(self, wildcards: Any) -> list[str]:
         """Return the marker file that `request_files` wrote for a data set, if it wrote one."""
-        marker = self._marker(wildcards.dataset)
-        return [str(marker)] if marker.exists() else []
+        marker = f"fetched/{wildcards.dataset}.asked"
+        return [f"{self._data}/{marker}"] if (self._data_on_disk / marker).exists() else []
 
     def source_files(self, wildcards: Any) -> list[str]:
         """Return the inputs of preparing a data set from files: what verified them, or a custom data set's arrays."""
         if wildcards.source != "files":
             return []
         if wildcards.dataset not in DATASETS:
-            arrays = (f"{self._data}/{wildcards.dataset}/{split}.npy" for split in ("train", "validation", "test"))
-            return [path for path in arrays if Path(path).exists()]
+            arrays = (f"{wildcards.dataset}/{split}.npy" for split in ("train", "validation", "test"))
+            return [f"{self._data}/{array}" for array in arrays if (self._data_on_disk / array).exists()]
         # The marker too, because the verification's output is deleted when a file turns out to be wrong.
         return [f"{self._data}/fetched/{wildcards.dataset}.json", *self.fetch_marker(wildcards)]
 
@@ -247,8 +165,8 @@ class Workflow:
         Snakemake compares the content of small inputs.
         """
         for dataset in sorted({c.data.dataset for c in self.plan.runs.values() if c.data.source == "files"} & set(DATASETS)):
-            marker = self._marker(dataset)
-            if not marker.exists() or has_changed(marker.with_suffix(".json"), Path(self._data)):
+            marker = self._data_on_disk / "fetched" / f"{dataset}.asked"
+            if not marker.exists() or has_changed(marker.with_suffix(".json"), self._data_on_disk):
                 marker.parent.mkdir(parents=True, exist_ok=True)
                 marker.write_text(str(time.time_ns()))
 
@@ -258,9 +176,9 @@ class Workflow:
         Snakemake looks only at the times of files that it asks for.
         """
         experiment = self.plan.experiment(wildcards.experiment)
-        table = Path(self._out, "tables", f"{experiment.name}.csv")
+        table = self._out_on_disk / "tables" / f"{experiment.name}.csv"
         for name in experiment.run_names:
-            folder = Path(self._out, "runs", name)
+            folder = self._out_on_disk / "runs" / name
             record = folder / "record.json"
             if record.exists() and not living_holder(folder):
                 load_valid_record(folder, self.plan.run(name).hash, name)
@@ -270,21 +188,7 @@ class Workflow:
     def _counts(self, experiment: Experiment) -> list[str]:
         return [f"{self._out}/complexity/{experiment.name}.json"] if experiment.counts else []
 
-    def _marker(self, dataset: str) -> Path:
-        return Path(self._data) / "fetched" / f"{dataset}.asked"
-
-
-def _existing(path: Path) -> Path:
-    """Return the path, or the nearest folder above it that exists."""
-    return next(p for p in (path, *path.parents) if os.path.lexists(p))
-
 
 def any_of(names: Iterable[str]) -> str:
     """Return a wildcard constraint that matches the names, or nothing if there are none."""
     return "|".join(map(re.escape, names)) or r"(?!)"
-
-
-def note_forced(settings: Any) -> None:
-    """Export the time before which jobs do not restore deleted outputs: now if Snakemake's DAG settings force jobs, else 0."""
-    forced = settings.forceall or settings.forcetargets or settings.forcerun
-    os.environ["STLIGHT_NEWER_THAN"] = str(time.time() if forced else 0)

@@ -1,0 +1,27 @@
+"""Facts about the running Snakemake that its jobs need. They take Snakemake's object `workflow`."""
+
+import sys
+from typing import Any
+
+
+def interpreter(workflow: Any) -> str:
+    """Return the Python of the jobs: the one that runs Snakemake, even if its environment is not activated.
+
+    With conda it is that of the rule's environment.
+    """
+    return "python" if "conda" in map(str, workflow.deployment_settings.deployment_method) else sys.executable
+
+
+def retries(workflow: Any) -> int:
+    """Return how often a failed run is tried again: twice, or as often as a profile says. A run that was killed resumes.
+
+    The Snakemake inside a cluster job makes no retries, because the scheduler's Snakemake retries the whole job.
+    """
+    return max(2, getattr(workflow.execution_settings, "retries", 0)) if workflow.is_main_process else 0
+
+
+def newer_than(workflow: Any) -> str:
+    """Return the time before which jobs do not restore deleted outputs: the start if Snakemake is to force jobs, else 0."""
+    settings = workflow.dag_settings
+    forced = settings.forceall or settings.forcetargets or settings.forcerun
+    return str(workflow.start_time.timestamp() if forced else 0)
