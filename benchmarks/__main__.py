@@ -20,9 +20,7 @@ def main() -> None:
         help="steps, baselines, prebuilt, learning, moving_mnist, reading, ssim, start, graph (all); or gpu, see gpu --help",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes and no times: check only that both sides agree")
-    parser.add_argument(
-        "--threads", type=int, default=2, help="threads of both sides (2); one for the smaller models"
-    )
+    parser.add_argument("--threads", type=int, default=2, help="threads of both sides (2); one for the smaller models")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)

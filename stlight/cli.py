@@ -75,23 +75,23 @@ def _check_source(planned: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stlight", description="Reproduce the experiments of the STLight supplement.")
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--scale", default="demo", help="smoke, demo, small, gpu, paper or your own (default: demo)")
-    common.add_argument("--results", type=_folder, default=Path("results"), help="folder of results (default: results)")
-    common.add_argument("--data-root", "--data", type=_folder, default=Path("data"), help="folder of data sets (default: data)")
     common.add_argument("--mixed-versions", action="store_true", help="allow tables from results of several code versions")
     common.add_argument("--workflow", type=Path, default=_WORKFLOW, help="folder of experiments, scales and schemas")
     common.add_argument("--experiments", metavar="DIR", help="its folder of experiments, or your own (default: experiments)")
-    # A job's own. `run` starts many jobs, and the workflow's rules say how each is run.
-    one_job = argparse.ArgumentParser(add_help=False)
-    one_job.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    one_job.add_argument("--threads", type=int, default=1, help="threads for torch (default: 1)")
-    one_job.add_argument("--slots-per-gpu", type=int, default=1, help="runs that may share a GPU (default: 1)")
-    one_job.add_argument("--rounds", action="store_true", help="take the seeds that the rounds of a budget chose")
-    one_job.add_argument("--planned-source", help="refuse to run if the code is of another version")
+    # `run` has options of its own, because it passes on what is given: the workflow's configuration states the rest.
+    job = argparse.ArgumentParser(add_help=False)
+    job.add_argument("--scale", default="demo", help="smoke, demo, small, gpu, paper or your own (default: demo)")
+    job.add_argument("--results", type=_folder, default=Path("results"), help="folder of results (default: results)")
+    job.add_argument("--data-root", type=_folder, default=Path("data"), help="folder of data sets (default: data)")
+    job.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    job.add_argument("--threads", type=int, default=1, help="threads for torch (default: 1)")
+    job.add_argument("--slots-per-gpu", type=int, default=1, help="runs that may share a GPU (default: 1)")
+    job.add_argument("--rounds", action="store_true", help="take the seeds that the rounds of a budget chose")
+    job.add_argument("--planned-source", help="refuse to run if the code is of another version")
     verbs = parser.add_subparsers(required=True, metavar="VERB", dest="verb")
     for name, verb in VERBS.items():
         summary = str(verb.__doc__).splitlines()[0]
-        parents = [common] if verb is run else [common, one_job]
+        parents = [common] if verb is run else [common, job]
         verb_parser = verbs.add_parser(name, parents=parents, help=summary, description=summary)
         for names, settings in ARGUMENTS[verb]:
             verb_parser.add_argument(*names, **settings)
