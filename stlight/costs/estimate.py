@@ -131,8 +131,7 @@ def _cost(config: RunConfig, device: torch.device, flops_rate: float | None, car
     clips = config.training.batch_size
     # The loss of another model is not always that of a prediction. The backward pass costs about two forward passes.
     ours = config.model.model == OURS
-    loss_flops = clip_flops if ours else Workload(config, torch.device("meta"), clips=1, race=False).loss_flops()
-    step_flops = 3 * clips * loss_flops
+    step_flops = clips * (3 * clip_flops if ours else Workload(config, torch.device("meta"), clips=1, race=False).step_flops())
     if card:
         return RunCost(*card.seconds(config, step_flops), _memory(config))
     if flops_rate:

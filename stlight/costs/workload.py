@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from stlight.config import RunConfig
 from stlight.kernels import accelerate, backend_of
@@ -39,11 +39,11 @@ class Workload:
         # A learning rate of 0 keeps the initial weights, so that every step does the same work.
         self.optimizer = torch.optim.Adam([flatten_weights(self.model)], lr=0.0, fused=device.type != "meta")
         self.num_context = shape.context_frames
-        self.last_phase = len(self.model.phases(self.recipe.num_epochs)) - 1
+        self.index, self.last_phase = self.model.typical_step(), len(self.model.phases(self.recipe.num_epochs)) - 1
 
     def step(self) -> None:
         """Compute a training step on all clips, of the last phase, which costs most."""
-        parts, step = self.recipe.accumulation_steps, TrainingStep.at(0, self.recipe.sampling_steps, 0, self.last_phase)
+        parts, step = self.recipe.accumulation_steps, self._training_step()
         take_step(self.model.train(), self.optimizer, self.clip, self.num_context, self.recipe, parts, step)
 
     @torch.no_grad()
@@ -55,21 +55,24 @@ class Workload:
         """Return the seconds of a call, including the work that it starts on the device."""
         return seconds_of(function, self.device)
 
-    @torch.no_grad()
-    def loss_flops(self) -> int:
-        """Return the multiply-adds of a training step's loss in convolutions and matrix products, without the backward pass."""
+    def step_flops(self) -> int:
+        """Return the multiply-adds of a training step in convolutions and matrix products.
+
+        The backward pass costs twice the forward pass, but nothing where the model disables gradients.
+        """
         context, target = self.clip[:, : self.num_context], self.clip[:, self.num_context :]
-        with FlopCounterMode(display=False) as counter:
-            self.model.train().training_loss(
-                context, target, TrainingStep.at(0, self.recipe.sampling_steps, 0, self.last_phase)
-            )
-        return counter.get_total_flops() // 2
+        with _StepFlops() as counter:
+            self.model.train().training_loss(context, target, self._training_step())
+        return counter.total // 2
 
     def peak_memory(self) -> int:
         """Return the bytes of weights, gradients, optimizer state and the tensors of a training step at their peak."""
         # Allocates the optimizer's state, which a step of a run already has.
         self.optimizer.step()
         return resident_bytes(self.model, self.optimizer) + peak_growth(self.step, self.device)
+
+    def _training_step(self) -> TrainingStep:
+        return TrainingStep.at(self.index, self.recipe.sampling_steps, 0, self.last_phase)
 
 
 def seconds_of(function: Callable[[], object], device: torch.device) -> float:
@@ -105,6 +108,23 @@ def peak_growth(function: Callable[[], object], device: torch.device) -> int:
     with _LiveBytes() as live:
         function()
     return live.peak
+
+
+class _StepFlops(TorchDispatchMode):
+    """Count the floating-point operations of a forward pass inside the block and of its backward pass, which is not computed.
+
+    PyTorch's own counter takes a backward pass of a grouped convolution for one without groups.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func._overloadpacket):
+            self.total += count(*args, **(kwargs or {}), out_val=result) * (3 if torch.is_grad_enabled() else 1)
+        return result
 
 
 class _LiveBytes(TorchDispatchMode):

@@ -19,6 +19,7 @@ from stlight.model.baselines.phydnet import PhyDNet
 from stlight.model.baselines.predrnn import PredRNN, PredRNNState, PredRNNV2
 from stlight.model.baselines.predrnn_plus_plus import PredRNNPlusPlus
 from stlight.model.baselines.recurrent import Recurrent
+from stlight.model.build import is_published
 
 _BY_FREQUENCY = (ConvLSTM, E3DLSTM, MIM, PredRNN, PredRNNPlusPlus, PredRNNV2)
 # Wide models gain less, and the spectra of their weights would take more memory than all activations.
@@ -27,7 +28,7 @@ _MOST_BYTES = 2**27
 
 def accelerate_baseline(model: Baseline) -> None:
     """Install the kernels that fit a baseline's modules, dtype and device; without any, it stays plain."""
-    if not all(map(addressable, model.state_dict().values())) or repr(model) != repr(_usual(model)):
+    if not all(map(addressable, model.state_dict().values())) or not is_published(model):
         return
     if type(model) in _BY_FREQUENCY:
         if _compiled() and _fits(model):  # type: ignore[arg-type]
@@ -58,17 +59,13 @@ def _installed(model: Baseline) -> list[tuple[nn.Module, str]]:
     ]
 
 
-def _usual(model: Baseline) -> Baseline:
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        return type(model)(model.shape, width=model._width, depth=model._depth)
-
-
 def _fits(model: Recurrent) -> bool:
     """Return True if channels fill vectors, the spectra fit into memory, and no row of attention spans two frames."""
     d, positions = model.hidden_dim, model.frame_size[0] * model.frame_size[1]
     aligned = not d % CHANNELS and not model.patch_channels % CHANNELS
     rows = type(model) is not E3DLSTM or not positions % d
-    return aligned and rows and bytes_of_spectra(model, model.frame_size) <= _MOST_BYTES
+    strided = any(isinstance(module, nn.Conv3d) and module.stride != (1, 1, 1) for module in model.modules())
+    return aligned and rows and not strided and bytes_of_spectra(model, model.frame_size) <= _MOST_BYTES
 
 
 class SpectralUnroll:

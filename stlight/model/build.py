@@ -41,3 +41,12 @@ def build_model(config: "ModelConfig", shape: ClipShape, seed: int = 0, dataset:
             **config.model_dump(exclude={"model", *BASELINE_FIELDS, "k1", "k2", "prediction"}),
         )
     return Rollout(model, shape.horizon_frames) if rolled_out else model
+
+
+def is_published(model: Baseline) -> bool:
+    """Return True if the model has the layers of its published configuration for one of the data sets, at its size."""
+    specs = [spec for spec in BASELINES.values() if spec.class_name == type(model).__name__]
+    arguments = [{}, *(theirs.arguments for spec in specs for theirs in spec.elsewhere.values())]
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        published = (type(model)(model.shape, width=model._width, depth=model._depth, **given) for given in arguments)
+        return any(repr(model) == repr(other) for other in published)

@@ -1,9 +1,10 @@
-"""Bytes of live tensors, compared with sums made by hand."""
+"""Bytes of live tensors and operations of a training step, compared with sums made by hand."""
 
 import pytest
 import torch
 
-from stlight.costs.workload import peak_growth, resident_bytes
+from stlight.config import RunConfig
+from stlight.costs.workload import Workload, peak_growth, resident_bytes
 from stlight.kernels.whole_step import flatten_weights
 
 CPU = torch.device("cpu")
@@ -60,3 +61,32 @@ def test_resident_memory_is_four_numbers_per_weight_and_the_buffers():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_uses_the_allocators_statistics():
     assert peak_growth(lambda: torch.empty(2**20, device="cuda"), torch.device("cuda")) == 4 * 2**20
+
+
+def workload(**fields):
+    config = RunConfig.from_fields({"dataset": "mmnist"} | fields)
+    return Workload(config, torch.device("meta"), clips=1, race=False)
+
+
+def test_what_has_no_gradient_counts_once_in_a_step(monkeypatch):
+    weight = torch.nn.Parameter(torch.rand(3, 5, device="meta"))
+
+    def loss(context, target, step):
+        with torch.no_grad():
+            torch.rand(7, 3, device="meta") @ weight
+        return (torch.rand(2, 3, device="meta") @ weight).sum()
+
+    work = workload()
+    monkeypatch.setattr(work.model, "training_loss", loss, raising=False)
+    assert work.step_flops() == 3 * (2 * 3 * 5) + 7 * 3 * 5
+
+
+def test_the_counted_step_of_a_model_that_draws_a_frame_costs_about_the_mean():
+    work = workload(model="IAM4VP", baseline_width=1 / 8, baseline_depth=0.25)
+    typical, costs = work.step_flops(), []
+    for work.index in range(60):
+        costs.append(work.step_flops())
+    assert typical == pytest.approx(sum(costs) / len(costs), rel=0.15)
+    # One that draws the first frame, or the last.
+    assert min(costs) < 0.85 * typical
+    assert max(costs) > 1.15 * typical

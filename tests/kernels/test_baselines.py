@@ -16,6 +16,7 @@ from stlight.kernels.compile import library
 from stlight.kernels.direct import DirectConvolution
 from stlight.kernels.spectral import Convolution, frequencies
 from stlight.model import build_model
+from stlight.registry.model_specs import BASELINES
 from stlight.training import Training, train
 from tests.model.frozen import LATE, SHAPE, VARIANTS, condense, frozen_clip, frozen_model, sampling_step
 from tests.model.small import clip_of, parts, small
@@ -56,6 +57,33 @@ def test_loss_and_gradients_are_as_near_to_float64_as_plain_ones(name, version):
     assert distance(ours, exact) <= 2 * distance(plain, exact) + 1e-7 * size
     for mine, true in zip(ours, exact, strict=True):
         assert (mine - true).norm() <= 3e-5 * true.norm() + 1e-8 * size
+
+
+ELSEWHERE = [(name, dataset) for name, spec in BASELINES.items() for dataset in spec.elsewhere]
+
+
+@pytest.mark.parametrize(("name", "dataset"), ELSEWHERE)
+def test_so_are_those_of_the_configurations_for_other_data_sets(name, dataset):
+    frames = {"taxibj": {}, "kth": {"downsampling": 4}}[dataset]
+    size = {"baseline_width": 1 / 8, "baseline_depth": 0.5}
+    config = RunConfig.from_fields({"dataset": dataset, "source": "stand_in", "model": name} | size | frames)
+    clip = clip_of(config.clip_shape)
+    backends, found = [], []
+    for dtype, kernels in ((torch.float32, True), (torch.float32, False), (torch.float64, False)):
+        model = build_model(config.model, config.clip_shape, dataset=dataset).to(dtype).train()
+        if kernels:
+            backends.append(backend_of(accelerate(model)))
+        context, target = parts(clip.to(dtype), config.clip_shape)
+        torch.manual_seed(0)
+        loss = model.training_loss(context, target, sampling_step())
+        loss.backward()
+        found.append([torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()])
+    ours, plain, exact = found
+    size = distance(exact, [torch.zeros_like(e) for e in exact])
+    assert distance(ours, exact) <= 2 * distance(plain, exact) + 1e-7 * size
+    # Patches of 2 × 2 pixels of one channel do not fill the vectors, and E3D-LSTM's convolutions for KTH skip positions.
+    patches = name in ("ConvLSTM-S", "PredRNN", "PredRNN++", "PredRNN.V2")
+    assert backends == ["plain" if dataset == "kth" and (patches or name == "E3D-LSTM") else "fused"]
 
 
 @each_variant

@@ -1,6 +1,7 @@
 """IAM4VP (Seo et al., 2023): one frame per pass, from the context and a queue of the frames predicted before."""
 
 import math
+from itertools import count
 
 import torch
 import torch.nn.functional as F
@@ -127,8 +128,15 @@ class IAM4VP(Baseline):
 
     def training_loss(self, context: Tensor, target: Tensor, step: TrainingStep) -> Tensor:
         """Return the error of one frame, drawn from the horizon."""
-        t = int(torch.randint(self.shape.horizon_frames, (), generator=step.generator))
-        return self.error_at(t, context, target)
+        return self.error_at(self._frame_of(step), context, target)
+
+    def typical_step(self) -> int:
+        """Return the index of a step that draws the frame in the middle of the horizon, because a later one costs more."""
+        middle = self.shape.horizon_frames // 2
+        return next(index for index in count() if self._frame_of(TrainingStep.at(index, 1, 0)) == middle)
+
+    def _frame_of(self, step: TrainingStep) -> int:
+        return int(torch.randint(self.shape.horizon_frames, (), generator=step.generator))
 
     def error_at(self, t: int, context: Tensor, target: Tensor) -> Tensor:
         """Return the mean squared error of predicted frame t. No gradient flows into the frames predicted before it."""

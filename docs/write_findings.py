@@ -1,0 +1,116 @@
+"""Write the tables of findings into docs/findings.md and README.md from the claims of the kept results.
+
+A table stands between `<!-- findings: … -->` and `<!-- end of findings -->`. The words after the colon name what it shows:
+`tally`, or a source of numbers (`printed`, `figures`, `counts` or a kept scale), an outcome (`holds`, `not` or `open`) and, if
+only the clearest are shown, their number. A test fails if writing changes a file. Call `python docs/write_findings.py`.
+"""
+
+import math
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from stlight.experiments import load_plan
+from stlight.experiments.claim_types import Claim
+from stlight.registry.metric_specs import METRICS
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAGES = ("docs/findings.md", "README.md")
+KEPT = ("demo", "demo")
+OUTCOMES = {
+    "holds": ("reproduced", "holds at this scale"),
+    "not": ("contradicted", "reversed at this scale"),
+    "open": ("undecided",),
+    "untested": ("untested",),
+}
+SOURCES = {
+    "printed": "numbers that the supplement prints",
+    "figures": "curves and points of the paper's figures",
+    "counts": "parameters and FLOPs, counted by us",
+    "small": "our runs at `small`",
+    "demo": "our runs at `demo`",
+}
+# Items of which the paper prints a figure and no table.
+DRAWN = ("figure1_initialization", "figure2_decoder_order", "main_figure6_width_depth")
+
+_BLOCK = re.compile(r"(<!-- findings: ([^>]*?) -->\n).*?(<!-- end of findings -->)", re.DOTALL)
+
+
+class Findings:
+    """The claims of the kept scales, and the tables made from them."""
+
+    def __init__(self) -> None:
+        plan = load_plan(REPOSITORY / "workflow", KEPT[0], REPOSITORY / "data")
+        self._claims = {claim.id: claim for experiment in plan.experiments.values() for claim in experiment.claims}
+        self._tables = {scale: pd.read_csv(REPOSITORY / f"results/reference/{scale}/claims.csv") for scale in KEPT}
+
+    def written(self, page: str) -> str:
+        """Return a page's text with its tables as the results give them; `page` is a path below the repository."""
+        to_root = "../" * page.count("/")
+        text = (REPOSITORY / page).read_text(encoding="utf-8")
+        return _BLOCK.sub(lambda block: f"{block[1]}\n{self._table(block[2].split(), to_root)}\n\n{block[3]}", text)
+
+    def of(self, source: str) -> pd.DataFrame:
+        """Return the claims of one source of numbers."""
+        table = self._tables[source if source in KEPT else KEPT[0]]
+        if source in ("printed", "figures"):
+            drawn = table["experiment"].isin(DRAWN)
+            return table[(table["source"] == "published") & (drawn if source == "figures" else ~drawn)]
+        exact = table["protocol"] == "exact"
+        return table[(table["source"] == "measured") & (exact if source == "counts" else ~exact)]
+
+    def _table(self, words: list[str], to_root: str) -> str:
+        if words == ["tally"]:
+            return self._tally()
+        source, outcome, *most = words
+        found = self.of(source)
+        found = found[found["verdict"].isin(OUTCOMES[outcome])]
+        if most:
+            half = (found["high"] - found["low"]).fillna(math.inf)
+            clearest = (found["effect"].abs() / half).sort_values(ascending=False, kind="stable").index[: int(most[0])]
+            found = found.loc[sorted(clearest)]
+        with_runs = source in KEPT
+        heads = ["sentence", "effect [95 %]", "n"] + (["least told apart"] if with_runs and outcome == "open" else [])
+        lines = [heads, ["---"] * len(heads)] if with_runs else [["sentence", "effect"], ["---", "---"]]
+        page = f"{to_root}results/reference/{source if with_runs else KEPT[0]}/report.html"
+        for row in found.itertuples():
+            claim = self._claims[row.id]
+            cells = [f"[{row.id.replace('_', ' ')}]({page}#claim-{row.id})", _effect(claim, row)]
+            cells += [str(row.n)] if with_runs else []
+            cells += [_number(claim, row.detectable)] if len(heads) > 3 and with_runs else []
+            lines.append(cells)
+        return _markdown(lines) if len(found) else "None."
+
+    def _tally(self) -> str:
+        lines = [["on", "holds", "does not", "open", "untested"], ["---"] * 5]
+        for source, name in SOURCES.items():
+            verdicts = self.of(source)["verdict"]
+            lines.append([name, *(str(int(verdicts.isin(names).sum())) for names in OUTCOMES.values())])
+        return _markdown(lines)
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _number(claim: Claim, value: float) -> str:
+    if not math.isfinite(value):
+        return "diverged" if value == math.inf else "–"
+    if len(claim.metrics) > 1 or abs(value) < 0.005:
+        return f"{value:.2g}"
+    # The sign apart, because counts get their K, M or G by size.
+    return "-" * (value < 0) + METRICS[claim.metrics[0]].format(abs(value))
+
+
+def _effect(claim: Claim, row: "pd.Series[float]") -> str:
+    labels = [METRICS[name].label for name in claim.metrics]
+    unit = f" {labels[0]}" if len(labels) == 1 and math.isfinite(row.effect) else ""
+    interval = f" [{_number(claim, row.low)}, {_number(claim, row.high)}]" if math.isfinite(row.low) else ""
+    return f"{_number(claim, row.effect)}{unit}{interval}"
+
+
+if __name__ == "__main__":
+    findings = Findings()
+    for page in PAGES:
+        (REPOSITORY / page).write_text(findings.written(page), encoding="utf-8")
