@@ -17,10 +17,10 @@ def main() -> None:
     parser.add_argument(
         "cases",
         nargs="*",
-        help="steps, baselines, learning, moving_mnist, reading, ssim, start, graph (all); or gpu, see gpu --help",
+        help="steps, baselines, prebuilt, learning, moving_mnist, reading, ssim, start, graph (all); or gpu, see gpu --help",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes and no times: check only that both sides agree")
-    parser.add_argument("--threads", type=int, default=2, help="threads of both sides (2); one for demo, small and baselines")
+    parser.add_argument("--threads", type=int, default=2, help="threads of both sides (2); one for the smaller models")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
@@ -32,13 +32,14 @@ def main() -> None:
     if options.device == "cpu":
         leave_out_compiler()
 
-    from benchmarks import baselines, frames, learning, steps, workflow
+    from benchmarks import baselines, frames, learning, prebuilt, steps, workflow
     from benchmarks.harness import BenchmarkOptions, Timing, render
     from stlight.training.devices import describe_device
 
     functions = (
         steps.steps,
         baselines.baselines,
+        prebuilt.prebuilt,
         learning.learning,
         frames.moving_mnist,
         frames.reading,

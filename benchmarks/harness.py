@@ -33,29 +33,37 @@ class Timing:
     note: str = ""
 
 
-def seconds(function: Callable[[], object], device: str = "cpu") -> float:
+Clock = Callable[[], float]
+
+
+def seconds(function: Callable[[], object], device: str = "cpu", clock: Clock = time.perf_counter) -> float:
     """Return how long a call takes."""
-    started = time.perf_counter()
+    started = clock()
     function()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def in_turn(
-    reference: Callable[[], object], ours: Callable[[], object], *, budget: float, device: str = "cpu"
+    reference: Callable[[], object],
+    ours: Callable[[], object],
+    *,
+    budget: float,
+    device: str = "cpu",
+    clock: Clock = time.perf_counter,
 ) -> tuple[float, float]:
     """Return the median seconds of each side, warm, and in turn so that other work on the machine affects both alike.
 
-    Ours is called five times in each turn, because it is short. `budget` is the total time in seconds.
+    Ours is called five times in each turn, because it is short. `budget` is the total time in seconds, by a real clock.
     """
 
     for side in (reference, ours, ours):
         side()
     references, times, started = [], [], time.perf_counter()
     while len(references) < 3 or time.perf_counter() - started < budget:
-        references.append(seconds(reference, device))
-        times += [seconds(ours, device) for _ in range(5)]
+        references.append(seconds(reference, device, clock))
+        times += [seconds(ours, device, clock) for _ in range(5)]
     return median(references), median(times)
 
 

@@ -14,15 +14,17 @@ from stlight.commands.computing import count, identify, measure, plan, train
 from stlight.commands.inputs import doctor, fetch, prepare, schemas
 from stlight.commands.results import analyse, report, status, waiting
 from stlight.commands.rounds import allocate
+from stlight.commands.running import run
 from stlight.runtime.process import kernels_are_off
 from stlight.runtime.run_lock import LockLost
 
-_VERBS: list[Verb] = [fetch, doctor, prepare, train, measure, count, identify, analyse, waiting, report, plan, allocate, status]
-_VERBS += [compare, schemas]
+_VERBS: list[Verb] = [run, fetch, doctor, prepare, train, measure, count, identify, analyse, waiting, report, plan, allocate]
+_VERBS += [status, compare, schemas]
 VERBS = {verb.__name__: verb for verb in _VERBS}
 
-# With `pip install -e`, the package lies beside the workflow of its checkout.
-_WORKFLOW = Path(__file__).resolve().parent.parent / "workflow"
+_PACKAGE = Path(__file__).resolve().parent
+# In a wheel the workflow is part of the package. With `pip install -e` it lies beside the package in the checkout.
+_WORKFLOW = next(path for path in (_PACKAGE / "workflow", _PACKAGE.parent / "workflow") if path.is_dir())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,13 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
-        check_range(options, "threads", 1)
-        check_range(options, "slots_per_gpu", 1, 100)
         kernels_are_off()
-        if options.planned_source:
-            _check_source(options.planned_source)
-        # The libraries of torch and numpy read this when they are loaded. By default they start one thread per core.
-        os.environ["OMP_NUM_THREADS"] = str(options.threads)
+        if options.verb != "run":
+            check_range(options, "threads", 1)
+            check_range(options, "slots_per_gpu", 1, 100)
+            # The libraries of torch and numpy read this when they are loaded. By default they start one thread per core.
+            os.environ["OMP_NUM_THREADS"] = str(options.threads)
+            if options.planned_source:
+                _check_source(options.planned_source)
         return VERBS[options.verb](options) or 0
     except (ValueError, OSError, MemoryError, LockLost) as error:
         tell(f"stlight: {str(error) or 'out of memory'}")
@@ -72,21 +75,24 @@ def _check_source(planned: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stlight", description="Reproduce the experiments of the STLight supplement.")
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--scale", default="demo", help="smoke, demo, small, gpu, paper or your own (default: demo)")
-    common.add_argument("--results", type=_folder, default=Path("results"), help="folder of results (default: results)")
-    common.add_argument("--data-root", type=_folder, default=Path("data"), help="folder of data sets (default: data)")
-    common.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    common.add_argument("--threads", type=int, default=1, help="threads for torch (default: 1)")
-    common.add_argument("--slots-per-gpu", type=int, default=1, help="runs that may share a GPU (default: 1)")
     common.add_argument("--mixed-versions", action="store_true", help="allow tables from results of several code versions")
-    common.add_argument("--rounds", action="store_true", help="take the seeds that the rounds of a budget chose")
-    common.add_argument("--planned-source", help="refuse to run if the code is of another version")
     common.add_argument("--workflow", type=Path, default=_WORKFLOW, help="folder of experiments, scales and schemas")
-    common.add_argument("--experiments", default="experiments", help="its folder of experiments (default: experiments)")
+    common.add_argument("--experiments", metavar="DIR", help="its folder of experiments, or your own (default: experiments)")
+    # `run` has options of its own, because it passes on what is given: the workflow's configuration states the rest.
+    job = argparse.ArgumentParser(add_help=False)
+    job.add_argument("--scale", default="demo", help="smoke, demo, small, gpu, paper or your own (default: demo)")
+    job.add_argument("--results", type=_folder, default=Path("results"), help="folder of results (default: results)")
+    job.add_argument("--data-root", type=_folder, default=Path("data"), help="folder of data sets (default: data)")
+    job.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    job.add_argument("--threads", type=int, default=1, help="threads for torch (default: 1)")
+    job.add_argument("--slots-per-gpu", type=int, default=1, help="runs that may share a GPU (default: 1)")
+    job.add_argument("--rounds", action="store_true", help="take the seeds that the rounds of a budget chose")
+    job.add_argument("--planned-source", help="refuse to run if the code is of another version")
     verbs = parser.add_subparsers(required=True, metavar="VERB", dest="verb")
     for name, verb in VERBS.items():
         summary = str(verb.__doc__).splitlines()[0]
-        verb_parser = verbs.add_parser(name, parents=[common], help=summary, description=summary)
+        parents = [common] if verb is run else [common, job]
+        verb_parser = verbs.add_parser(name, parents=parents, help=summary, description=summary)
         for names, settings in ARGUMENTS[verb]:
             verb_parser.add_argument(*names, **settings)
     return parser

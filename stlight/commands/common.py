@@ -41,7 +41,14 @@ def load_static(options: argparse.Namespace) -> "Plan":
     """Load and check the experiments at the chosen scale, with the seeds that its file states."""
     from stlight.experiments import load_plan
 
-    return load_plan(options.workflow, options.scale, options.data_root, options.experiments)
+    return load_plan(options.workflow, options.scale, options.data_root, experiments_folder(options))
+
+
+def experiments_folder(options: argparse.Namespace) -> str:
+    """Return the folder of experiments as `load_plan` takes it: by its name in the workflow, or else by its absolute path."""
+    named = options.experiments or "experiments"
+    own = Path(named).absolute()
+    return named if (options.workflow / named).is_dir() or not own.is_dir() else str(own)
 
 
 def with_rounds(plan: "Plan", options: argparse.Namespace, last: int | None = None) -> "tuple[Plan, list[Round]]":

@@ -1,6 +1,9 @@
 """Find the libraries of the C kernels that a wheel carries, for machines without a compiler; a checkout has none."""
 
+import contextlib
+import ctypes
 import platform
+import re
 from pathlib import Path
 
 from stlight.runtime.processor import processor
@@ -20,10 +23,28 @@ LEVELS = {
 
 def prebuilt(source: str) -> Path | None:
     """Return the library of a C source for the best instruction set of this processor, or None if there is none."""
-    if platform.machine() in ("x86_64", "AMD64"):
-        has = set(processor().split())
-        levels = [level for level, needed in LEVELS.items() if has.issuperset(needed)]
-    else:
-        levels = [platform.machine()]
-    paths = [FOLDER / f"{Path(source).stem}-{level}.so" for level in levels]
-    return next((path for path in paths if path.is_file()), None)
+    paths = [FOLDER / f"{Path(source).stem}-{level}.so" for level in levels()]
+    found = next((path for path in paths if path.is_file()), None)
+    if found:
+        share_openmp()
+    return found
+
+
+def levels() -> list[str]:
+    """Return the instruction sets of this processor for which a wheel may carry libraries, best first."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return [platform.machine()]
+    has = set(processor().split())
+    return [level for level, needed in LEVELS.items() if has.issuperset(needed)]
+
+
+def share_openmp() -> None:
+    """Let libraries that are opened later use the OpenMP that torch has loaded, whatever its file is called.
+
+    A wheel's libraries name no OpenMP, because the system may have none. Most builds of torch share theirs by themselves.
+    """
+    if not hasattr(ctypes.CDLL(None), "GOMP_parallel"):
+        mapped = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+        for path in set(re.findall(r"/.*/lib(?:gomp|iomp5|omp)[-.].*", mapped)):
+            with contextlib.suppress(OSError):
+                ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)

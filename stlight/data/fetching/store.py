@@ -1,7 +1,8 @@
 """Fetch the benchmark's files and verify those that are there.
 
 `workflow/data_sources.yaml` lists the addresses. `workflow/data.lock.json` holds the SHA-256 of what was fetched first; later
-fetches must match it. For a folder it is the SHA-256 of the names and SHA-256 of all its files.
+fetches must match it. For a folder it is the SHA-256 of the names and SHA-256 of all its files. An installed package is not
+written to: then `data.lock.json` under the data root holds what was fetched, beside what the package states.
 """
 
 import hashlib
@@ -68,7 +69,9 @@ class DatasetStore:
     def __init__(self, workflow: Path, data_root: Path) -> None:
         self._stated = read_file(workflow / "data_sources.yaml", DataSources)
         self.data_root = data_root
-        self._lock_path = workflow / "data.lock.json"
+        installed = (workflow.parent / "__init__.py").is_file()
+        self._shipped_lock_path = workflow / "data.lock.json"
+        self._lock_path = data_root / "data.lock.json" if installed else self._shipped_lock_path
         self._lock = self._read_lock()
 
     def sources(self, dataset: str) -> list[Source]:
@@ -190,12 +193,15 @@ class DatasetStore:
         return origin
 
     def _read_lock(self) -> dict[str, str]:
-        try:
-            return _LOCK.validate_json(self._lock_path.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except ValidationError as error:
-            raise ExperimentError(f"{self._lock_path}: expected a SHA-256 for each path, as `fetch` writes them") from error
+        lock: dict[str, str] = {}
+        for path in (self._shipped_lock_path, self._lock_path):
+            try:
+                lock |= _LOCK.validate_json(path.read_bytes())
+            except FileNotFoundError:
+                continue
+            except ValidationError as error:
+                raise ExperimentError(f"{path}: expected a SHA-256 for each path, as `fetch` writes them") from error
+        return lock
 
 
 def _sha256(source: Source, path: Path) -> str:
