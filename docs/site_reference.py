@@ -49,13 +49,14 @@ def verb_parsers() -> Mapping[str, argparse.ArgumentParser]:
 def command_line() -> str:
     """Return a section for each verb of `stlight`, as its parser and its docstring have them."""
     arguments = {name: [a for a in parser._actions if a.dest != "help"] for name, parser in verb_parsers().items()}
-    shared = [a for a in arguments["schemas"] if all(a in others for others in arguments.values())]
+    # `run` has the settings of the workflow instead of the options of one job.
+    shared = [a for a in arguments["schemas"] if all(a in others for name, others in arguments.items() if name != "run")]
     parts = []
     for name, own in arguments.items():
         parts += [f"## stlight {name}\n", inspect.getdoc(cli.VERBS[name]) or ""]
-        if rows := [argument_row(a) for a in own if a not in shared]:
+        if rows := [argument_row(a) for a in own if a not in shared or name == "run"]:
             parts.append(table(("argument", "meaning"), rows))
-    parts += ["## Options of every verb\n", table(("option", "meaning"), map(argument_row, shared))]
+    parts += ["## Options of every verb but run\n", table(("option", "meaning"), map(argument_row, shared))]
     return "\n\n".join(parts)
 
 

@@ -71,8 +71,9 @@ def snakemake_command(options: argparse.Namespace, config: dict[str, Any]) -> li
         raise ValueError(f"--workflow: {options.workflow} holds no Snakefile")
     if not os.access(here := Path.cwd(), os.W_OK | os.X_OK) and not {"-d", "--directory"} & {*options.snakemake}:
         raise ValueError(f"{here} cannot be written: Snakemake keeps its records in the current folder; start in another one")
-    # As YAML strings, because Snakemake would take the names of some folders for numbers or mappings.
-    stated = [f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in config.items()]
+    # As YAML strings, because Snakemake would take some folders for numbers or mappings. The spaces keep the quotes,
+    # which Snakemake strips from the ends.
+    stated = [f"{key}= {json.dumps(str(value), ensure_ascii=False)} " for key, value in config.items()]
     command = ["--config", *stated] if stated else []
     if options.cores or not options.profile:
         command += ["--cores", options.cores or "all"]

@@ -1,12 +1,17 @@
 """A library that a wheel carries serves in place of the compiler."""
 
 import platform
+import runpy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from stlight.kernels import compile as compiling
 from stlight.kernels import prebuilt as finding
-from stlight.kernels.prebuilt import LEVELS, prebuilt
+from stlight.kernels.prebuilt import LEVELS, levels, prebuilt
+from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the levels are those of x86-64")
 
@@ -53,3 +58,59 @@ def test_one_that_opens_needs_no_compiler(monkeypatch):
     compiling.library.cache_clear()
     assert opened is not None
     assert opened._name == whole._name
+
+
+@pytest.fixture(scope="module")
+def setup():
+    return runpy.run_path(str(REPOSITORY / "setup.py"), run_name="imported")
+
+
+def test_a_wheels_libraries_have_the_flags_of_the_compiler_here(setup):
+    assert setup["levels"]() == list(LEVELS)
+    for level in LEVELS:
+        width = 512 if level == "x86-64-v4" else 256
+        of_the_level = {"-march=native": f"-march={level}", compiling._FLAGS[-1]: f"-mprefer-vector-width={width}"}
+        assert compiling._FLAGS[-1].startswith("-mprefer-vector-width=")
+        assert sorted(setup["flags"](level)) == sorted(of_the_level.get(flag, flag) for flag in compiling._FLAGS)
+    assert not any(flag.startswith(("-march", "-mprefer")) for flag in setup["flags"]("aarch64"))
+
+
+@pytest.fixture
+def frames_library(setup, tmp_path):
+    """The library for frames, which compiles fast, as a wheel carries it."""
+    if failed := setup["compile_kernel"](setup["KERNELS"] / "frames.c", levels()[-1], tmp_path):
+        pytest.skip(failed)
+    return tmp_path / f"frames-{levels()[-1]}.so"
+
+
+def test_a_wheels_library_names_no_openmp_of_the_system(frames_library):
+    opened = subprocess.run(
+        [sys.executable, "-c", f"import ctypes; ctypes.CDLL('{frames_library}')"], capture_output=True, text=True
+    )
+    assert "undefined symbol" in opened.stderr
+    assert list(frames_library.parent.iterdir()) == [frames_library]
+
+
+SHARE = """
+import ctypes, ctypes.util, sys, types
+# The package of the kernels loads torch, which shares its OpenMP by itself.
+sys.modules["stlight.kernels"] = package = types.ModuleType("stlight.kernels")
+package.__path__ = [sys.argv[1]]
+from stlight.kernels.prebuilt import share_openmp
+assert not hasattr(ctypes.CDLL(None), "GOMP_parallel")
+ctypes.CDLL(sys.argv[2])
+assert not hasattr(ctypes.CDLL(None), "GOMP_parallel")
+share_openmp()
+ctypes.CDLL(sys.argv[3])
+"""
+
+
+def test_an_openmp_that_only_torch_sees_is_shared_under_any_name(frames_library, tmp_path):
+    mapped = Path("/proc/self/maps").read_text().splitlines()
+    if not (ours := [line.split()[-1] for line in mapped if "libgomp" in line]):
+        pytest.skip("torch has another OpenMP")
+    renamed = tmp_path / "libgomp-a34b3233.so.1.0.0"
+    renamed.symlink_to(ours[0])
+    command = [sys.executable, "-c", SHARE, str(compiling._FOLDER), str(renamed), str(frames_library)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

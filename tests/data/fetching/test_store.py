@@ -270,3 +270,15 @@ def test_fetch_all_skips_a_data_set_without_sources(without_sources, tmp_path, c
     assert main(["fetch", "all", "--workflow", str(without_sources), "--data-root", str(data)]) == 0
     assert "taxibj: skipped because data_sources.yaml has no address for it" in capsys.readouterr().err.splitlines()
     assert sorted(path.stem for path in (data / "fetched").glob("*.json")) == ["kth", "mfmnist", "mmnist"]
+
+
+def test_an_installed_package_is_not_written_to(published, tmp_path):
+    (published.parent / "__init__.py").touch()
+    lock = published / "data.lock.json"
+    lock.write_text(json.dumps({"kth/boxing": "0" * 64}))
+    before = tree(published)
+    store = DatasetStore(published, tmp_path / "data")
+    store.fetch("taxibj", say=print)
+    assert tree(published) == before
+    assert set(locked(store)) == {"kth/boxing", "taxibj/dataset.npz"}
+    assert DatasetStore(published, tmp_path / "data").verify(store.sources("taxibj")[0]) == "as in the lock file"
