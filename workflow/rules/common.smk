@@ -72,8 +72,8 @@ def report_inputs(wildcards):
 
 # A killed or failed run resumes at once; a profile may ask for more attempts. Only the Snakemake that submits jobs retries them.
 RETRIES = max(2, getattr(workflow.execution_settings, "retries", 0)) if workflow.is_main_process else 0
-# On a cluster no number of cores is given: a job is alone on what it was given.
-ALL_CORES = workflow.resource_settings.cores or 1
+# On a cluster, a job is alone on the core it asked for; the Snakemake inside it sees all of the node's, but may not use them.
+ALL_CORES = workflow.resource_settings.cores or 1 if workflow.is_main_process else 1
 # The interpreter that runs Snakemake, also if its environment is not activated. With conda, that of the rule's environment.
 PYTHON = "python" if "conda" in map(str, workflow.deployment_settings.deployment_method) else sys.executable
 
