@@ -34,8 +34,8 @@ rule measure:
         "../envs/stlight.yaml"
     # It takes all cores so that nothing runs beside it, but computes in one thread, as training does by default. It starts
     # before the runs, because later it would have to wait until all cores are free.
-    # On a cluster no number of cores is given: a job is alone on what it was given.
-    threads: workflow.resource_settings.cores or 1
+    # On a cluster, a job is alone on the core it asked for; the Snakemake inside it sees all of the node's, but may not use them.
+    threads: workflow.resource_settings.cores or 1 if workflow.is_main_process else 1
     resources:
         gpu=1,
         gpu_percent=100,
