@@ -1,4 +1,4 @@
-"""The documentation: links lead somewhere, pages are listed, tables have the suite's numbers. `.ci/run` builds the site."""
+"""The documentation: links lead somewhere, pages are listed, tables are right. `.ci/run` builds the site itself."""
 
 import importlib.util
 import re
