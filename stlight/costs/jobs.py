@@ -29,7 +29,7 @@ class Job:
     why: str = ""
     """Last line of the log if it failed."""
     since: float = -math.inf
-    """Unix time at which it started, if it is running or done and logged nothing."""
+    """Unix time at which it started."""
     seconds: float = 0.0
     """Seconds that it took, if it is done and logged nothing."""
 
@@ -88,7 +88,7 @@ def _job(
     if ready and all(time > newest_input - _COPIED_WITHIN and time > -math.inf for time in made):
         quiet = not last_line(log) and -math.inf < started <= max(made, default=-math.inf)
         seconds = max(made) - started if quiet else 0.0
-        return Job(kind=kind, experiment=experiment, status="done", log=log, seconds=seconds)
+        return Job(kind=kind, experiment=experiment, status="done", log=log, since=started, seconds=seconds)
     # A log that is older than what the job needs is that of an earlier start.
     if not ready or started < max(newest_input - _COPIED_WITHIN, *made) or started == -math.inf:
         return Job(kind=kind, experiment=experiment, status="waiting", log=log)

@@ -148,7 +148,7 @@ class _Forecast:
 
     def __init__(self, plan: Plan, states: dict[str, RunState], timings: list[Timing], jobs: list[Job]) -> None:
         self._plan, self._states, self._jobs = plan, states, jobs
-        self._recorded = sorted((s for s in states.values() if s.recorded and s.seconds > 0), key=_end)
+        self._recorded = sorted((s for s in states.values() if s.recorded and math.isfinite(s.started)), key=_end)
         ended = sorted((_end(state), name) for name, state in states.items() if state.recorded)
         partial = [name for name, state in states.items() if state.active]
         observed = [
@@ -188,8 +188,14 @@ class _Forecast:
         return (schedule(active, waiting + tables, self.slots) if active or waiting or tables else 0.0) + sum(report)
 
     def _peak(self) -> int:
-        """Return how many of the last finished runs ran at a time at most."""
-        events = [event for run in self._recorded[-_LAST:] for event in ((run.started, 1), (_end(run), -1))]
+        """Return how many of the last finished runs, with other jobs beside them, ran at a time at most."""
+        last = self._recorded[-_LAST:]
+        spans = [(run.started, _end(run)) for run in last]
+        begin = min((start for start, _ in spans), default=math.inf)
+        # A job that ran when the runs began took the place of one. `measure` takes all cores.
+        ends = [(job.since, job.since + job.seconds) for job in self._jobs if job.seconds and job.kind != "measure"]
+        spans += [(max(start, begin), end) for start, end in ends if end > begin]
+        events = [event for start, end in spans for event in ((start, 1), (end, -1))]
         running = peak = 0
         for _, change in sorted(events):
             running += change

@@ -20,7 +20,7 @@ _PRIOR_RUNS = 1.0
 # below the least weight, because kinds of run come again.
 _FORGETTING, _LEAST_WEIGHT = 0.9, 0.2
 # Runs of a kind that its own correction is taken from.
-_LAST = 3
+_LAST = 2
 # Orders in which the waiting runs may start. The schedule is averaged over them, because Snakemake's is not known.
 _ORDERS = 20
 # Clips per second of a model of which nothing is known. The first finished run corrects it.
