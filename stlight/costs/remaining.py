@@ -12,10 +12,10 @@ import numpy as np
 from stlight.config import RunConfig
 from stlight.registry.model_specs import OURS
 
-# What a run is expected to take before any has finished, and how many finished runs that counts for, as measured on two cores:
-# seconds to start a run, seconds of training per timed second of the model, and seconds of drawing a clip.
+# What a run is expected to take before any has finished, as measured on two cores: seconds to start a run, seconds of training
+# per timed second of the model, and seconds of drawing a clip. This counts less the more runs than so many have finished.
 _START, _PER_MODEL_SECOND, _PER_CLIP = 1.0, 1.2, 2e-4
-_PRIOR_RUNS = 1.0
+_PRIOR_RUNS = 4
 # The weight of a run falls by this factor with each run that finishes after it, because the load of a machine changes, but not
 # below the least weight, because kinds of run come again.
 _FORGETTING, _LEAST_WEIGHT = 0.9, 0.2
@@ -66,7 +66,8 @@ class Predictor:
         self._datasets = sorted({run.config.data.dataset for run in observed})
         self._work: dict[str, float] = {}
         prior = np.array([_START, _PER_MODEL_SECOND] + [_PER_CLIP] * len(self._datasets))
-        rows, targets = [*np.diag(_PRIOR_RUNS / prior)], [_PRIOR_RUNS] * len(prior)
+        trust = min(1.0, _PRIOR_RUNS / max(1, len(observed)))
+        rows, targets = [*np.diag(trust / prior)], [trust] * len(prior)
         for place, run in enumerate(reversed(observed)):
             weight = max(_LEAST_WEIGHT, _FORGETTING**place)
             # Relative errors count, so that a long run does not outweigh many short ones.
