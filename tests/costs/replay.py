@@ -1,4 +1,4 @@
-"""Replay a finished scale: rebuild its folder as it was at a moment, and compare the predicted remaining time with the true one.
+"""Replay a finished scale: rebuild its folder as it was at a moment, and compare the predicted time with the true one.
 
 `python -m tests.costs.replay results/demo` prints the errors over the course of a scale.
 """
