@@ -157,7 +157,7 @@ def test_a_screen_fits_the_terminal_and_ctrl_c_ends_it(arguments, no_color, colo
     screen = text.split("\x1b[H")[1]
     assert ("\x1b[1m" in screen) == coloured
     assert screen.count("\n") <= 7
-    assert "remaining time unknown" in text
+    assert "0 of 2 runs" in screen
 
 
 def test_a_reader_that_has_enough_is_no_error(arguments):
