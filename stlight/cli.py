@@ -11,8 +11,9 @@ from pathlib import Path
 from stlight.commands.common import ARGUMENTS, Verb, check_range, tell
 from stlight.commands.comparing import compare
 from stlight.commands.computing import count, identify, measure, plan, train
+from stlight.commands.following import status
 from stlight.commands.inputs import doctor, fetch, prepare, schemas
-from stlight.commands.results import analyse, report, status, waiting
+from stlight.commands.results import analyse, report, waiting
 from stlight.commands.rounds import allocate
 from stlight.commands.running import run
 from stlight.runtime.process import kernels_are_off

@@ -46,7 +46,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def schemas(options: argparse.Namespace) -> None:
-    """Write the JSON Schemas of the files under workflow and of config/config.yaml, which editors use."""
+    """Write the JSON Schemas of files under workflow and config, which editors use, and of what `status --json` prints."""
     for name, text in generate().items():
         path = options.workflow / "schemas" / f"{name}.schema.json"
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
@@ -55,11 +55,12 @@ def schemas(options: argparse.Namespace) -> None:
 
 
 def generate() -> dict[str, str]:
-    """Return the JSON Schema of each kind of file, by name, from the type that it is read into."""
+    """Return the JSON Schema of each kind of file, and of the output of `status --json`, from its type, by name."""
     from pydantic import TypeAdapter
     from pydantic.json_schema import GenerateJsonSchema
 
     from stlight.analysis.errata import Erratum, QuotedSource
+    from stlight.costs.overview import Overview
     from stlight.data.fetching.store import DataSources
     from stlight.experiments.plan import ExperimentFile
     from stlight.experiments.scaling import ScaleFile
@@ -78,6 +79,7 @@ def generate() -> dict[str, str]:
         "errata": list[Erratum],
         "quoted_sources": list[QuotedSource],
         "data_sources": DataSources,
+        "status": Overview,
     }
     generated = {name: TypeAdapter(type_).json_schema(schema_generator=WithoutTitles) for name, type_ in types.items()}
     return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in generated.items()}

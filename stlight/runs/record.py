@@ -275,12 +275,12 @@ def unfinished_state(folder: Path, config_hash: str) -> dict[str, Any]:
     if holder := living_holder(folder):
         # Until the holder has written its own state, the file is that of an earlier process.
         begun = state and (state["pid"], state["host"]) == (holder["pid"], holder["host"])
-        return {"status": "running"} | state if begun else {"status": "starting"} | holder
+        return state | {"status": "running", "since": holder["since"]} if begun else holder | {"status": "starting"}
     if not state:
         return {"status": "waiting"}
     if "error" in state:
-        return {"status": "failed"} | state
-    return {"status": "interrupted", "why": "its process is gone"} | state
+        return state | {"status": "failed"}
+    return {"why": "its process is gone"} | state | {"status": "interrupted"}
 
 
 def _progress(folder: Path, config_hash: str) -> dict[str, Any]:
