@@ -52,8 +52,8 @@ def git(*arguments, cwd):
 def clone(tmp_path_factory):
     """A git clone of the suite with one small experiment."""
     origin = copy_of_repository(tmp_path_factory.mktemp("conventions") / "stlight")
-    for name in ("stlight", "config", ".test"):
-        shutil.copytree(REPOSITORY / name, origin / name, ignore=shutil.ignore_patterns("__pycache__", "results", "data"))
+    for name in ("stlight", "config", ".test/config"):
+        shutil.copytree(REPOSITORY / name, origin / name, ignore=shutil.ignore_patterns("__pycache__"))
     experiment(origin, "kernels", "grid: {k1: [3, 5]}")
     git("init", "--initial-branch", "main", cwd=origin)
     git("add", "--all", cwd=origin)
