@@ -1,11 +1,24 @@
-"""Facts about the running Snakemake that its jobs need. They take Snakemake's object `workflow`."""
+"""Facts about the running Snakemake that its jobs need, from Snakemake's own objects."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from stlight.runtime.containers import container_image
 from stlight.workflow_support.settings import Settings
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def folder_of(rules: Any) -> Path:
+    """Return the folder `workflow/` around Snakemake's object for the folder `rules/`.
+
+    From GitHub or GitLab Snakemake reads single files only, so the installed package's folder is used.
+    """
+    if isinstance(rules, os.PathLike):
+        return Path(rules).parent
+    return next(path for path in (_PACKAGE / "workflow", _PACKAGE.parent / "workflow") if path.is_dir())
 
 
 def interpreter(workflow: Any) -> str:

@@ -6,17 +6,19 @@ import os
 import sys
 from pathlib import Path
 
-WORKFLOW = Path(workflow.current_basedir).parent
+RULES = workflow.current_basedir
 # In a checkout, Snakemake imports the package that the jobs run. In a wheel, workflow/ lies inside the package.
-if (WORKFLOW.parent / "stlight").is_dir():
-    sys.path.insert(0, str(WORKFLOW.parent))
+if isinstance(RULES, os.PathLike):
+    if (Path(RULES).parents[1] / "stlight").is_dir():
+        sys.path.insert(0, str(Path(RULES).parents[1]))
 
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runs.provenance import source_version
 from stlight.runtime.job_packs import enable_packing
 from stlight.workflow_support import Settings, Workflow, any_of
-from stlight.workflow_support import image, interpreter, newer_than, retries
+from stlight.workflow_support import folder_of, image, interpreter, newer_than, retries
 
+WORKFLOW = folder_of(RULES)
 try:
     SETTINGS = Settings.from_config(config, imported=IMPORTED)
     # If a module has a prefix, Snakemake adds it to the paths in rules.
