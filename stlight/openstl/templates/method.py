@@ -26,7 +26,10 @@ class STLight(SimVP):
     _predict = forward
 
     def lr_scheduler_step(self, scheduler, metric=None):
-        """Step the schedule; only v1.0.0 calls this. timm's schedules, which Lightning refuses, take the next epoch's number."""
+        """Step the schedule. Only v1.0.0 calls this.
+
+        Lightning refuses timm's schedules unless this method is defined; they take the number of the next epoch.
+        """
         if hasattr(scheduler, "last_epoch"):
             scheduler.step()
         else:
