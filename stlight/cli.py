@@ -12,15 +12,16 @@ from stlight.commands.common import ARGUMENTS, Verb, check_range, tell
 from stlight.commands.comparing import compare
 from stlight.commands.computing import count, identify, measure, plan, train
 from stlight.commands.inputs import doctor, fetch, prepare, schemas
-from stlight.commands.openstl import diagnose, export
+from stlight.commands.openstl import diagnose, export, import_
 from stlight.commands.results import analyse, report, status, waiting
 from stlight.commands.rounds import allocate
 from stlight.runtime.process import kernels_are_off
 from stlight.runtime.run_lock import LockLost
 
 _VERBS: list[Verb] = [fetch, doctor, prepare, train, measure, count, identify, analyse, waiting, report, plan, allocate, status]
-_VERBS += [compare, export, diagnose, schemas]
-VERBS = {verb.__name__: verb for verb in _VERBS}
+_VERBS += [compare, export, import_, diagnose, schemas]
+# `import` is a keyword of Python.
+VERBS = {verb.__name__.rstrip("_"): verb for verb in _VERBS}
 
 # With `pip install -e`, the package lies beside the workflow of its checkout.
 _WORKFLOW = Path(__file__).resolve().parent.parent / "workflow"

@@ -19,6 +19,15 @@ def export(options: argparse.Namespace) -> None:
         print(options.folder / path)
 
 
+@argument("of", choices=("openstl",), help="program whose run is imported")
+@argument("work_dir", type=Path, metavar="WORK_DIR", help="folder of a finished run: work_dirs/NAME of OpenSTL")
+def import_(options: argparse.Namespace) -> None:
+    """Import a finished run of OpenSTL as a record, into the folder of --results."""
+    from stlight.openstl.importing import import_run
+
+    print(import_run(options.work_dir, options.results))
+
+
 @argument("a", type=Path, metavar="A", help="a run's folder, or a work dir of OpenSTL")
 @argument("b", type=Path, metavar="B", help="the run to compare with it")
 @argument("--all", action="store_true", dest="every_fact", help="list every fact, not only those that differ")

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from stlight.openstl.facts import Fact
-from stlight.openstl.workdir import WorkDir, WorkDirError
+from stlight.openstl.workdir import WorkDir, WorkDirError, validation_mse
 from stlight.registry.dataset_specs import DATASETS
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _statistics(run: WorkDir, weights: "dict[str, Tensor]") -> Fact:
         return Fact("running statistics, unknown steps" if has_any else "no running statistics", "checkpoint")
     steps = next((epoch.steps for epoch in run.epochs if epoch.steps), None)
     found = max(tracked)
-    if steps and len(tracked) == 1 and found % steps == 0 and 0 < found <= steps * len(run.epochs):
+    if steps and len(tracked) == 1 and found % steps == 0 and 0 < found <= steps * (run.epochs[-1].index + 1):
         return Fact("running statistics of every step", f"checkpoint: {found} steps")
     if not steps and len(tracked) == 1:
         return Fact("running statistics of every step", f"checkpoint: {found} steps; {run.version} logs no steps to compare")
@@ -67,7 +67,7 @@ def _selection(run: WorkDir) -> dict[str, Fact]:
     """Tell which clips validate and which epoch is reported: the test's MSE is that of an epoch's validation, or of none."""
     tested, epochs = run.test_metrics.get("mse", math.nan), run.epochs
     design = SELECTED_ON_VALIDATION if run.version == "v0.3.0" else LAST
-    values = [_validation_mse(run, index) for index in range(len(epochs))]
+    values = [validation_mse(run, epoch) for epoch in epochs]
     if not math.isfinite(tested) or not epochs or not all(map(math.isfinite, values)):
         return {
             "validation clips": Fact("the test clips", f"{_CODE}; the log does not show it"),
@@ -92,14 +92,6 @@ def _selection(run: WorkDir) -> dict[str, Fact]:
 def _published_test_clips(run: WorkDir) -> int:
     known = DATASETS.get(run.dataset)
     return int(known.protocol.get("test_clips", 10_000)) if known else 1
-
-
-def _validation_mse(run: WorkDir, index: int) -> float:
-    """Return an epoch's validation MSE in the unit of the test's."""
-    epoch = run.epochs[index]
-    if "mse" in epoch.metrics:
-        return epoch.metrics["mse"]
-    return epoch.validation_loss * (math.prod(run.shape[2:]) if run.shape else math.nan)
 
 
 def _unit(run: WorkDir) -> Fact:

@@ -82,7 +82,7 @@ def _clips_per_step(run: WorkDir) -> int | None:
 def _training(run: WorkDir) -> dict[str, Fact]:
     settings, per_step = run.settings, _clips_per_step(run)
     config = "model_param.json"
-    wanted, logged = settings.get("epoch"), len(run.epochs)
+    wanted, logged = settings.get("epoch"), run.epochs[-1].index + 1 if run.epochs else 0
     ended = f"{wanted}" if logged == wanted else f"{logged} of {wanted}"
     optimizer = f"{settings.get('opt')}, weight decay {float(settings.get('weight_decay') or 0):g}"
     if settings.get("clip_grad"):

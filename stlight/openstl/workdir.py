@@ -81,9 +81,11 @@ class WorkDir:
             if match.re is _METRICS:
                 metrics = _metrics(match[2]) if match[1] else {}
                 continue
-            number, steps, *rest = match.groups()
+            number, steps, rate, train_loss, validation_loss = match.groups()
             index = int(number) - (steps is not None)
-            found[index] = Epoch(index, int(steps) if steps else None, *map(float, rest), metrics)
+            found[index] = Epoch(
+                index, int(steps) if steps else None, float(rate), float(train_loss), float(validation_loss), metrics
+            )
             metrics = {}
         return [found[index] for index in sorted(found)]
 
@@ -105,10 +107,9 @@ class WorkDir:
     def shape(self) -> ClipShape | None:
         """Frames of a clip: those of the configuration if it has them, otherwise those of the data set; None if unknown."""
         known = DATASETS[self.dataset].shape if self.dataset in DATASETS else None
-        frames = [self.settings.get(name) for name in ("pre_seq_length", "aft_seq_length")]
-        size = self.settings.get("in_shape")
-        if all(isinstance(n, int) for n in frames) and isinstance(size, list) and len(size) == 4:
-            return ClipShape(*frames, *map(int, size[1:]))
+        before, after, size = (self.settings.get(name) for name in ("pre_seq_length", "aft_seq_length", "in_shape"))
+        if isinstance(before, int) and isinstance(after, int) and isinstance(size, list) and len(size) == 4:
+            return ClipShape(before, after, *map(int, size[1:]))
         return known
 
     @property
@@ -168,6 +169,13 @@ class WorkDir:
 def is_work_dir(path: Path) -> bool:
     """Return True if a folder is a work dir of OpenSTL rather than a run of the suite."""
     return (path / "model_param.json").is_file()
+
+
+def validation_mse(run: WorkDir, epoch: Epoch) -> float:
+    """Return an epoch's validation MSE in the unit of the test's: logged by v0.3.0, from the loss in v1.0.0."""
+    if "mse" in epoch.metrics:
+        return epoch.metrics["mse"]
+    return epoch.validation_loss * (math.prod(run.shape[2:]) if run.shape else math.nan)
 
 
 def published_clips(dataset: str) -> int:
