@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stlight.openstl.facts import Fact
-from stlight.openstl.outcomes import LAST, SELECTED_ON_TEST
+from stlight.openstl.outcomes import LAST
 from stlight.openstl.theirs import describe_cosine, describe_one_cycle, describe_stlight
 from stlight.registry.model_specs import BASELINE_FIELDS, OURS
 from stlight.runs.record import RunRecord, read_record
@@ -18,7 +18,7 @@ def facts_of_run(folder: Path) -> dict[str, Fact]:
     if isinstance(stated, dict):
         # An imported run keeps the facts of the work dir that it is from.
         return {name: Fact(fact[0], f"import: {fact[1]}") for name, fact in stated.items()}
-    return _task(record) | _training(record) | _reported(record)
+    return _task(record) | _training(record) | _reported()
 
 
 def _task(record: RunRecord) -> dict[str, Fact]:
@@ -71,10 +71,9 @@ def _training(record: RunRecord) -> dict[str, Fact]:
     }
 
 
-def _reported(record: RunRecord) -> dict[str, Fact]:
-    reported = LAST if "last" in record.metrics else SELECTED_ON_TEST
+def _reported() -> dict[str, Fact]:
     return {
-        "epoch reported": Fact(reported, f"{CODE}: the record holds the best ones, too"),
+        "epoch reported": Fact(LAST, f"{CODE}: the record holds the best ones, too"),
         "MSE and MAE": Fact("summed over a frame", CODE),
         "data range of SSIM": Fact("2", f"{CODE}: the record holds ssim_unit_range, too"),
     }

@@ -2,7 +2,6 @@
 
 import math
 import re
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from stlight.openstl.facts import Fact
@@ -12,8 +11,7 @@ from stlight.registry.dataset_specs import DATASETS
 if TYPE_CHECKING:
     from torch import Tensor
 
-SELECTED_ON_TEST = "the best on the test clips"
-SELECTED_ON_VALIDATION = "the best on the validation clips"
+BEST = "the best on the validation clips"
 LAST = "the last"
 
 _CODE = "the code of OpenSTL"
@@ -66,27 +64,21 @@ def reported(run: WorkDir) -> dict[str, Fact]:
 def _selection(run: WorkDir) -> dict[str, Fact]:
     """Tell which clips validate and which epoch is reported: the test's MSE is that of an epoch's validation, or of none."""
     tested, epochs = run.test_metrics.get("mse", math.nan), run.epochs
-    design = SELECTED_ON_VALIDATION if run.version == "v0.3.0" else LAST
+    design = Fact(BEST if run.version == "v0.3.0" else LAST, f"{_CODE} {run.version}")
     values = [validation_mse(run, epoch) for epoch in epochs]
-    if not math.isfinite(tested) or not epochs or not all(map(math.isfinite, values)):
-        return {
-            "validation clips": Fact("the test clips", f"{_CODE}; the log does not show it"),
-            "epoch reported": Fact(SELECTED_ON_TEST if design != LAST else LAST, f"{_CODE}; the log does not show it"),
-        }
-    best, size = min(values), int(run.settings.get("val_batch_size") or 16)
+    if not epochs or not all(map(math.isfinite, (tested, *values))):
+        return {"validation clips": Fact("the test clips", f"{_CODE}; the log does not show it"), "epoch reported": design}
+    best, last, size = min(values), values[-1], int(run.settings.get("val_batch_size") or 16)
     even = (run.num_test_clips() or _published_test_clips(run)) % size == 0
     tolerance = (_EXACT if even else _UNEVEN) * tested
     if not epochs[-1].metrics and run.shape:
         # v1.0.0 logs the error per value only, with seven decimals.
         tolerance += 1e-7 * math.prod(run.shape[2:])
-    from_best, from_last = abs(tested - best), abs(tested - values[-1])
-    shown = f"log: test MSE {tested:.6g}, validation best {best:.6g}, last {values[-1]:.6g}"
-    if min(from_best, from_last) > tolerance:
-        return {"validation clips": Fact("other clips", shown), "epoch reported": Fact(design, f"{_CODE} {run.version}")}
-    which = SELECTED_ON_TEST if from_best < from_last else LAST
-    if best == values[-1]:
-        which, shown = SELECTED_ON_TEST if design != LAST else LAST, f"{_CODE} {run.version}; the last epoch was the best"
-    return {"validation clips": Fact("the test clips", shown), "epoch reported": Fact(which, shown)}
+    shown = f"log: test MSE {tested:.6g}, validation best {best:.6g}, last {last:.6g}"
+    if min(abs(tested - best), abs(tested - last)) > tolerance:
+        return {"validation clips": Fact("other clips", shown), "epoch reported": design}
+    which = design if best == last else Fact(BEST if abs(tested - best) < abs(tested - last) else LAST, shown)
+    return {"validation clips": Fact("the test clips", shown), "epoch reported": which}
 
 
 def _published_test_clips(run: WorkDir) -> int:
@@ -95,18 +87,20 @@ def _published_test_clips(run: WorkDir) -> int:
 
 
 def _unit(run: WorkDir) -> Fact:
-    """Compare the logged MSE with the mean squared error per value."""
-    tested, values = run.test_metrics.get("mse", math.nan), math.prod(run.shape[2:]) if run.shape else 0
-    per_value = [epoch.validation_loss for epoch in run.epochs]
-    measured = [(epoch.metrics["mse"], epoch.validation_loss) for epoch in run.epochs if "mse" in epoch.metrics]
-    pairs = measured or ([(tested, min(per_value, key=lambda loss: abs(tested / max(values, 1) - loss)))] if per_value else [])
-    if not values or not pairs or not all(map(math.isfinite, chain(*pairs))) or not pairs[-1][1]:
+    """Compare the logged MSE of an epoch, or of the test, with the squared error per value."""
+    tested, losses = run.test_metrics.get("mse", math.nan), [epoch.validation_loss for epoch in run.epochs]
+    if not run.shape or not losses:
         return Fact(None, "the log does not have both a loss and an MSE")
-    ratio = pairs[-1][0] / pairs[-1][1]
-    usual = {"summed over a frame": values, "averaged over a frame": 1, "summed over pixels, averaged over channels": 0}
-    usual["summed over pixels, averaged over channels"] = values // run.shape.channels if run.shape else 0
-    names = [name for name, factor in usual.items() if factor and abs(ratio / factor - 1) < 0.1]
-    return Fact(names[0] if names else f"{ratio:.4g} times the loss", f"log: the MSE is {ratio:.4g} times the loss per value")
+    values = math.prod(run.shape[2:])
+    usual = {"summed over a frame": values, "averaged over a frame": 1, "averaged over channels": values // run.shape.channels}
+    ratios = [epoch.metrics["mse"] / epoch.validation_loss for epoch in run.epochs if "mse" in epoch.metrics]
+    # v1.0.0 logs the MSE of its test only, which is that of the last epoch, or of the best.
+    ratios = ratios or [tested / loss for loss in (losses[-1], min(losses)) if loss]
+    fitting = [(name, ratio) for ratio in ratios for name, factor in usual.items() if abs(ratio / factor - 1) < 0.1]
+    if not ratios or not all(map(math.isfinite, ratios)):
+        return Fact(None, "the log does not have both a loss and an MSE")
+    name, ratio = fitting[0] if fitting else (f"{ratios[0]:.4g} times the loss", ratios[0])
+    return Fact(name, f"log: the MSE is {ratio:.4g} times the loss per value")
 
 
 def _data_range(run: WorkDir) -> Fact:
