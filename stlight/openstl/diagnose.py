@@ -85,15 +85,19 @@ def _lines(found: Diagnosis, every_fact: bool) -> Iterator[str]:
         rows = [_row(line) for line in shown]
         yield "\n" + tabulate(rows, "keys", disable_numparse=True, maxcolwidths=[None, 34, 34, None, 44, 34])
         yield "\nevidence:"
-        yield from (
-            f"  {line.name}, {side}: {plain(fact.evidence)}" for line in shown for side, fact in (("A", line.a), ("B", line.b))
-        )
+        yield from (f"  {line.name}: {words}" for line in shown for words in _evidence(line))
     if counts["unknown"] and not every_fact:
         yield "\nunknown:"
         for line in found.of("unknown"):
             sides = [f"{side}: {plain(f.evidence)}" for side, f in (("A", line.a), ("B", line.b)) if f.value is None]
             yield f"  {line.name}: {'; '.join(sides)}"
     yield "\nthe protocols differ" if found.exit_status else "\nno known fact of the protocols differs"
+
+
+def _evidence(line: Line) -> list[str]:
+    if line.a.evidence == line.b.evidence:
+        return [plain(line.a.evidence)]
+    return [f"{side}: {plain(fact.evidence)}" for side, fact in (("A", line.a), ("B", line.b))]
 
 
 def _row(line: Line) -> dict[str, str]:

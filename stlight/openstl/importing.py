@@ -152,8 +152,10 @@ def _write_outputs(run: WorkDir, config: RunConfig, folder: Path) -> dict[str, s
         losses.append({"step": (epoch.index + 1) * config.steps_per_epoch, "train_loss": loss})
     history = _csv_text(rows)
     files = {"history.csv": history.encode(), "losses.csv": _csv_text(losses).encode()}
-    if weights := run.weights():
-        files["weights.safetensors"] = _weights_file(run, weights, config)
+    saved = run.checkpoint
+    # The last epoch of v1.0.0 is tested, but saved only if it is the best.
+    if saved and saved.epoch in (None, run.epochs[-1].index):
+        files["weights.safetensors"] = _weights_file(run, saved.weights, config)
     for name, content in files.items():
         write_atomically(folder / name, content)
     digests = {name: sha256(content) for name, content in files.items()}

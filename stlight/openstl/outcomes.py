@@ -30,30 +30,28 @@ def batch_norm(run: WorkDir) -> dict[str, Fact]:
     else:
         momentum = Fact(", ".join(momenta), "log: model") if momenta else Fact(None, "the log does not describe the model")
     try:
-        weights, why = run.weights(), "there is no checkpoint"
+        saved, why = run.checkpoint, "there is no checkpoint"
     except WorkDirError as error:
-        weights, why = None, str(error)
+        saved, why = None, str(error)
     return {
         "clips per BatchNorm": Fact(str(batch) if batch else None, "model_param.json: batch_size of each process"),
-        "BatchNorm at test": _statistics(run, weights) if weights else Fact(None, why),
+        "BatchNorm at test": _statistics(run, saved.weights) if saved else Fact(None, why),
         "BatchNorm momentum": momentum,
     }
 
 
 def _statistics(run: WorkDir, weights: "dict[str, Tensor]") -> Fact:
     """Tell from a checkpoint whether BatchNorm's running statistics exist, and in how many steps they were updated."""
-    tracked = {int(tensor) for name, tensor in weights.items() if name.endswith("num_batches_tracked")}
+    tracked = sorted({int(tensor) for name, tensor in weights.items() if name.endswith("num_batches_tracked")})
+    steps, last = run.steps_per_epoch, run.epochs[-1].index if run.epochs else 0
     if not tracked:
-        has_any = any(name.endswith("running_mean") for name in weights)
-        return Fact("running statistics, unknown steps" if has_any else "no running statistics", "checkpoint")
-    steps = next((epoch.steps for epoch in run.epochs if epoch.steps), None)
-    found = max(tracked)
-    if steps and len(tracked) == 1 and found % steps == 0 and 0 < found <= steps * (run.epochs[-1].index + 1):
-        return Fact("running statistics of every step", f"checkpoint: {found} steps")
-    if not steps and len(tracked) == 1:
-        return Fact("running statistics of every step", f"checkpoint: {found} steps; {run.version} logs no steps to compare")
-    words = " or ".join(str(number) for number in sorted(tracked))
-    return Fact(f"running statistics of {words} steps, epochs have {steps}", "checkpoint")
+        return Fact("no running statistics", "checkpoint")
+    words = " or ".join(map(str, tracked))
+    if not steps:
+        return Fact(None, f"checkpoint: updated in {words} steps; the log has none to compare")
+    whole = len(tracked) == 1 and tracked[0] % steps == 0 and 0 < tracked[0] <= steps * (last + 1)
+    value = "running statistics of every step" if whole else f"running statistics of {words} steps, epochs have {steps}"
+    return Fact(value, f"checkpoint: updated in {words} steps")
 
 
 def reported(run: WorkDir) -> dict[str, Fact]:

@@ -13,12 +13,15 @@ BY_EPOCH_LATE = "by epoch, one epoch late"
 
 
 def one_cycle(step: float, total_steps: int, max_lr: float, final_div_factor: float) -> float:
-    """Return the learning rate of PyTorch's OneCycleLR, with its other arguments at their defaults, after `step` steps."""
+    """Return the learning rate of PyTorch's OneCycleLR, with its other arguments at their defaults, after `step` steps.
+
+    OpenSTL logs one step after the cycle's end. There PyTorch follows the cosine upwards again.
+    """
     first, last = max_lr / 25, max_lr / 25 / final_div_factor
     top, end = 0.3 * total_steps - 1, total_steps - 1
     if step <= top:
         return _cosine(first, max_lr, step / top)
-    return _cosine(max_lr, last, min(1.0, (step - top) / (end - top)))
+    return _cosine(max_lr, last, (step - top) / (end - top))
 
 
 def warm_cosine(epoch: float, num_epochs: int, max_lr: float, min_lr: float, warmup_epochs: int, warmup_lr: float) -> float:
@@ -51,12 +54,14 @@ def one_cycle_hypotheses(
     }
 
 
-def cosine_hypotheses(rate: Callable[[float], float], steps_per_epoch: int) -> dict[str, Callable[[int], float]]:
-    """Return the rate at the end of an epoch, from 0, by how the cosine is stepped."""
+def cosine_hypotheses(rate: Callable[[float], float], next_epoch: bool) -> dict[str, Callable[[int], float]]:
+    """Return the logged rate by how the cosine is stepped, given the rate in an epoch, from 0.
+
+    `next_epoch` is True if the log has the rate of the epoch after it, as in v1.0.0.
+    """
     return {
-        BY_EPOCH: rate,
-        BY_EPOCH_LATE: lambda epoch: rate(max(0, epoch - 1)),
-        BY_STEP: lambda epoch: rate(epoch + 1 - 1 / steps_per_epoch),
+        BY_EPOCH: lambda epoch: rate(epoch + next_epoch),
+        BY_EPOCH_LATE: lambda epoch: rate(max(0, epoch + next_epoch - 1)),
     }
 
 

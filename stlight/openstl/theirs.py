@@ -49,11 +49,13 @@ def describe_stlight(fields: dict[str, object]) -> str:
 
 def _clips(run: WorkDir) -> dict[str, Fact]:
     settings, per_step = run.settings, _clips_per_step(run)
-    steps = run.epochs[0].steps if run.epochs else None
-    trained = Fact(str(steps * per_step), "log: steps, and batch_size") if steps and per_step else None
+    steps = run.steps_per_epoch
+    trained = Fact(str(steps * per_step), "steps of an epoch, and batch_size") if steps and per_step else None
     known = run.dataset in DATASETS
     if not trained and known and per_step:
-        trained = Fact(str(published_clips(run.dataset) // per_step * per_step), f"{_CODE}; {run.version} logs no steps")
+        trained = Fact(
+            str(published_clips(run.dataset) // per_step * per_step), f"{_CODE}; neither log nor checkpoint has the steps"
+        )
     low, high = _target_range(run)
     saved = run.num_test_clips()
     tested = Fact(str(saved), "saved/preds.npy") if saved else None
@@ -129,7 +131,7 @@ def describe_cosine(warmup_epochs: float, warmup_lr: float, min_lr: float) -> st
 def _stepped(run: WorkDir) -> Fact:
     settings, name, epochs = run.settings, str(run.settings.get("sched")).lower(), run.epochs
     per_step = _clips_per_step(run)
-    steps = epochs[0].steps if epochs else None
+    steps = run.steps_per_epoch
     if not steps and per_step and run.dataset in DATASETS:
         steps = published_clips(run.dataset) // per_step
     if name not in ("onecycle", "cosine") or not (epochs and steps and settings.get("lr") and settings.get("epoch")):
@@ -141,7 +143,7 @@ def _stepped(run: WorkDir) -> Fact:
     else:
         warmup, warmup_lr, low = (float(settings.get(key) or 0) for key in ("warmup_epoch", "warmup_lr", "min_lr"))
         hypotheses = rates.cosine_hypotheses(
-            lambda epoch: rates.warm_cosine(epoch, num_epochs, max_lr, low, int(warmup), warmup_lr), steps
+            lambda epoch: rates.warm_cosine(epoch, num_epochs, max_lr, low, int(warmup), warmup_lr), run.version == "v1.0.0"
         )
         meant = rates.BY_EPOCH
     found = rates.how_stepped([(epoch.index, epoch.learning_rate) for epoch in epochs], hypotheses)

@@ -5,6 +5,7 @@ import math
 import pickle
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -54,6 +55,18 @@ class Epoch:
     """Squared error per element."""
     metrics: dict[str, float]
     """Validation metrics of v0.3.0: mse and mae."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights that a run has saved."""
+
+    weights: "dict[str, Tensor]"
+    """By the model's own names."""
+    epoch: int | None
+    """From 0; v0.3.0 does not say, and saves the epoch of the lowest validation loss."""
+    steps: int | None
+    """Optimizer steps up to then."""
 
 
 class WorkDir:
@@ -118,7 +131,7 @@ class WorkDir:
         gpus = self.settings.get("gpus")
         if isinstance(gpus, list):
             return max(1, len(gpus))
-        known, steps = DATASETS.get(self.dataset), self.epochs[0].steps if self.epochs else None
+        known, steps = DATASETS.get(self.dataset), self.steps_per_epoch
         if not self.settings.get("dist") or not known or not steps:
             return 1
         return max(1, round(published_clips(self.dataset) / (steps * int(self.settings["batch_size"]))))
@@ -145,8 +158,9 @@ class WorkDir:
         preds = _load_array(self.path / "saved" / "preds.npy")
         return None if preds is None else len(preds)
 
-    def weights(self) -> "dict[str, Tensor] | None":
-        """Load the weights that were tested, by the model's own names; None if there is no checkpoint.
+    @cached_property
+    def checkpoint(self) -> "Checkpoint | None":
+        """The weights that v0.3.0 tested; those that v1.0.0 saved last, which need not be of the last epoch. None without.
 
         Raises `WorkDirError` if the file holds anything but tensors and plain values, because such a pickle can run code.
         """
@@ -160,10 +174,24 @@ class WorkDir:
             content = torch.load(path, map_location="cpu", weights_only=True)
             state = dict(content.get("state_dict", content))
             prefix = "module." if self.version == "v0.3.0" else "model."
-            return {name.removeprefix(prefix): tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
-        except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError, EOFError, OSError) as error:
+            found = {name.removeprefix(prefix): tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
+            if self.version == "v0.3.0":
+                return Checkpoint(found, None, None)
+            return Checkpoint(found, int(content["epoch"]), int(content["global_step"]))
+        except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError) as error:
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise WorkDirError(f"{path} is damaged or holds more than weights, and is not read: {why}") from error
+
+    @cached_property
+    def steps_per_epoch(self) -> int | None:
+        """Optimizer steps in an epoch: logged by v0.3.0, in the checkpoint of v1.0.0; None if neither is there."""
+        logged = next((epoch.steps for epoch in self.epochs if epoch.steps), None)
+        if logged or self.version == "v0.3.0":
+            return logged
+        with suppress(WorkDirError):
+            if (saved := self.checkpoint) and saved.epoch is not None and saved.steps:
+                return saved.steps // (saved.epoch + 1)
+        return None
 
 
 def is_work_dir(path: Path) -> bool:
@@ -175,7 +203,13 @@ def validation_mse(run: WorkDir, epoch: Epoch) -> float:
     """Return an epoch's validation MSE in the unit of the test's: logged by v0.3.0, from the loss in v1.0.0."""
     if "mse" in epoch.metrics:
         return epoch.metrics["mse"]
-    return epoch.validation_loss * (math.prod(run.shape[2:]) if run.shape else math.nan)
+    if not run.shape or not epoch.validation_loss:
+        return math.nan
+    values, tested = math.prod(run.shape[2:]), run.test_metrics.get("mse", math.nan)
+    # The unit of the test is the nearest one to what it says: summed over a frame, over a channel's pixels, or a mean.
+    factors = (values, values // run.shape.channels, 1)
+    factor = min(factors, key=lambda factor: abs(math.log(tested / (factor * epoch.validation_loss)))) if tested > 0 else values
+    return epoch.validation_loss * factor
 
 
 def published_clips(dataset: str) -> int:

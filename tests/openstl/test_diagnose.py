@@ -83,7 +83,7 @@ def test_a_shifted_range_of_targets_is_found(plain, tmp_path):
 @pytest.fixture
 def ours(tmp_path):
     fields = {"dataset": "mmnist", "source": "files", "hidden_dim": 8, "num_epochs": 4, "batch_size": 16, "max_lr": 1e-3}
-    fields |= {"clips_per_epoch": 10_000, "test_clips": 16, "validation_clips": 16}
+    fields |= {"clips_per_epoch": 10_000, "test_clips": 16, "validation_clips": 16, "downsampling": 2}
 
     def write(**changed):
         name = f"mmnist/{len(list(tmp_path.glob('runs/*/*')))}/seed0"

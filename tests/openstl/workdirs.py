@@ -57,8 +57,8 @@ def write_work_dir(
 ):
     """Write a work dir and return its path.
 
-    `validation` is the validation's MSE as a multiple of the test's, `unit` multiplies every logged MSE, `scale` is the range of
-    the targets, `tracked` the steps that BatchNorm has seen; 0 leaves the running statistics out.
+    `validation` is the validation's MSE as a multiple of the test's, `unit` multiplies every logged MSE, `scale` is the range
+    of the targets, `tracked` the steps that BatchNorm has seen; 0 leaves the running statistics out.
     """
     settings = SETTINGS | changed | ({"gpus": [0]} if version == "v1.0.0" else {})
     generator = np.random.default_rng(1)
@@ -104,5 +104,5 @@ def write_work_dir(
         torch.save(weights, folder / "checkpoint.pth")
     else:
         state = {f"model.{name}": tensor for name, tensor in weights.items()}
-        torch.save({"state_dict": state, "epoch": 3}, folder / "checkpoints" / "last.ckpt")
+        torch.save({"state_dict": state, "epoch": 3, "global_step": 4 * steps}, folder / "checkpoints" / "last.ckpt")
     return folder
