@@ -49,9 +49,8 @@ def import_run(path: Path, results: Path) -> Path:
     config = _config(run, facts)
     if not run.test_metrics or not run.epochs or run.epochs[-1].index + 1 != config.training.num_epochs:
         last = run.epochs[-1].index + 1 if run.epochs else 0
-        raise WorkDirError(
-            f"{path} is not finished: epoch {last} of {config.training.num_epochs} is logged, and the test's metrics"
-        )
+        tested = "" if run.test_metrics else ", and no test"
+        raise WorkDirError(f"{path} is not finished: epoch {last} of {config.training.num_epochs} is logged{tested}")
     variant = re.sub(r"[^A-Za-z0-9_.=+-]", "_", path.resolve().name)
     name = f"{config.data.dataset}/{variant}/seed{config.seed}"
     folder = results / "runs" / name

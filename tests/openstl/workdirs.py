@@ -13,9 +13,7 @@ ARCHITECTURE |= {"decoder": "shuffle_reassemble", "initialization": "hybrid", "k
 SETTINGS = {"method": "stlight", "stlight": ARCHITECTURE, "dataname": "mmnist", "seed": 42, "epoch": 4, "batch_size": 16}
 SETTINGS |= {"val_batch_size": 16, "lr": 1e-3, "sched": "onecycle", "final_div_factor": 1e4, "opt": "adam", "weight_decay": 0.0}
 SETTINGS |= {"clip_grad": None, "clip_mode": "norm", "fp16": False, "drop_last": False, "use_augment": False, "dist": False}
-SETTINGS |= {"pre_seq_length": 10, "aft_seq_length": 10, "in_shape": [10, 1, 32, 32]}
-
-PER_FRAME = 32 * 32
+SETTINGS |= {"pre_seq_length": 10, "aft_seq_length": 10}
 
 
 def model():
@@ -52,6 +50,7 @@ def write_work_dir(
     unit=1.0,
     scale=(0.0, 1.0),
     tracked=None,
+    side=32,
     momentum=0.1,
     **changed,
 ):
@@ -60,12 +59,12 @@ def write_work_dir(
     `validation` is the validation's MSE as a multiple of the test's, `unit` multiplies every logged MSE, `scale` is the range
     of the targets, `tracked` the steps that BatchNorm has seen; 0 leaves the running statistics out.
     """
-    settings = SETTINGS | changed | ({"gpus": [0]} if version == "v1.0.0" else {})
+    settings = SETTINGS | {"in_shape": [10, 1, side, side]} | ({"gpus": [0]} if version == "v1.0.0" else {}) | changed
     generator = np.random.default_rng(1)
-    trues = generator.random((test_clips, 10, 1, 32, 32), dtype=np.float32) * 0.3 * (scale[1] - scale[0]) + scale[0]
+    trues = generator.random((test_clips, 10, 1, side, side), dtype=np.float32) * 0.3 * (scale[1] - scale[0]) + scale[0]
     preds = (trues + 0.05 * generator.standard_normal(trues.shape, dtype=np.float32)).astype(np.float32)
     per_frame = ((preds - trues) ** 2).sum((2, 3, 4)).mean()
-    frames = zip(np.clip(preds, 0, 1)[:, :, 0].reshape(-1, 32, 32), trues[:, :, 0].reshape(-1, 32, 32), strict=True)
+    frames = zip(np.clip(preds, 0, 1)[:, :, 0].reshape(-1, side, side), trues[:, :, 0].reshape(-1, side, side), strict=True)
     ssim = np.mean([structural_similarity(a, b, data_range=ssim_range) for a, b in frames])
     curve = [3.0, 1.5, 1.0, 1.2] if tested_epoch == "best" else [3.0, 1.5, 0.9, 1.0]
     tested_index = 2 if tested_epoch == "best" else 3
@@ -84,7 +83,7 @@ def write_work_dir(
     lines += [f"(1): BatchNorm2d(8, eps=1e-05, momentum={momentum}, affine=True, track_running_stats=True)"]
     for epoch, (rate, factor) in enumerate(zip(rates(settings, steps, stepped), curve, strict=True)):
         mse, time = per_frame * factor * validation, f"2023-07-05 1{epoch}:30:00,000"
-        loss = mse / PER_FRAME
+        loss = mse / side**2
         if version == "v0.3.0":
             lines.append(f"{time} - val\t mse:{mse * unit}, mae:{mse * unit * 2}")
             lines.append(f"{time} - Epoch: {epoch + 1}, Steps: {steps} | Lr: {rate:.7f} | Train Loss: {loss:.7f} | ")
