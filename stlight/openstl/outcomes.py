@@ -91,7 +91,9 @@ def _unit(run: WorkDir) -> Fact:
         return Fact(None, "the log does not have both a loss and an MSE")
     values = math.prod(run.shape[2:])
     usual = {"summed over a frame": values, "averaged over a frame": 1, "averaged over channels": values // run.shape.channels}
-    ratios = [epoch.metrics["mse"] / epoch.validation_loss for epoch in run.epochs if "mse" in epoch.metrics]
+    ratios = [
+        epoch.metrics["mse"] / epoch.validation_loss for epoch in run.epochs if epoch.validation_loss and "mse" in epoch.metrics
+    ]
     # v1.0.0 logs the MSE of its test only, which is that of the last epoch, or of the best.
     ratios = ratios or [tested / loss for loss in (losses[-1], min(losses)) if loss]
     fitting = [(name, ratio) for ratio in ratios for name, factor in usual.items() if abs(ratio / factor - 1) < 0.1]

@@ -5,7 +5,7 @@ import re
 from stlight.openstl import rates
 from stlight.openstl.facts import Fact
 from stlight.openstl.outcomes import batch_norm, reported
-from stlight.openstl.workdir import WorkDir, published_clips
+from stlight.openstl.workdir import WorkDir, WorkDirError, published_clips
 from stlight.registry.dataset_specs import DATASETS
 
 _CODE = "the code of OpenSTL"
@@ -13,8 +13,13 @@ _RECURRENT = ("convlstm", "predrnn", "predrnnpp", "predrnnv2", "mim", "mau", "e3
 
 
 def facts_of_work_dir(run: WorkDir) -> dict[str, Fact]:
-    """Return the facts of a run of OpenSTL by the names of `FACTS`."""
-    return {**_task(run), **_clips(run), **_training(run), **batch_norm(run), **reported(run)}
+    """Return the facts of a run of OpenSTL by the names of `FACTS`. Raises `WorkDirError` if a setting is not as OpenSTL's."""
+    try:
+        return {**_task(run), **_clips(run), **_training(run), **batch_norm(run), **reported(run)}
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, WorkDirError):
+            raise
+        raise WorkDirError(f"{run.path / 'model_param.json'} has a setting of the wrong kind: {error}") from error
 
 
 def _task(run: WorkDir) -> dict[str, Fact]:

@@ -152,3 +152,17 @@ def test_what_is_no_run_is_refused_in_one_line(content, plain, tmp_path, capsys)
     message = capsys.readouterr().err
     assert message.startswith("stlight: ")
     assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "setting", [{"lr": [1]}, {"lr": "fast"}, {"epoch": "4"}, {"batch_size": 0}, {"in_shape": "x"}, {"stlight": 3}, {"gpus": {}}]
+)
+def test_settings_of_the_wrong_kind_raise_nothing_but_one_line(setting, plain, tmp_path, capsys):
+    other = write_work_dir(tmp_path / "other")
+    settings = json.loads((other / "model_param.json").read_text())
+    (other / "model_param.json").write_text(json.dumps(settings | setting))
+    status = main(["diagnose", str(plain), str(other)])
+    message = capsys.readouterr().err
+    assert (status == 2) == message.startswith("stlight: ")
+    assert message.count("\n") == (status == 2)
+    assert status in (1, 2)
