@@ -13,6 +13,7 @@ from stlight.commands.comparing import compare
 from stlight.commands.computing import count, identify, measure, plan, train
 from stlight.commands.following import status
 from stlight.commands.inputs import doctor, fetch, prepare, schemas
+from stlight.commands.openstl import diagnose, export, import_
 from stlight.commands.results import analyse, report, waiting
 from stlight.commands.rounds import allocate
 from stlight.commands.running import run
@@ -20,8 +21,9 @@ from stlight.runtime.process import kernels_are_off
 from stlight.runtime.run_lock import LockLost
 
 _VERBS: list[Verb] = [run, fetch, doctor, prepare, train, measure, count, identify, analyse, waiting, report, plan, allocate]
-_VERBS += [status, compare, schemas]
-VERBS = {verb.__name__: verb for verb in _VERBS}
+_VERBS += [status, compare, export, import_, diagnose, schemas]
+# `import` is a keyword of Python.
+VERBS = {verb.__name__.rstrip("_"): verb for verb in _VERBS}
 
 _PACKAGE = Path(__file__).resolve().parent
 # In a wheel the workflow is part of the package. With `pip install -e` it lies beside the package in the checkout.

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "training": {"config", "data", "kernels", "metrics", "model", "registry", "runs", "runtime"},
     "costs": {"config", "data", "experiments", "kernels", "metrics", "model", "registry", "runs", "training"},
     "analysis": {"config", "experiments", "registry", "runs", "runtime"},
+    "openstl": {"analysis", "config", "experiments", "metrics", "model", "registry", "runs", "runtime"},
     "workflow_support": {"config", "costs", "experiments", "registry", "runs", "runtime"},
 }
 
@@ -57,7 +58,7 @@ def test_every_room_is_in_the_table():
 
 
 def test_rooms_that_must_not_load_torch_do_not():
-    rooms = ("analysis", "commands", "experiments", "registry", "runs", "runtime")
+    rooms = ("analysis", "commands", "experiments", "openstl", "registry", "runs", "runtime")
     folders = [str(REPOSITORY / "stlight" / room) for room in rooms]
     code = f"""if True:
     import importlib, pkgutil, sys, stlight.cli, stlight.costs, stlight.workflow_support
