@@ -8,7 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 from PIL import Image
 
-_WIDEST = 1000
+_WIDEST = 900
 """Pixels across an example picture: the width of the page's column."""
 
 _MOST_SVG = 80_000
@@ -31,7 +31,7 @@ def embed(path: Path) -> Markup:
         shown = picture.convert("RGB")
     shown.thumbnail((_WIDEST, 16 * _WIDEST))
     content = io.BytesIO()
-    shown.save(content, "WEBP", quality=55, method=6)
+    shown.save(content, "WEBP", quality=40, method=6)
     return Markup(f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}")
 
 
