@@ -36,8 +36,10 @@ def call(*command, **settings):
 def sdist(tmp_path_factory):
     """Make an sdist of a copy of the repository, because setuptools writes beside the sources."""
     copy, folder = tmp_path_factory.mktemp("copy") / "stlight", tmp_path_factory.mktemp("sdist")
-    ignored = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "results", "data", "__pycache__")
-    shutil.copytree(REPOSITORY, copy, ignore=ignored)
+    for name in ("stlight", "workflow", "profiles", "config"):
+        shutil.copytree(REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (path for path in REPOSITORY.iterdir() if path.is_file() and not path.name.startswith(".")):
+        shutil.copy(path, copy)
     call(sys.executable, "-c", f"from setuptools import build_meta; build_meta.build_sdist({str(folder)!r})", cwd=copy)
     (archive,) = folder.glob("*.tar.gz")
     return archive
@@ -73,7 +75,10 @@ def environment_with(wheel, folder):
     """Install a wheel into a fresh environment that sees the dependencies of this one, but not its stlight."""
     call(sys.executable, "-m", "venv", "--without-pip", folder)
     python = folder / "bin" / "python"
-    call(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel)
+    # Where PYTHONPATH names the checkout, pip would take the package for installed.
+    without_checkout = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index"]
+    call(*pip, wheel, env=without_checkout)
     (site,) = folder.glob("lib/python*/site-packages")
     # Lines of a .pth file that lies there are not obeyed, so that an editable stlight stays unseen.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
