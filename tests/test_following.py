@@ -194,7 +194,7 @@ PROGRESS_KEYS = ("pid", "host", "epoch", "num_epochs", "seconds", "error", "why"
 VALUES = st.sampled_from((None, True, -1, 0, 7, 10**400, 1.5, float("nan"), float("inf"), "", "x", [1], {}))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_half_written_folder_never_stops_it(data, tmp_path_factory):
     """Files cut in half, garbage, folders in place of files: the look still has every run, and can be drawn and printed."""
