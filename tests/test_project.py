@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "metrics": {"kernels"},
     "data": {"config", "experiments", "kernels", "registry", "runtime"},
     "training": {"config", "data", "kernels", "metrics", "model", "registry", "runs", "runtime"},
-    "costs": {"config", "data", "experiments", "kernels", "metrics", "model", "registry", "runs", "training"},
+    "costs": {"config", "data", "experiments", "kernels", "metrics", "model", "registry", "runs", "runtime", "training"},
     "analysis": {"config", "experiments", "registry", "runs", "runtime"},
     "openstl": {"analysis", "config", "experiments", "metrics", "model", "registry", "runs", "runtime"},
     "workflow_support": {"config", "costs", "experiments", "registry", "runs", "runtime"},

@@ -174,7 +174,7 @@ def _named_in(descriptor: int) -> Holder | None:
     try:
         named = json.loads(os.pread(descriptor, 4096, 0))
         return named if {"pid", "host", "since", "kernel", "token"} <= named.keys() else None
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
 
 
