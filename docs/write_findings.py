@@ -1,8 +1,8 @@
-"""Write the tables of findings into docs/findings.md and README.md from the claims of the kept results.
+"""Write the tables of findings into the documentation from the claims of the kept results.
 
 A table stands between `<!-- findings: … -->` and `<!-- end of findings -->`. The words after the colon name what it shows:
-`tally`, or a source of numbers (`printed`, `figures`, `counts` or a kept scale), an outcome (`holds`, `not` or `open`) and, if
-only the clearest are shown, their number. A test fails if writing changes a file. Call `python docs/write_findings.py`.
+`tally`, `rounds`, or a source of numbers (`printed`, `figures`, `counts` or a kept scale), an outcome (`holds`, `not`, `open`)
+and, if only the clearest are shown, their number. A test fails if writing changes a file. Call `python docs/write_findings.py`.
 """
 
 import math
@@ -14,10 +14,11 @@ import pandas as pd
 from stlight.experiments import load_plan
 from stlight.experiments.claim_types import Claim
 from stlight.registry.metric_specs import METRICS
+from stlight.runs.rounds import Round
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PAGES = ("docs/findings.md", "README.md")
-KEPT = ("demo", "demo")
+PAGES = ("docs/findings.md", "docs/scales.md", "README.md")
+KEPT = ("small", "demo")
 OUTCOMES = {
     "holds": ("reproduced", "holds at this scale"),
     "not": ("contradicted", "reversed at this scale"),
@@ -63,6 +64,8 @@ class Findings:
     def _table(self, words: list[str], to_root: str) -> str:
         if words == ["tally"]:
             return self._tally()
+        if words == ["rounds"]:
+            return self._rounds()
         source, outcome, *most = words
         found = self.of(source)
         found = found[found["verdict"].isin(OUTCOMES[outcome])]
@@ -71,6 +74,9 @@ class Findings:
             clearest = (found["effect"].abs() / half).sort_values(ascending=False, kind="stable").index[: int(most[0])]
             found = found.loc[sorted(clearest)]
         with_runs = source in KEPT
+        # Without such a difference, seeds decide nothing, or there is one of them.
+        apart = found[found["detectable"].isna()] if with_runs and outcome == "open" else found[:0]
+        found = found.drop(apart.index)
         heads = ["sentence", "effect [95 %]", "n"] + (["least told apart"] if with_runs and outcome == "open" else [])
         lines = [heads, ["---"] * len(heads)] if with_runs else [["sentence", "effect"], ["---", "---"]]
         page = f"{to_root}results/reference/{source if with_runs else KEPT[0]}/report.html"
@@ -80,7 +86,10 @@ class Findings:
             cells += [str(row.n)] if with_runs else []
             cells += [_number(claim, row.detectable)] if len(heads) > 3 and with_runs else []
             lines.append(cells)
-        return _markdown(lines) if len(found) else "None."
+        rest = ", ".join(f"[{one.replace('_', ' ')}]({page}#claim-{one})" for one in apart["id"])
+        return (_markdown(lines) if len(found) else "None.") + (
+            f"\n\nAlso open, with the reason on the page: {rest}." if rest else ""
+        )
 
     def _tally(self) -> str:
         lines = [["on", "holds", "does not", "open", "untested"], ["---"] * 5]
@@ -88,6 +97,18 @@ class Findings:
             verdicts = self.of(source)["verdict"]
             lines.append([name, *(str(int(verdicts.isin(names).sum())) for names in OUTCOMES.values())])
         return _markdown(lines)
+
+    def _rounds(self) -> str:
+        paths = sorted((REPOSITORY / f"results/reference/{KEPT[0]}/rounds").glob("*.json"), key=lambda path: int(path.stem))
+        rounds = [Round.model_validate_json(path.read_text(encoding="utf-8")) for path in paths]
+        settled = [{outlook.claim for outlook in one.claims if outlook.state == "settled"} for one in rounds]
+        seeds = [{}, *(one.seeds for one in rounds)]
+        lines = [["round", "core hours before it", "runs added", "sentences settled by them"], ["---"] * 4]
+        for i, one in enumerate(rounds[:-1]):
+            added = sum(one.seeds.values()) - sum(seeds[i].get(cell, 0) for cell in one.seeds)
+            found = ", ".join(f"`{claim}`" for claim in sorted(settled[i + 1] - settled[i]))
+            lines.append([str(one.number), f"{one.spent_seconds / 3600:.2f}", str(added), found or "none"])
+        return f"{_markdown(lines)}\n\nThen {rounds[-1].reason.split(' (')[0]}."
 
 
 def _markdown(lines: list[list[str]]) -> str:
