@@ -14,7 +14,7 @@ import pandas as pd
 from stlight.experiments import load_plan
 from stlight.experiments.claim_types import Claim
 from stlight.registry.metric_specs import METRICS
-from stlight.runs.rounds import Round
+from stlight.runs.rounds import Round, seeds_after
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = ("docs/findings.md", "docs/scales.md", "README.md")
@@ -34,6 +34,8 @@ SOURCES = {
 }
 # Items of which the paper prints a figure and no table.
 DRAWN = ("figure1_initialization", "figure2_decoder_order", "main_figure6_width_depth")
+# Section of the sentences that are not the supplement's, but ours about what it leaves open.
+OURS = "-"
 
 _BLOCK = re.compile(r"(<!-- findings: ([^>]*?) -->\n).*?(<!-- end of findings -->)", re.DOTALL)
 
@@ -58,8 +60,8 @@ class Findings:
         if source in ("printed", "figures"):
             drawn = table["experiment"].isin(DRAWN)
             return table[(table["source"] == "published") & (drawn if source == "figures" else ~drawn)]
-        exact = table["protocol"] == "exact"
-        return table[(table["source"] == "measured") & (exact if source == "counts" else ~exact)]
+        kept = ["exact"] if source == "counts" else ["reduced", "stand-in"]
+        return table[(table["source"] == "measured") & table["protocol"].isin(kept)]
 
     def _table(self, words: list[str], to_root: str) -> str:
         if words == ["tally"]:
@@ -82,7 +84,8 @@ class Findings:
         page = f"{to_root}results/reference/{source if with_runs else KEPT[0]}/report.html"
         for row in found.itertuples():
             claim = self._claims[row.id]
-            cells = [f"[{row.id.replace('_', ' ')}]({page}#claim-{row.id})", _effect(claim, row)]
+            link = f"[{row.id.replace('_', ' ')}]({page}#claim-{row.id})"
+            cells = [link + " (ours)" * (row.section == OURS), _effect(claim, row)]
             cells += [str(row.n)] if with_runs else []
             cells += [_number(claim, row.detectable)] if len(heads) > 3 and with_runs else []
             lines.append(cells)
@@ -94,7 +97,8 @@ class Findings:
     def _tally(self) -> str:
         lines = [["on", "holds", "does not", "open", "untested"], ["---"] * 5]
         for source, name in SOURCES.items():
-            verdicts = self.of(source)["verdict"]
+            found = self.of(source)
+            verdicts = found.loc[found["section"] != OURS, "verdict"]
             lines.append([name, *(str(int(verdicts.isin(names).sum())) for names in OUTCOMES.values())])
         return _markdown(lines)
 
@@ -102,10 +106,9 @@ class Findings:
         paths = sorted((REPOSITORY / f"results/reference/{KEPT[0]}/rounds").glob("*.json"), key=lambda path: int(path.stem))
         rounds = [Round.model_validate_json(path.read_text(encoding="utf-8")) for path in paths]
         settled = [{outlook.claim for outlook in one.claims if outlook.state == "settled"} for one in rounds]
-        seeds = [{}, *(one.seeds for one in rounds)]
         lines = [["round", "core hours before it", "runs added", "sentences settled by them"], ["---"] * 4]
         for i, one in enumerate(rounds[:-1]):
-            added = sum(one.seeds.values()) - sum(seeds[i].get(cell, 0) for cell in one.seeds)
+            added = sum(seeds_after(rounds[: i + 1]).values()) - sum(seeds_after(rounds[:i]).values())
             found = ", ".join(f"`{claim}`" for claim in sorted(settled[i + 1] - settled[i]))
             lines.append([str(one.number), f"{one.spent_seconds / 3600:.2f}", str(added), found or "none"])
         return f"{_markdown(lines)}\n\nThen {rounds[-1].reason.split(' (')[0]}."
