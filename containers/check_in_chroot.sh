@@ -1,7 +1,7 @@
 #!/bin/bash
 # Run the steps of both images without a container engine: in a Debian tree that debootstrap makes, with the packages from a
 # wheelhouse and without network access, then the scale smoke. Arguments go to Snakemake: --cores 1 results/smoke/….
-# Needs root, debootstrap, 4 GB under $TMPDIR and the Python of the image's Debian.
+# Needs root, debootstrap, 4 GB under $TMPDIR (more with CUDA), and as python3 the version of Python of the image's Debian.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -45,7 +45,7 @@ def test_a_wrong_environment_variable_is_said_before_any_job(monkeypatch):
         (
             {"scal": "demo"},
             "--config scal: unknown; the settings are scale, hours, results, data, experiments, slots_per_gpu,"
-            " device_rate, mixed_versions",
+            " device_rate, mixed_versions, container",
         ),
         ({"slots_per_gpu": 0}, "--config slots_per_gpu: must be auto or a number from 1 to 100, got 0"),
         ({"slots_per_gpu": 101}, "--config slots_per_gpu: must be auto or a number from 1 to 100, got 101"),
