@@ -26,6 +26,7 @@ ELSEWHERE = {
     "changelog": "CHANGELOG.md",
     "security": "SECURITY.md",
     "reference/results": "results/README.md",
+    "reference/settings": "config/README.md",
 }
 """Pages whose text is in another file of the repository."""
 
