@@ -23,7 +23,9 @@ def without_code(text):
 
 
 def anchors_of(text):
-    """Return the anchors that GitHub and MyST give to headings."""
+    """Return the anchors that GitHub and MyST give to headings, or those of an HTML page."""
+    if text.startswith("<!doctype html>"):
+        return set(re.findall(r' id="([^"]+)"', text))
     headings = re.findall(r"^#+ (.*)$", without_code(text), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
