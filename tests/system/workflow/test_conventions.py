@@ -127,9 +127,9 @@ def test_the_report_of_snakemake_sorts_and_labels_every_file(imported):
         "Example predictions": {"Mine": [f"{out}/examples/kernels.png"]},
         "Report": {"All items": [f"{out}/claims.csv", f"{out}/report.html"]},
     }
-    labels = {path.rpartition("/")[2]: result["labels"] for path, result in embedded("results").items()}
-    assert labels.pop("claims.csv") == {"contents": "verdicts", "scale": "smoke"}
-    assert labels.pop("report.html") == {"contents": "page", "scale": "smoke"}
+    labels = {path: result["labels"] for path, result in embedded("results").items()}
+    assert labels.pop(f"{out}/claims.csv") == {"contents": "verdicts", "scale": "smoke"}
+    assert labels.pop(f"{out}/report.html") == {"contents": "page", "scale": "smoke"}
     assert list(labels.values()) == 3 * [{"experiment": "kernels", "scale": "smoke"}]
     assert all(result["caption"] for result in embedded("results").values())
 
