@@ -12,7 +12,7 @@ from stlight.runs.provenance import COMPUTE, DO_NOT_COMPUTE, computing_files, so
 PACKAGE = Path(stlight.__file__).parent
 # Rooms of the package that compute no number of a run. A new room belongs here or in `COMPUTE`.
 OTHER_ROOMS = {"__init__.py", "__main__.py", "cli.py", "workflow_support"}
-OTHER_ROOMS |= {"analysis", "commands", "costs", "experiments", "runs", "runtime"}
+OTHER_ROOMS |= {"analysis", "commands", "costs", "experiments", "openstl", "runs", "runtime"}
 
 
 @pytest.fixture
