@@ -148,7 +148,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "reference/experiment-file": lambda: file_keys(ExperimentFile.model_json_schema()),
     "reference/scale-file": lambda: file_keys(ScaleFile.model_json_schema()),
 }
-"""What is appended to each page, by its name."""
+"""Functions that return the generated part of a page, by the page's name."""
 
 
 def read_page(app: Any, page: str, source: list[str]) -> None:

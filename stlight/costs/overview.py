@@ -52,7 +52,7 @@ class Failure(_Model):
 
     name: str
     why: str
-    """What the run's process stated, or the last line of its log."""
+    """Reason that the run's process stated, or else the last line of its log."""
     log: str
     """Path of the log."""
 
@@ -79,13 +79,13 @@ class Kind(_Model):
     runs: int
     finished: int
     median_seconds: float | None
-    """Of the finished runs."""
+    """Median seconds of the finished runs."""
     remaining_seconds: float | None
-    """Of the unfinished runs, one after the other, without those that failed."""
+    """Seconds of the unfinished runs, one after the other, without those that failed."""
 
 
 class Overview(_Model):
-    """What `stlight status --json` prints."""
+    """State of a scale, as `stlight status --json` prints it."""
 
     scale: str
     time: datetime
@@ -144,7 +144,7 @@ class Follower:
 
 
 class _Forecast:
-    """What the unfinished runs and jobs of a scale are expected to take."""
+    """Expected seconds of the unfinished runs and jobs of a scale."""
 
     def __init__(self, plan: Plan, states: dict[str, RunState], timings: list[Timing], jobs: list[Job]) -> None:
         self._plan, self._states, self._jobs = plan, states, jobs

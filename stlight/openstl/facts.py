@@ -15,7 +15,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Spec:
-    """What a difference in one fact changes."""
+    """Consequence of a difference in one fact."""
 
     effect: str
     source: str

@@ -41,7 +41,7 @@ class WorkDirError(ValueError):
 
 @dataclass(frozen=True)
 class Epoch:
-    """What the log says of one epoch."""
+    """Values that the log states for one epoch."""
 
     index: int
     """From 0."""

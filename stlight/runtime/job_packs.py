@@ -82,7 +82,7 @@ class Pack(GroupJob):  # type: ignore[misc]
 
     @property
     def resources(self) -> ResourceList:
-        """What the Slurm job asks for."""
+        """Resources that the Slurm job requests, by name."""
         return ResourceList(fromdict=self.asks_for)
 
 

@@ -124,7 +124,7 @@ def openstl(request, paper, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("openstl", ["v0.3.0"], indirect=True)
 def test_a_step_of_the_method_equals_ours(openstl):
-    """The same weights and clips give the same loss, and weights to 1e-6 but for biases whose true gradient is zero.
+    """Equal weights and clips give the same loss. Trained weights agree to 1e-6, except biases whose true gradient is zero.
 
     BatchNorm removes a bias before it, so that Adam follows the sign of its gradient's rounding error.
     """

@@ -1,4 +1,4 @@
-"""What containers are shown: the image, the folders and the GPUs of Snakemake's jobs."""
+"""Containers of Snakemake's jobs get the right image, folders and GPUs."""
 
 import os
 from pathlib import Path
