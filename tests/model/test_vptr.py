@@ -87,6 +87,17 @@ def test_has_as_many_parameters_as_the_authors_modules(name, dataset, count):
     assert count_parameters(model)["total"] == count
 
 
+def test_has_as_many_parameters_as_the_authors_print():
+    """Numbers of issue 2 of the authors' repository, and of Table 4 of their later article (136.37M)."""
+    encoder, decoder, nar, far = 46_772_256, 1_589_185, 118_368_576, 88_008_096
+    offsets, heads, layers = (2 * 4 - 1) ** 2, 8, 12
+    with torch.device("meta"):
+        counts = {name: count_parameters(build_model(ModelConfig(model=name), DATASETS["mmnist"].shape)) for name in NAMES}
+    assert counts["VPTR-NAR"]["total"] == encoder + decoder + nar
+    assert counts["VPTR-FAR"]["total"] == encoder + decoder + far + offsets * heads * layers
+    assert round(counts["VPTR-FAR"]["total"] / 1e6, 2) == 136.37
+
+
 @each_model
 @pytest.mark.parametrize("dataset", ["mmnist", "kth", "taxibj"])
 def test_takes_steps_of_both_phases_on_the_shape_of_each_data_set(name, dataset):
