@@ -1,23 +1,27 @@
 """Write the tables of findings into the documentation from the claims of the kept results.
 
 A table stands between `<!-- findings: … -->` and `<!-- end of findings -->`. The words after the colon name what it shows:
-`tally`, `rounds`, or a source of numbers (`printed`, `figures`, `counts` or a kept scale), an outcome (`holds`, `not`, `open`)
-and, if only the clearest are shown, their number. A test fails if writing changes a file. Call `python docs/write_findings.py`.
+`tally`, `rounds`, `base`, or a source of numbers (`printed`, `figures`, `counts` or a kept scale), an outcome (`holds`, `not`,
+`open`) and, if only the clearest are shown, their number. A test fails if writing changes a file. Call
+`python docs/write_findings.py`.
 """
 
 import math
 import re
+import statistics
 from pathlib import Path
 
 import pandas as pd
 
 from stlight.experiments import load_plan
 from stlight.experiments.claim_types import Claim
+from stlight.registry.dataset_specs import DATASETS
 from stlight.registry.metric_specs import METRICS
+from stlight.runs.record import read_record
 from stlight.runs.rounds import Round, seeds_after
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PAGES = ("docs/findings.md", "docs/scales.md", "README.md")
+PAGES = ("docs/findings.md", "docs/all-findings.md", "docs/scales.md", "README.md")
 KEPT = ("small", "demo")
 OUTCOMES = {
     "holds": ("reproduced", "holds at this scale"),
@@ -68,6 +72,8 @@ class Findings:
             return self._tally()
         if words == ["rounds"]:
             return self._rounds()
+        if words == ["base"]:
+            return _base()
         source, outcome, *most = words
         found = self.of(source)
         found = found[found["verdict"].isin(OUTCOMES[outcome])]
@@ -75,24 +81,20 @@ class Findings:
             half = (found["high"] - found["low"]).fillna(math.inf)
             clearest = (found["effect"].abs() / half).sort_values(ascending=False, kind="stable").index[: int(most[0])]
             found = found.loc[sorted(clearest)]
-        with_runs = source in KEPT
-        # Without such a difference, seeds decide nothing, or there is one of them.
-        apart = found[found["detectable"].isna()] if with_runs and outcome == "open" else found[:0]
-        found = found.drop(apart.index)
-        heads = ["sentence", "effect [95 %]", "n"] + (["least told apart"] if with_runs and outcome == "open" else [])
-        lines = [heads, ["---"] * len(heads)] if with_runs else [["sentence", "effect"], ["---", "---"]]
+        with_runs, is_open = source in KEPT, outcome == "open"
+        heads = ["sentence", "effect [95 %]", "n"] if with_runs else ["sentence", "effect"]
+        heads += ["least told apart, or what forbids a decision"] if with_runs and is_open else []
+        lines = [heads, ["---"] * len(heads)]
         page = f"{to_root}results/reference/{source if with_runs else KEPT[0]}/report.html"
         for row in found.itertuples():
             claim = self._claims[row.id]
             link = f"[{row.id.replace('_', ' ')}]({page}#claim-{row.id})"
             cells = [link + " (ours)" * (row.section == OURS), _effect(claim, row)]
             cells += [str(row.n)] if with_runs else []
-            cells += [_number(claim, row.detectable)] if len(heads) > 3 and with_runs else []
+            if with_runs and is_open:
+                cells.append(_number(claim, row.detectable) if math.isfinite(row.detectable) else _reason(row.why))
             lines.append(cells)
-        rest = ", ".join(f"[{one.replace('_', ' ')}]({page}#claim-{one})" for one in apart["id"])
-        return (_markdown(lines) if len(found) else "None.") + (
-            f"\n\nAlso open, with the reason on the page: {rest}." if rest else ""
-        )
+        return _markdown(lines) if len(found) else "None."
 
     def _tally(self) -> str:
         lines = [["on", "holds", "does not", "open", "untested"], ["---"] * 5]
@@ -112,6 +114,36 @@ class Findings:
             found = ", ".join(f"`{claim}`" for claim in sorted(settled[i + 1] - settled[i]))
             lines.append([str(one.number), f"{one.spent_seconds / 3600:.2f}", str(added), found or "none"])
         return f"{_markdown(lines)}\n\nThen {rounds[-1].reason.split(' (')[0]}."
+
+
+def _base() -> str:
+    """Return what STLight-L's base of each kept scale and data set reaches, beside the best trivial predictor."""
+    heads = ["scale, data set", "MSE", "MAE", "SSIM / trivial", "seeds", "spread of MSE", "seconds"]
+    lines = [heads, ["---"] * len(heads)]
+    for scale in reversed(KEPT):
+        for dataset in DATASETS:
+            paths = sorted(REPOSITORY.glob(f"results/reference/{scale}/runs/{dataset}/stlight_l/*/record.json"))
+            if not (records := [read_record(path) for path in paths]):
+                continue
+            errors = {
+                metric: [one.metrics["last"][metric] / min(t[metric] for t in one.trivial.values()) for one in records]
+                for metric in ("mse", "mae")
+            }
+            ssim = statistics.fmean(one.metrics["last"]["ssim"] for one in records)
+            trivial = max(t["ssim"] for t in records[0].trivial.values())
+            spread = statistics.stdev(errors["mse"]) if len(records) > 1 else math.nan
+            seconds = statistics.median(one.seconds["total"] for one in records)
+            name = f"`{dataset}`" + " (stand-in)" * (records[0].config.data.source == "stand_in")
+            mse, mae = (f"{statistics.fmean(values):.3f}" for values in errors.values())
+            known = f"{spread:.3f}" if math.isfinite(spread) else "–"
+            lines.append([f"`{scale}`, {name}", mse, mae, f"{ssim:.3f} / {trivial:.3f}", str(len(records)), known, f"{seconds:.0f}"])
+    return _markdown(lines)
+
+
+def _reason(why: str) -> str:
+    """Return the part of a verdict's explanation that says what forbids a decision; numbers of runs stand before or after it."""
+    after = re.search(r"; n = \d+: ([^;]*)", why)
+    return after[1] if after else why.split(":")[0]
 
 
 def _markdown(lines: list[list[str]]) -> str:

@@ -1,6 +1,7 @@
 """The runs that are kept for readers fit the experiments as they are. results/README.md says how to renew them."""
 
 import io
+import re
 import shutil
 from dataclasses import replace
 from functools import cache
@@ -9,7 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from stlight.analysis.errata import errata
 from stlight.analysis.evidence import code_versions, load_evidence
+from stlight.analysis.tables import tidy_table
 from stlight.analysis.values import Values
 from stlight.analysis.verdicts.findings import as_table
 from stlight.analysis.verdicts.measured import all_findings
@@ -64,6 +67,29 @@ def test_the_kept_results_fit_the_experiments(scale):
     assert kept == plan_of(scale).runs.keys(), f"runs of no experiment; {AGAIN}"
     for one in evidence.values():
         one.check_complete()
+
+
+@each_scale
+def test_the_kept_tables_and_errata_are_made_from_the_kept_records(scale):
+    for name, one in evidence_of(scale).items():
+        now = pd.read_csv(io.StringIO(tidy_table(Values(one)).to_csv(index=False)))
+        pd.testing.assert_frame_equal(now, pd.read_csv(KEPT / scale / "tables" / f"{name}.csv"), rtol=1e-6, obj=name)
+    listed = re.findall(r"^- `(\w\S*)`$", (KEPT / scale / "errata.md").read_text(), re.MULTILINE)
+    assert listed == [one.id for one in errata(plan_of(scale), WORKFLOW)], AGAIN
+
+
+@each_scale
+def test_the_kept_page_shows_the_kept_verdicts(scale):
+    page = (KEPT / scale / "report.html").read_text()
+    shown = {
+        name: (printed, runs)
+        for name, printed, runs in re.findall(
+            r'id="claim-(\w+)" data-section="[^"]*" data-printed="([^"]*)" data-runs="([^"]*)"', page
+        )
+    }
+    claims = pd.read_csv(KEPT / scale / "claims.csv").pivot(index="id", columns="source", values="verdict")
+    assert shown == {row.Index: (row.published, row.measured) for row in claims.itertuples()}, AGAIN
+    assert plan_of(scale).scale.summary[1:] in page, AGAIN
 
 
 @pytest.mark.parametrize(

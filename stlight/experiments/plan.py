@@ -272,8 +272,12 @@ class Plan:
         return replace(self, experiments=experiments, runs=runs)
 
     def for_budget(self, seeds: Mapping[str, int]) -> Self:
-        """Return the plan of a budget's rounds: `with_seeds`, looked at as the scale says or, if it does not, at `LOOKS`."""
-        scale = self.scale.model_copy(update={"looks": self.scale.looks or LOOKS})
+        """Return the plan of a budget's rounds: `with_seeds`, looked at as the scale says or, if it does not, at `LOOKS`.
+
+        Its scale says in its summary that a budget placed the seeds, because the numbers in the file's do not hold then.
+        """
+        summary = "Seeds placed in rounds by a budget of core hours, where they settle most sentences"
+        scale = self.scale.model_copy(update={"looks": self.scale.looks or LOOKS, "summary": summary})
         return replace(self.with_seeds(seeds), scale=scale)
 
     def run(self, name: str) -> RunConfig:
