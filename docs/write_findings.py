@@ -1,14 +1,15 @@
 """Write the tables of findings into the documentation from the claims of the kept results.
 
 A table stands between `<!-- findings: … -->` and `<!-- end of findings -->`. The words after the colon name what it shows:
-`tally`, `rounds`, `base`, or a source of numbers (`printed`, `figures`, `counts` or a kept scale), an outcome (`holds`, `not`,
-`open`) and, if only the clearest are shown, their number. A test fails if writing changes a file. Call
+`tally`, `rounds`, `made`, `base`, or a source of numbers (`printed`, `figures`, `counts` or a kept scale), an outcome (`holds`,
+`not`, `open`) and, if only the clearest are shown, their number. A test fails if writing changes a file. Call
 `python docs/write_findings.py`.
 """
 
 import math
 import re
 import statistics
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -38,6 +39,8 @@ SOURCES = {
 }
 # Items of which the paper prints a figure and no table.
 DRAWN = ("figure1_initialization", "figure2_decoder_order", "main_figure6_width_depth")
+# Seconds without a run that end a sitting.
+PAUSE = 600
 # Section of the sentences that are not the supplement's, but ours about what it leaves open.
 OURS = "-"
 
@@ -72,8 +75,8 @@ class Findings:
             return self._tally()
         if words == ["rounds"]:
             return self._rounds()
-        if words == ["base"]:
-            return _base()
+        if words in (["base"], ["made"]):
+            return _base() if words == ["base"] else _made(KEPT[0])
         source, outcome, *most = words
         found = self.of(source)
         found = found[found["verdict"].isin(OUTCOMES[outcome])]
@@ -116,6 +119,23 @@ class Findings:
         return f"{_markdown(lines)}\n\nThen {rounds[-1].reason.split(' (')[0]}."
 
 
+def _made(scale: str) -> str:
+    """Return how many runs of a scale there are, what they took and which commit made them. A longer pause ends a sitting."""
+    records = [read_record(path) for path in REPOSITORY.glob(f"results/reference/{scale}/runs/*/*/*/record.json")]
+    started = [datetime.fromisoformat(one.provenance["started"]).timestamp() for one in records]
+    spans = sorted((start, start + one.seconds["total"]) for start, one in zip(started, records, strict=True))
+    sittings = [list(spans[0])]
+    for start, end in spans:
+        if start - sittings[-1][1] > PAUSE:
+            sittings.append([start, end])
+        sittings[-1][1] = max(sittings[-1][1], end)
+    hours = sum(one.seconds["total"] for one in records) / 3600
+    minutes = " and ".join(f"{(end - start) / 60:.0f}" for start, end in sittings)
+    (commit,) = {one.provenance["code"][:7] for one in records}
+    several = f" ({len(sittings)} sittings)" * (len(sittings) > 1)
+    return f"It trained {len(records)} runs at commit {commit}: {hours:.2f} core hours, in {minutes} minutes{several} on two cores."
+
+
 def _base() -> str:
     """Return what STLight-L's base of each kept scale and data set reaches, beside the best trivial predictor."""
     heads = ["scale, data set", "MSE", "MAE", "SSIM / trivial", "seeds", "spread of MSE", "seconds"]
@@ -136,12 +156,13 @@ def _base() -> str:
             name = f"`{dataset}`" + " (stand-in)" * (records[0].config.data.source == "stand_in")
             mse, mae = (f"{statistics.fmean(values):.3f}" for values in errors.values())
             known = f"{spread:.3f}" if math.isfinite(spread) else "–"
-            lines.append([f"`{scale}`, {name}", mse, mae, f"{ssim:.3f} / {trivial:.3f}", str(len(records)), known, f"{seconds:.0f}"])
+            numbers = [mse, mae, f"{ssim:.3f} / {trivial:.3f}", str(len(records)), known, f"{seconds:.0f}"]
+            lines.append([f"`{scale}`, {name}", *numbers])
     return _markdown(lines)
 
 
 def _reason(why: str) -> str:
-    """Return the part of a verdict's explanation that says what forbids a decision; numbers of runs stand before or after it."""
+    """Return the part of a verdict's explanation that says what forbids a decision."""
     after = re.search(r"; n = \d+: ([^;]*)", why)
     return after[1] if after else why.split(":")[0]
 
