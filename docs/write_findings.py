@@ -133,7 +133,8 @@ def _made(scale: str) -> str:
     minutes = " and ".join(f"{(end - start) / 60:.0f}" for start, end in sittings)
     (commit,) = {one.provenance["code"][:7] for one in records}
     several = f" ({len(sittings)} sittings)" * (len(sittings) > 1)
-    return f"It trained {len(records)} runs at commit {commit}: {hours:.2f} core hours, in {minutes} minutes{several} on two cores."
+    took = f"{hours:.2f} core hours, in {minutes} minutes{several} on two cores"
+    return f"It trained {len(records)} runs at commit {commit}: {took}."
 
 
 def _base() -> str:

@@ -4,6 +4,7 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,7 @@ def _template() -> jinja2.Template:
         loader=loader, autoescape=True, finalize=html, trim_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["slug"] = lambda text: "".join(c if c.isalnum() or c in "-_" else "-" for c in text)
+    environment.filters["by_cell"] = _by_cell
     environment.globals |= {
         "effect": _effect,
         "settings_text": settings_text,
@@ -125,6 +127,11 @@ def _template() -> jinja2.Template:
     }
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False, "ensure_ascii": False}
     return environment.get_template("page.html.j2")
+
+
+def _by_cell(runs: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Return each cell in order with its runs; runs of a cell stand one after another."""
+    return [(cell, list(of)) for cell, of in groupby(runs, key=lambda run: run.rpartition("/")[0])]
 
 
 def _item(values: Values, audit: pd.DataFrame, findings: list[Finding]) -> dict[str, Any]:
