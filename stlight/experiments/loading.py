@@ -20,6 +20,9 @@ from stlight.registry.dataset_specs import DATASETS, base_of
 from stlight.registry.metric_specs import COUNTED_METRICS
 from stlight.registry.model_specs import OURS
 
+BASE = "stlight_l"
+"""Name of the variant that differs from a data set's base in nothing."""
+
 _SHORT = {
     "hidden_dim": "dim",
     "initialization": "init",
@@ -190,7 +193,7 @@ def _variant(stated: dict[str, Any], axes: list[str], scale: Scale, file: Experi
     usual = DEFAULTS | base_of(dataset, paper.model.model)
     differing = {n: v for n, v in trained.items() if v != usual[n] and n not in (*SCALE_FIELDS, "dataset")}
     # No comma, because Snakemake cuts the name there when it hands a job to a cluster.
-    name = "+".join(f"{_SHORT.get(n, n)}={as_text(v)}" for n, v in differing.items()) or "stlight_l"
+    name = "+".join(f"{_SHORT.get(n, n)}={as_text(v)}" for n, v in differing.items()) or BASE
     points = fields | {"model": model}
     return Variant(
         dataset=dataset, name=name, axes={n: points[n] for n in axes}, paper=paper, config=config, run_as=name, seeds=1

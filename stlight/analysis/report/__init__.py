@@ -1,5 +1,6 @@
 """Build one page that holds everything: verdicts, items, errata, and the runs behind every number. It opens offline."""
 
+import hashlib
 import math
 import shlex
 from collections import Counter
@@ -117,6 +118,7 @@ def _template() -> jinja2.Template:
         loader=loader, autoescape=True, finalize=html, trim_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["slug"] = lambda text: "".join(c if c.isalnum() or c in "-_" else "-" for c in text)
+    environment.filters["anchor"] = anchor
     environment.filters["by_cell"] = _by_cell
     environment.globals |= {
         "effect": _effect,
@@ -127,6 +129,11 @@ def _template() -> jinja2.Template:
     }
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False, "ensure_ascii": False}
     return environment.get_template("page.html.j2")
+
+
+def anchor(run: str) -> str:
+    """Return eight digits by which links on the page name a run. A page has thousands of them, and names are long."""
+    return hashlib.blake2b(run.encode(), digest_size=4).hexdigest()
 
 
 def _by_cell(runs: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -4,8 +4,9 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from stlight.analysis.values import Values, beats_trivial, best_trivial_of
 from stlight.analysis.verdicts.eligibility import PREDICTORS
 from stlight.config import RunConfig
 from stlight.experiments import Experiment
+from stlight.experiments.loading import BASE
 from stlight.registry.metric_specs import METRICS
 from stlight.runs.record import RunRecord
 
@@ -23,6 +25,9 @@ LEARNING_METRICS = ("mse", "mae", "ssim")
 
 MOST_DETAILED = 200
 """Runs whose records are all on the page, which would not stay below two megabytes with more."""
+
+Facts: TypeAlias = dict[str, dict[str, str]]
+"""Parts of a record, each with its entries and their values as text."""
 
 _SPARK_POINTS = 60
 _MOST_VALUES = 8
@@ -47,10 +52,17 @@ def run_rows(values: Iterable[Values]) -> list[dict[str, Any]]:
             items[name].append(one.experiment.item)
     few = len(runs) <= MOST_DETAILED
     rows: list[dict[str, Any]] = []
-    for name in sorted(runs):
-        first = not rows or rows[-1]["cell"] != name.rpartition("/")[0]
-        row = {"name": name, "cell": name.rpartition("/")[0], "used_by": "; ".join(items[name]), "detailed": few or first}
-        rows.append(row | _run_row(runs[name]) | {"first": name if first else rows[-1]["first"]})
+    for dataset, names in groupby(sorted(runs), key=lambda name: name.partition("/")[0]):
+        ordered = list(names)
+        # One run of each data set shows all of its record, the others what differs from it.
+        first = next((name for name in ordered if name.startswith(f"{dataset}/{BASE}/")), ordered[0])
+        everything = facts(runs[first].record)
+        cell = ""
+        for name in ordered:
+            detailed, cell = few or name.rpartition("/")[0] != cell, name.rpartition("/")[0]
+            own = everything if name == first else differing(facts(runs[name].record), everything)
+            row = {"name": name, "used_by": "; ".join(items[name]), "detailed": detailed, "first": first, "facts": own}
+            rows.append(row | _run_row(runs[name]))
     return rows
 
 
@@ -58,7 +70,7 @@ def _run_row(run: Recorded) -> dict[str, Any]:
     record, best = run.record, best_trivial_of(run.record, "mse")
     mse = record.metrics["last"].get("mse")
     row = {"run": run, "mse": math.nan if mse is None else mse, "trivial": best[1] if best else math.nan}
-    row |= {"predictor": PREDICTORS.get(best[0], best[0]) if best else "", "learnt": learnt(record), "facts": facts(record)}
+    row |= {"predictor": PREDICTORS.get(best[0], best[0]) if best else "", "learnt": learnt(record)}
     return row | {"spark": spark(run.history["test_mse"].dropna().to_numpy())}
 
 
@@ -77,16 +89,22 @@ def spark(curve: np.ndarray) -> dict[str, Any]:
     return {"heights": list(heights), "low": heights.min(), "high": heights.max()}
 
 
-def facts(record: RunRecord) -> list[tuple[str, str]]:
-    """Return the parts of a record and what they hold, numbers with six digits: "config.model", "hidden_dim 24, depth 3"."""
-    return list(_facts(record.model_dump(mode="json", exclude={"files", "checksum"}), ""))
+def facts(record: RunRecord) -> Facts:
+    """Return the parts of a record and what they hold, numbers with six digits: "config.model", {"hidden_dim": "24"}."""
+    return dict(_facts(record.model_dump(mode="json", exclude={"files", "checksum"}), ""))
 
 
-def _facts(part: Mapping[str, Any], name: str) -> Iterator[tuple[str, str]]:
+def differing(own: Facts, other: Facts) -> Facts:
+    """Return those of a run's facts that another run does not share."""
+    parts = {part: {k: v for k, v in texts.items() if other.get(part, {}).get(k) != v} for part, texts in own.items()}
+    return {part: texts for part, texts in parts.items() if texts}
+
+
+def _facts(part: Mapping[str, Any], name: str) -> Iterator[tuple[str, dict[str, str]]]:
     inner = {key: value for key, value in part.items() if isinstance(value, Mapping) and value}
     texts = {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in part.items() if key not in inner}
     if texts:
-        yield name or "record", ", ".join(f"{key} {text}" for key, text in texts.items())
+        yield name or "record", texts
     for key, value in inner.items():
         yield from _facts(value, f"{name}.{key}" if name else key)
 

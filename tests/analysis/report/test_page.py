@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from stlight.analysis.evidence import load_evidence
-from stlight.analysis.report import write_report
+from stlight.analysis.report import anchor, write_report
 from stlight.analysis.values import Values
 from stlight.experiments import load_plan
 from stlight.runs.record import read_record, write_record
@@ -70,7 +70,12 @@ def test_every_number_leads_to_its_runs(reported, demo):
     assert cells == {link[1:] for link in page.links if link.startswith("#cell-")}
     runs = {link for link in page.links if link.startswith("#run-")}
     assert len(runs) == len(demo.runs) - 1
-    base = (reported / "report.html").read_text().partition('id="run-mmnist-stlight_l-seed0"')[2].partition("</details>")[0]
+    base = (
+        (reported / "report.html")
+        .read_text()
+        .partition(f'id="run-{anchor("mmnist/stlight_l/seed0")}"')[2]
+        .partition("</details>")[0]
+    )
     config = demo.run("mmnist/stlight_l/seed0")
     for fact in ("python -m stlight train mmnist/stlight_l/seed0 --scale demo", config.hash, "hidden_dim 24,", "polyline"):
         assert fact in base, fact
@@ -170,15 +175,17 @@ def test_spikes_stand_in_the_table_of_runs(demo, tmp_path):
     assert "mmnist/k1=5+lr=0.001/seed0: done, 2 spikes on the way" in write(demo, tmp_path)
 
 
-def test_a_run_says_what_it_learnt_and_a_record_what_its_first_seed_has_not(reported):
+def test_a_run_says_what_it_learnt_and_a_record_what_the_base_has_not(reported):
     text = (reported / "report.html").read_text()
     rows = re.findall(r'<tr data-name="([^"]+)".*?</th><td>([^<]*)</td>', text)
     found = dict(rows)
     assert found[DIVERGED] == "diverged"
     assert found["mmnist/stlight_l/seed0"] == "MSE"
     assert len(rows) == text.count('<details class="run"')
-    later = text.partition('id="run-mmnist-init-kaiming_normal-lr-0-001-seed1"')[2].partition("</details>")[0]
+    place = f'id="run-{anchor("mmnist/init=kaiming_normal+lr=0.001/seed1")}"'
+    later = text.partition(place)[2].partition("</details>")[0]
     assert "hidden_dim" not in later
+    assert "initialization kaiming_normal" in later
     assert "config_hash" in later
     assert "All else is as in" in later
 
