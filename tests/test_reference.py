@@ -90,6 +90,7 @@ def test_the_kept_page_shows_the_kept_verdicts(scale):
     claims = pd.read_csv(KEPT / scale / "claims.csv").pivot(index="id", columns="source", values="verdict")
     assert shown == {row.Index: (row.published, row.measured) for row in claims.itertuples()}, AGAIN
     assert plan_of(scale).scale.summary[1:] in page, AGAIN
+    assert 'id="scales"' in page, f"verdicts of both scales; {AGAIN}"
 
 
 @pytest.mark.parametrize(
