@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from stlight.costs.jobs import Job, JobStatus, job_states
+from stlight.costs.order import expected_work
 from stlight.costs.remaining import Observed, Predictor, Timing, schedule, seconds_by_kind
 from stlight.experiments import Experiment, Plan
 from stlight.runs.survey import RunState, Status, Survey, number
@@ -184,12 +185,14 @@ class _Forecast:
             return None
         gap, analysis = self._gap(), self._analysis()
         active = [self.left(name) + gap / 2 for name in self.seconds if self._states[name].active]
-        waiting = [self.left(name) + gap for name in self.seconds if self._states[name].status in ("waiting", "interrupted")]
+        waiting = [name for name in self.seconds if self._states[name].status in ("waiting", "interrupted")]
+        waiting.sort(key=lambda name: expected_work(self._plan.runs[name]), reverse=True)
+        runs = [self.left(name) + gap for name in waiting]
         todo = Counter(job.kind for job in self._jobs if job.status in ("waiting", "running"))
         # The last run is followed by an item that waits for it, and that one by the report.
         tables = [analysis] * (todo["analyse"] - 1)
         last = analysis * (todo["analyse"] > 0) + _REPORT * todo["report"]
-        return (schedule(active, waiting + tables, self.slots) if active or waiting or tables else 0.0) + last
+        return schedule(active, runs + tables, self.slots) + last
 
     def _peak(self) -> int:
         """Return how many of the last finished runs, with other jobs beside them, ran at a time at most."""

@@ -2,10 +2,9 @@
 
 import heapq
 import json
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, median
+from statistics import median
 
 import numpy as np
 
@@ -23,8 +22,6 @@ _MODEL_SECOND_SPREAD, _CLIP_SPREAD, _RUN_SPREAD = 0.3, 1e-2, 0.1
 _FORGETTING, _LEAST_WEIGHT = 0.9, 0.2
 # Runs of a kind that its own correction is taken from, and runs that the start is.
 _LAST, _LAST_STARTS = 2, 20
-# Orders in which the waiting runs may start. The schedule is averaged over them, because Snakemake's is not known.
-_ORDERS = 20
 # Clips per second of a model of which nothing is known. The first finished run corrects it.
 _UNKNOWN = 100.0
 
@@ -131,19 +128,13 @@ class Predictor:
 
 
 def schedule(running: Sequence[float], waiting: Sequence[float], slots: int) -> float:
-    """Return the seconds until all jobs have ended, with `slots` at a time, on average over orders of the waiting ones."""
-    generator, order = random.Random(0), list(waiting)
+    """Return the seconds until all jobs have ended, with `slots` at a time. Those that wait start in the order given."""
     # Those that run already may be more than the slots.
-    places = max(slots, len(running), 1)
-    ends = []
-    for _ in range(_ORDERS):
-        generator.shuffle(order)
-        busy = [*running, *[0.0] * (places - len(running))]
-        heapq.heapify(busy)
-        for seconds in order:
-            heapq.heapreplace(busy, busy[0] + seconds)
-        ends.append(max(busy))
-    return mean(ends)
+    busy = [*running, *[0.0] * (max(slots, 1) - len(running))]
+    heapq.heapify(busy)
+    for seconds in waiting:
+        heapq.heapreplace(busy, busy[0] + seconds)
+    return max(busy)
 
 
 def kind_of(config: RunConfig) -> str:

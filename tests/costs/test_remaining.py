@@ -95,6 +95,8 @@ def test_runs_of_one_kind_are_predicted_alike():
         ([3, 1], [2], 2, 3),
         ([4, 4, 4], [1], 1, 5),
         ([], [30, 1], 4, 30),
+        ([], [1, 1, 8], 2, 9),
+        ([], [8, 1, 1], 2, 8),
     ],
 )
 def test_jobs_share_the_places(running, waiting, slots, seconds):

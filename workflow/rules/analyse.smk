@@ -8,7 +8,7 @@ rule count:
         SUITE.count_files(),
     log:
         f"{OUT}/logs/count.log",
-    # Snakemake starts long jobs first: at the end one would leave a core idle.
+    # Before the runs, because at the end it would leave a core idle.
     priority: 1
     conda:
         "../envs/stlight.yaml"
@@ -87,6 +87,8 @@ rule analyse:
         f"{OUT}/logs/analyse/{{experiment}}.log",
     wildcard_constraints:
         experiment=any_of(SUITE.experiments(trained=True)),
+    # As soon as its runs are finished, not after all others have started.
+    priority: 1
     conda:
         "../envs/stlight.yaml"
     resources:
