@@ -35,7 +35,7 @@ def prebuilt(options: BenchmarkOptions) -> Iterator[Timing]:
     step = partial(take_adam_step, ours, torch.optim.Adam([flatten_weights(ours)], fused=True), clip)
     native = _library(None)
     with tempfile.TemporaryDirectory() as folder:
-        carried = {level: _library(Path(folder) / f"mixer-{level}.so") for level in _built(Path(folder))}
+        carried = {level: _library(path) for level, path in _built(Path(folder)).items()}
         for library in carried.values():
             _using(library, partial(check_agreement, ours, listing, clip))
         for level, library in carried.items():
@@ -48,13 +48,14 @@ def prebuilt(options: BenchmarkOptions) -> Iterator[Timing]:
     fused.library = compiling.library
 
 
-def _built(folder: Path) -> list[str]:
-    """Compile the mixer's kernels as a wheel has them, for the levels that this processor has, and return these."""
+def _built(folder: Path) -> dict[str, Path]:
+    """Compile the mixer's kernels as a wheel has them, for the levels that this processor has, and return the libraries."""
     setup = runpy.run_path(str(REPOSITORY / "setup.py"), run_name="benchmark")
-    found = finding.levels()
-    for level in found:
+    found = {}
+    for level in finding.levels():
         if said := setup["compile_kernel"](setup["KERNELS"] / "mixer.c", level, folder):
             raise ValueError(said)
+        (found[level],) = folder.glob(f"mixer-{level}-*.so")
     return found
 
 

@@ -132,7 +132,9 @@ def test_versions_agree():
 
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    settings = (REPOSITORY / "workflow" / "rules" / "settings.smk").read_text()
     assert stlight.__version__ == project["version"] == citation["version"]
+    assert re.findall('^VERSION = "(.*)"$', settings, re.MULTILINE) == [project["version"]]
     assert f"## {project['version']}" in (REPOSITORY / "CHANGELOG.md").read_text()
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from stlight.costs.jobs import Job, JobStatus, job_states
+from stlight.costs.order import expected_work
 from stlight.costs.remaining import Observed, Predictor, Timing, schedule, seconds_by_kind
 from stlight.experiments import Experiment, Plan
 from stlight.runs.survey import RunState, Status, Survey, number
@@ -20,8 +21,8 @@ from stlight.runtime.trust import read_file
 
 # Finished runs that tell how many run at a time, and how much time passes between two.
 _LAST = 20
-# Seconds between the end of a run and the start of the next, and of making an item or the report, until they are measured.
-_GAP, _ANALYSIS = 3.0, 4.0
+# Seconds between the end of a run and the start of the next, and of making an item, until they are measured; and of the report.
+_GAP, _ANALYSIS, _REPORT = 3.0, 4.0, 7.0
 
 
 class _Model(BaseModel):
@@ -152,13 +153,15 @@ class _Forecast:
         ended = sorted((_end(state), name) for name, state in states.items() if state.recorded)
         partial = [name for name, state in states.items() if state.active]
         observed = [
-            Observed(plan.runs[name], states[name].epochs, states[name].seconds)
+            Observed(plan.runs[name], states[name].epochs, states[name].seconds, states[name].start)
             for name in (*(name for _, name in ended), *partial)
             if states[name].epochs and states[name].seconds > 0
         ]
         unfinished = {name: config for name, config in plan.runs.items() if not states[name].recorded}
         self.known = bool(observed or timings)
-        self.seconds = seconds_by_kind(Predictor(observed, timings), unfinished)
+        predictor = Predictor(observed, timings)
+        self._start = predictor.start
+        self.seconds = seconds_by_kind(predictor, unfinished)
         """Predicted seconds of each run that has no record."""
         self.slots = max(1, self._peak(), len(partial) + sum(job.status == "running" for job in jobs))
 
@@ -167,8 +170,8 @@ class _Forecast:
         state, epochs = self._states[name], self._plan.runs[name].training.num_epochs
         whole = self.seconds[name]
         if state.epochs and state.seconds:
-            whole = state.seconds / state.epochs * epochs if state.active else whole
-            return max(0.0, whole * (1 - state.epochs / epochs) - state.age)
+            epoch = max(0.0, state.seconds - self._start) / state.epochs if state.active else whole / epochs
+            return max(0.0, epoch * (epochs - state.epochs) - state.age)
         return max(0.0, whole - state.age)
 
     @property
@@ -182,10 +185,14 @@ class _Forecast:
             return None
         gap, analysis = self._gap(), self._analysis()
         active = [self.left(name) + gap / 2 for name in self.seconds if self._states[name].active]
-        waiting = [self.left(name) + gap for name in self.seconds if self._states[name].status in ("waiting", "interrupted")]
-        tables = [analysis for job in self._jobs if job.kind == "analyse" and job.status in ("waiting", "running")]
-        report = [analysis for job in self._jobs if job.kind == "report" and job.status in ("waiting", "running")]
-        return (schedule(active, waiting + tables, self.slots) if active or waiting or tables else 0.0) + sum(report)
+        waiting = [name for name in self.seconds if self._states[name].status in ("waiting", "interrupted")]
+        waiting.sort(key=lambda name: expected_work(self._plan.runs[name]), reverse=True)
+        runs = [self.left(name) + gap for name in waiting]
+        todo = Counter(job.kind for job in self._jobs if job.status in ("waiting", "running"))
+        # The last run is followed by an item that waits for it, and that one by the report.
+        tables = [analysis] * (todo["analyse"] - 1)
+        last = analysis * (todo["analyse"] > 0) + _REPORT * todo["report"]
+        return schedule(active, runs + tables, self.slots) + last
 
     def _peak(self) -> int:
         """Return how many of the last finished runs, with other jobs beside them, ran at a time at most."""

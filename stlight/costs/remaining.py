@@ -2,10 +2,9 @@
 
 import heapq
 import json
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, median
+from statistics import median
 
 import numpy as np
 
@@ -13,16 +12,16 @@ from stlight.config import RunConfig
 from stlight.registry.model_specs import OURS
 
 # What a run is expected to take before any has finished, as measured on two cores: seconds to start a run, seconds of training
-# per timed second of the model, and seconds of drawing a clip. This counts less the more runs than so many have finished.
-_START, _PER_MODEL_SECOND, _PER_CLIP = 1.0, 1.2, 2e-4
-_PRIOR_RUNS = 4
+# per timed second of the model, and seconds of drawing a clip.
+_START, _PER_MODEL_SECOND, _PER_CLIP = 0.5, 1.2, 2e-4
+# How far the last two may be off, as standard deviations, and how far a run is off its fit, as a share. Drawing a clip of KTH's
+# stand-in takes fifty times as long as drawing one of digits.
+_MODEL_SECOND_SPREAD, _CLIP_SPREAD, _RUN_SPREAD = 0.3, 1e-2, 0.1
 # The weight of a run falls by this factor with each run that finishes after it, because the load of a machine changes, but not
 # below the least weight, because kinds of run come again.
 _FORGETTING, _LEAST_WEIGHT = 0.9, 0.2
-# Runs of a kind that its own correction is taken from.
-_LAST = 2
-# Orders in which the waiting runs may start. The schedule is averaged over them, because Snakemake's is not known.
-_ORDERS = 20
+# Runs of a kind that its own correction is taken from, and runs that the start is.
+_LAST, _LAST_STARTS = 2, 20
 # Clips per second of a model of which nothing is known. The first finished run corrects it.
 _UNKNOWN = 100.0
 
@@ -45,52 +44,66 @@ class Observed:
     config: RunConfig
     epochs: int
     seconds: float
+    start: float | None = None
+    """Seconds that no epoch took; None if they were not measured."""
 
 
 class Predictor:
-    """Predict seconds of runs: a start, the model's work and the drawing of clips, fitted to finished runs.
+    """Predict seconds of runs: a measured start, and for each epoch the model's work and the drawing of clips.
 
-    Work is what the `timings` say, scaled by the size of the model and of its frames. A kind of run that has finished is
-    corrected by its own ratio of measured to fitted seconds.
+    These two are fitted to the finished runs. Work is what the `timings` say, scaled by the size of the model and its frames.
+    A kind of run that has finished is corrected by its own ratio of measured to fitted seconds of an epoch.
     """
 
     def __init__(self, observed: Sequence[Observed], timings: Iterable[Timing]) -> None:
         """Fit to what was `observed`, the oldest first."""
+        # Fitted, the start would be confused with the epochs, because most runs of a scale have equally many.
+        starts = [run.start for run in observed if run.start is not None]
+        self.start = median(starts[-_LAST_STARTS:]) if starts else _START
+        """Seconds of a run that none of its epochs takes."""
+        runs = [(run.config, run.epochs, seconds) for run in observed if (seconds := run.seconds - self._start_of(run)) > 0]
         self._timings = list(timings)
         timed = {_model_and_data(timing.config) for timing in self._timings}
-        self._timings += [_timing(run) for run in observed if _model_and_data(run.config) not in timed]
+        self._timings += [_timing(*run) for run in runs if _model_and_data(run[0]) not in timed]
         self._near: dict[tuple[str, ...], list[Timing]] = {}
         for timing in self._timings:
             for name in _names(timing.config):
                 self._near.setdefault(name, []).append(timing)
-        self._datasets = sorted({run.config.data.dataset for run in observed})
+        self._datasets = sorted({config.data.dataset for config, _, _ in runs})
         self._work: dict[str, float] = {}
-        prior = np.array([_START, _PER_MODEL_SECOND] + [_PER_CLIP] * len(self._datasets))
-        trust = min(1.0, _PRIOR_RUNS / max(1, len(observed)))
-        rows, targets = [*np.diag(trust / prior)], [trust] * len(prior)
-        for place, run in enumerate(reversed(observed)):
+        expected = np.array([_PER_MODEL_SECOND] * 2 + [_PER_CLIP] * len(self._datasets))
+        trust = _RUN_SPREAD / np.array([_MODEL_SECOND_SPREAD] * 2 + [_CLIP_SPREAD] * len(self._datasets))
+        rows, targets = [*np.diag(trust)], [*(trust * expected)]
+        for place, (config, epochs, seconds) in enumerate(reversed(runs)):
             weight = max(_LEAST_WEIGHT, _FORGETTING**place)
             # Relative errors count, so that a long run does not outweigh many short ones.
-            rows.append(weight * self._features(run.config, run.epochs) / run.seconds)
+            rows.append(weight * epochs * self._features(config) / seconds)
             targets.append(weight)
         self._weights = _fit(np.array(rows), np.array(targets))
         ratios: dict[str, list[float]] = {}
-        for run in observed:
-            ratios.setdefault(kind_of(run.config), []).append(run.seconds / self._fitted(run.config, run.epochs))
+        for config, epochs, seconds in runs:
+            ratios.setdefault(kind_of(config), []).append(seconds / epochs / self._fitted(config))
         # One more ratio of 1, because a single run may have been slow by chance.
         self._corrections = {kind: float(np.exp(np.mean(np.log([1.0, *of[-_LAST:]])))) for kind, of in ratios.items()}
 
     def seconds(self, config: RunConfig) -> float:
         """Return the seconds that a run is expected to take from its start to its record."""
-        return self._fitted(config, config.training.num_epochs) * self._corrections.get(kind_of(config), 1.0)
+        epoch = self._fitted(config) * self._corrections.get(kind_of(config), 1.0)
+        return self.start + config.training.num_epochs * epoch
 
-    def _fitted(self, config: RunConfig, epochs: int) -> float:
-        return float(self._features(config, epochs) @ self._weights) + epochs * self._unseen(config)
+    def _start_of(self, run: Observed) -> float:
+        return self.start if run.start is None else run.start
 
-    def _features(self, config: RunConfig, epochs: int) -> np.ndarray:
+    def _fitted(self, config: RunConfig) -> float:
+        """Return the fitted seconds of an epoch."""
+        return float(self._features(config) @ self._weights) + self._unseen(config)
+
+    def _features(self, config: RunConfig) -> np.ndarray:
         clips = config.data.clips_per_epoch + _held_out(config)
-        drawn = [epochs * clips * (config.data.dataset == dataset) for dataset in self._datasets]
-        return np.array([1.0, epochs * self._epoch(config), *drawn])
+        drawn = [clips * (config.data.dataset == dataset) for dataset in self._datasets]
+        # Other sizes of a model take less or more than their multiply-adds say, which tells nothing about what was timed.
+        timed, work = ("kind", kind_of(config)) in self._near, self._epoch(config)
+        return np.array([work * timed, work * (not timed), *drawn])
 
     def _unseen(self, config: RunConfig) -> float:
         """Return the expected seconds of drawing an epoch's clips of a data set that no finished run has drawn."""
@@ -115,19 +128,13 @@ class Predictor:
 
 
 def schedule(running: Sequence[float], waiting: Sequence[float], slots: int) -> float:
-    """Return the seconds until all jobs have ended, with `slots` at a time, on average over orders of the waiting ones."""
-    generator, order = random.Random(0), list(waiting)
+    """Return the seconds until all jobs have ended, with `slots` at a time. Those that wait start in the order given."""
     # Those that run already may be more than the slots.
-    places = max(slots, len(running), 1)
-    ends = []
-    for _ in range(_ORDERS):
-        generator.shuffle(order)
-        busy = [*running, *[0.0] * (places - len(running))]
-        heapq.heapify(busy)
-        for seconds in order:
-            heapq.heapreplace(busy, busy[0] + seconds)
-        ends.append(max(busy))
-    return mean(ends)
+    busy = [*running, *[0.0] * (max(slots, 1) - len(running))]
+    heapq.heapify(busy)
+    for seconds in waiting:
+        heapq.heapreplace(busy, busy[0] + seconds)
+    return max(busy)
 
 
 def kind_of(config: RunConfig) -> str:
@@ -180,10 +187,10 @@ def _model_and_data(config: RunConfig) -> tuple[str, str]:
     return config.model.model, config.data.dataset
 
 
-def _timing(run: Observed) -> Timing:
-    """Take a finished run for a timing of its model. Predicting a clip takes about a third of training on it."""
-    clips = run.epochs * (run.config.data.clips_per_epoch + _held_out(run.config) / 3)
-    return Timing(run.config, run.seconds / clips, run.seconds / clips / 3)
+def _timing(config: RunConfig, epochs: int, seconds: float) -> Timing:
+    """Take finished epochs of a run for a timing of its model. Predicting a clip takes about a third of training on it."""
+    clips = epochs * (config.data.clips_per_epoch + _held_out(config) / 3)
+    return Timing(config, seconds / clips, seconds / clips / 3)
 
 
 def seconds_by_kind(predictor: Predictor, runs: Mapping[str, RunConfig]) -> dict[str, float]:

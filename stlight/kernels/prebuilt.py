@@ -9,7 +9,7 @@ from pathlib import Path
 from stlight.runtime.processor import processor
 
 FOLDER = Path(__file__).parent / "built"
-"""Holds `<source>-<level>.so`. It exists in a wheel only."""
+"""Holds `<source>-<level>-<checksum>.so`. It exists in a wheel only."""
 
 # The levels of the x86-64 psABI, best first, and the names in /proc/cpuinfo of the instructions that each adds.
 _V3 = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe")
@@ -23,8 +23,7 @@ LEVELS = {
 
 def prebuilt(source: str) -> Path | None:
     """Return the library of a C source for the best instruction set of this processor, or None if there is none."""
-    paths = [FOLDER / f"{Path(source).stem}-{level}.so" for level in levels()]
-    found = next((path for path in paths if path.is_file()), None)
+    found = next((path for level in levels() for path in FOLDER.glob(f"{Path(source).stem}-{level}-*.so")), None)
     if found:
         share_openmp()
     return found

@@ -25,7 +25,9 @@ class RunState:
     epochs: int = 0
     """Finished epochs."""
     seconds: float = 0.0
-    """Seconds that they took in all sessions; of the whole run if it is recorded."""
+    """Seconds that they took in all sessions, with the start; of the whole run if it is recorded."""
+    start: float | None = None
+    """Seconds of a recorded run that none of its epochs took."""
     age: float = 0.0
     """Seconds since the last epoch of a run that is not recorded ended."""
     started: float = math.nan
@@ -83,8 +85,14 @@ class Survey:
             if record.config_hash == self._hashes[name]:
                 epochs, seconds = number(record.metrics.get("last", {}).get("epoch")), number(record.seconds.get("total"))
                 started = _unix_time(record.provenance.get("started"))
+                parts = [number(record.seconds.get(part)) for part in ("training", "evaluation", "checkpoints")]
                 state = RunState(
-                    status=record.status, epochs=int(epochs), seconds=seconds, started=started, written=found.st_mtime
+                    status=record.status,
+                    epochs=int(epochs),
+                    seconds=seconds,
+                    start=max(0.0, seconds - sum(parts)),
+                    started=started,
+                    written=found.st_mtime,
                 )
             self._records[name] = version, state
         return self._records[name][1]

@@ -1,5 +1,6 @@
 """Inputs and targets of the workflow's rules. Imports no torch, because Snakemake loads it for each job."""
 
+import math
 import os
 import re
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from stlight.costs.order import expected_work
 from stlight.experiments import Experiment, load_plan
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runs.record import load_valid_record
@@ -126,6 +128,11 @@ class Workflow:
             return [f"{self._data}/{array}" for array in arrays if (self._data_on_disk / array).exists()]
         # The marker too, because the verification's output is deleted when a file turns out to be wrong.
         return [f"{self._data}/fetched/{wildcards.dataset}.json", *self.fetch_marker(wildcards)]
+
+    def run_priority(self, wildcards: Any) -> float:
+        """Return a number from 0 to 1 that is higher the more work a run is. Snakemake starts the highest first."""
+        # Snakemake's solver multiplies priorities, so that they must not be huge.
+        return round(math.log(expected_work(self.plan.run(self.run_name(wildcards)))) / 100, 3)
 
     def prepared_data(self, wildcards: Any) -> list[str]:
         """Return the prepared file that a run reads, if its clips are not generated."""

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from stlight.kernels import compile as compiling
 from stlight.kernels import prebuilt as finding
+from stlight.kernels import race
 from stlight.kernels.prebuilt import LEVELS, levels, prebuilt
 from tests.conftest import REPOSITORY
 
@@ -19,7 +21,7 @@ pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the leve
 @pytest.fixture
 def built(tmp_path, monkeypatch):
     monkeypatch.setattr(finding, "FOLDER", tmp_path)
-    return lambda level: (tmp_path / f"mixer-{level}.so").touch()
+    return lambda level: (tmp_path / f"mixer-{level}-012abc.so").touch()
 
 
 def having(monkeypatch, *instructions):
@@ -32,10 +34,10 @@ def test_the_best_level_that_the_processor_has_is_taken(built, monkeypatch):
         built(level)
     for level, needed in LEVELS.items():
         having(monkeypatch, *needed, *LEVELS["x86-64-v2"])
-        assert prebuilt("mixer.c").stem == f"mixer-{level}"
+        assert prebuilt("mixer.c").stem == f"mixer-{level}-012abc"
         assert prebuilt("frames.c") is None
     having(monkeypatch, *set(LEVELS["x86-64-v3"]) - {"fma"}, *LEVELS["x86-64-v2"])
-    assert prebuilt("mixer.c").stem == "mixer-x86-64-v2"
+    assert prebuilt("mixer.c").stem == "mixer-x86-64-v2-012abc"
     having(monkeypatch, "sse4_2")
     assert prebuilt("mixer.c") is None
 
@@ -80,7 +82,8 @@ def frames_library(setup, tmp_path):
     """The library for frames, which compiles fast, as a wheel carries it."""
     if failed := setup["compile_kernel"](setup["KERNELS"] / "frames.c", levels()[-1], tmp_path):
         pytest.skip(failed)
-    return tmp_path / f"frames-{levels()[-1]}.so"
+    (library,) = tmp_path.glob(f"frames-{levels()[-1]}-*.so")
+    return library
 
 
 def test_a_wheels_library_names_no_openmp_of_the_system(frames_library):
@@ -89,6 +92,22 @@ def test_a_wheels_library_names_no_openmp_of_the_system(frames_library):
     )
     assert "undefined symbol" in opened.stderr
     assert list(frames_library.parent.iterdir()) == [frames_library]
+
+
+def test_measured_times_are_not_taken_for_those_of_another_library(setup, tmp_path, monkeypatch):
+    """Three wheels of one version, whose second has another source for the kernels."""
+    monkeypatch.setattr(race, "library", compiling._prebuilt)
+    keys = []
+    for wheel, answer in enumerate((1, 2, 1)):
+        folder = tmp_path / str(wheel)
+        folder.mkdir()
+        (folder / "mixer.c").write_text(f"int answer(void) {{ return {answer}; }}\n")
+        if failed := setup["compile_kernel"](folder / "mixer.c", levels()[-1], folder):
+            pytest.skip(failed)
+        monkeypatch.setattr(finding, "FOLDER", folder)
+        assert race.library("mixer.c").answer() == answer
+        keys.append(race._key(torch.nn.Conv2d(1, 1, 3), torch.zeros(1, 1, 4, 4)))
+    assert keys[0] == keys[2] != keys[1]
 
 
 SHARE = """

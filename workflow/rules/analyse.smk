@@ -8,7 +8,7 @@ rule count:
         SUITE.count_files(),
     log:
         f"{OUT}/logs/count.log",
-    # Snakemake starts long jobs first: at the end one would leave a core idle.
+    # Before the runs, because at the end it would leave a core idle.
     priority: 1
     conda:
         "../envs/stlight.yaml"
@@ -29,7 +29,8 @@ rule measure:
         f"{OUT}/speed/{{experiment}}.json",
     log:
         f"{OUT}/logs/measure/{{experiment}}.log",
-    priority: 2
+    # More than all jobs together that could run in its place: Snakemake's solver adds their priorities.
+    priority: 10000
     conda:
         "../envs/stlight.yaml"
     # It takes all cores so that nothing runs beside it, but computes in one thread, as training does by default. It starts
@@ -87,6 +88,8 @@ rule analyse:
         f"{OUT}/logs/analyse/{{experiment}}.log",
     wildcard_constraints:
         experiment=any_of(SUITE.experiments(trained=True)),
+    # As soon as its runs are finished, not after all others have started.
+    priority: 1
     conda:
         "../envs/stlight.yaml"
     resources:

@@ -13,6 +13,8 @@ rule fetch:
         f"{DATA}/fetched/{{dataset}}.log",
     wildcard_constraints:
         dataset=any_of(DATASETS),
+    # Runs wait for it.
+    priority: 1
     # The nodes of a cluster may have no network access.
     localrule: True
     conda:
@@ -32,6 +34,7 @@ rule prepare:
         f"{DATA}/prepared/{{dataset}}-{{source}}.npz",
     log:
         f"{DATA}/prepared/{{dataset}}-{{source}}.log",
+    priority: 1
     conda:
         "../envs/stlight.yaml"
     resources:

@@ -12,6 +12,21 @@ if isinstance(RULES, os.PathLike):
     if (Path(RULES).parents[1] / "stlight").is_dir():
         sys.path.insert(0, str(Path(RULES).parents[1]))
 
+# From GitHub or GitLab come the rules only. Checked here, because another version may lack what is imported below.
+VERSION = "0.1.0"
+from stlight import __version__ as INSTALLED
+
+if INSTALLED != VERSION:
+    # What pip installs: the repository at the same tag, or the checkout.
+    ORIGIN = (
+        Path(RULES).parents[1]
+        if isinstance(RULES, os.PathLike)
+        else f"git+https://{RULES.host}/{RULES.repo}@{RULES.ref}"
+    )
+    raise WorkflowError(
+        f"the workflow is of version {VERSION}, but the installed package stlight of {INSTALLED}: pip install {ORIGIN}"
+    )
+
 from stlight.registry.dataset_specs import DATASETS
 from stlight.runs.provenance import source_version
 from stlight.runtime.job_packs import enable_packing

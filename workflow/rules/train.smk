@@ -13,6 +13,8 @@ rule train:
         examples=f"{OUT}/runs/{{dataset}}/{{variant}}/seed{{seed}}/examples.npz",
     log:
         f"{OUT}/logs/train/{{dataset}}/{{variant}}/seed{{seed}}.log",
+    # Long runs first: at the end one would leave cores idle.
+    priority: SUITE.run_priority
     retries: retries(workflow)
     conda:
         "../envs/stlight.yaml"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import stlight
 from tests.conftest import REPOSITORY
 from tests.system.workflow.calls import copy_of_repository, counts, experiment, snakemake
 
@@ -192,6 +193,24 @@ def test_rules_from_github_use_the_installed_package(github, tmp_path):
     jobs = counts(snakemake("-n", cwd=tmp_path))
     # The clone has one experiment; these are all of the package's.
     assert (jobs["all"], jobs["analyse"]) == (1, 9)
+
+
+def test_rules_of_a_tag_refuse_the_package_of_another_version(github, tmp_path, monkeypatch):
+    # It has none of the modules that the rules import.
+    (tmp_path / "other" / "stlight").mkdir(parents=True)
+    (tmp_path / "other" / "stlight" / "__init__.py").write_text('__version__ = "0.0.9"\n')
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "other"))
+    (tmp_path / "Snakefile").write_text(
+        'module suite:\n    snakefile: github("OWNER/stlight", path="workflow/Snakefile", tag="v0.1.0")\n'
+        '    config: {"scale": "smoke"}\n\nuse rule * from suite\n'
+    )
+    output = snakemake(cwd=tmp_path, ok=False)
+    assert (
+        f"the workflow is of version {stlight.__version__}, but the installed package stlight of 0.0.9:"
+        " pip install git+https://github.com/OWNER/stlight@v0.1.0\n"
+    ) in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "results").exists()
 
 
 def test_the_configuration_of_the_current_folder_applies_and_the_command_line_overrides_it(clone, tmp_path):
