@@ -24,7 +24,8 @@ inside() {
 step "the wheelhouse"
 python3 -m pip download --quiet --dest "$wheels" -c constraints.txt .
 step "Debian $suite"
-debootstrap --variant=minbase "$suite" "$root" > "$work/debootstrap.log" || { cat "$work/debootstrap.log" && exit 1; }
+# In a namespace, too, because debootstrap ignores a failing umount, and the tree then cannot be deleted.
+unshare --mount debootstrap --variant=minbase "$suite" "$root" > "$work/debootstrap.log" || { cat "$work/debootstrap.log" && exit 1; }
 sed -n '/^%files/,/^$/p' containers/apptainer.def | while read -r source target; do
   if [ -n "$target" ]; then
     mkdir -p "$root$(dirname "$target")"
