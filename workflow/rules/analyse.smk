@@ -29,7 +29,8 @@ rule measure:
         f"{OUT}/speed/{{experiment}}.json",
     log:
         f"{OUT}/logs/measure/{{experiment}}.log",
-    priority: 2
+    # More than all jobs together that could run in its place: Snakemake's solver adds their priorities.
+    priority: 10000
     conda:
         "../envs/stlight.yaml"
     # It takes all cores so that nothing runs beside it, but computes in one thread, as training does by default. It starts

@@ -11,7 +11,7 @@ checkpoint allocate:
     log:
         f"{OUT}/logs/rounds/{{round}}.log",
     # Until the round is there, cores may be idle.
-    priority: 3
+    priority: 20000
     conda:
         "../envs/stlight.yaml"
     # The first round times a few steps of each kind of run where they will run.
