@@ -2,7 +2,7 @@
 
 A table stands between `<!-- findings: … -->` and `<!-- end of findings -->`. The words after the colon name what it shows:
 `tally`, `rounds`, `made`, `base`, or a source of numbers (`printed`, `figures`, `counts` or a kept scale), an outcome (`holds`,
-`not`, `open`) and, if only the clearest are shown, their number. A test fails if writing changes a file. Call
+`not`, `open`) or `each` of them and, if only the clearest are shown, their number. A test fails if writing changes a file. Call
 `python docs/write_findings.py`.
 """
 
@@ -11,6 +11,7 @@ import re
 import statistics
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -71,33 +72,50 @@ class Findings:
         return table[(table["source"] == "measured") & table["protocol"].isin(kept)]
 
     def _table(self, words: list[str], to_root: str) -> str:
-        if words == ["tally"]:
-            return self._tally()
-        if words == ["rounds"]:
-            return self._rounds()
-        if words in (["base"], ["made"]):
-            return _base() if words == ["base"] else _made(KEPT[0])
-        source, outcome, *most = words
+        match words:
+            case ["tally"]:
+                return self._tally()
+            case ["rounds"]:
+                return self._rounds()
+            case ["base"]:
+                return _base()
+            case ["made"]:
+                return _made(KEPT[0])
+            case [source, "each", most]:
+                lines = [["on our runs", "sentence", "effect [95 %]", "n"], ["---"] * 4]
+                for outcome in ("holds", "not", "open"):
+                    word = outcome.replace("not", "does not")
+                    lines += [[word, *self._cells(row, source, to_root)] for row in self._clearest(source, outcome, int(most))]
+                return _markdown(lines)
+            case [source, outcome, *most]:
+                with_reasons = source in KEPT and outcome == "open"
+                heads = ["sentence", "effect [95 %]" if source in KEPT else "effect", "n"]
+                heads += ["least told apart, or what forbids a decision"] * with_reasons
+                found = list(self._found(source, outcome).itertuples())
+                rows = self._clearest(source, outcome, int(most[0])) if most else found
+                cells = [self._cells(row, source, to_root) + [self._least(row)] * with_reasons for row in rows]
+                return _markdown([heads, ["---"] * len(heads), *cells]) if rows else "None."
+        raise ValueError(f"findings: {words} names no table")
+
+    def _found(self, source: str, outcome: str) -> pd.DataFrame:
         found = self.of(source)
-        found = found[found["verdict"].isin(OUTCOMES[outcome])]
-        if most:
-            half = (found["high"] - found["low"]).fillna(math.inf)
-            clearest = (found["effect"].abs() / half).sort_values(ascending=False, kind="stable").index[: int(most[0])]
-            found = found.loc[sorted(clearest)]
-        with_runs, is_open = source in KEPT, outcome == "open"
-        heads = ["sentence", "effect [95 %]", "n"] if with_runs else ["sentence", "effect"]
-        heads += ["least told apart, or what forbids a decision"] if with_runs and is_open else []
-        lines = [heads, ["---"] * len(heads)]
-        page = f"{to_root}results/reference/{source if with_runs else KEPT[0]}/report.html"
-        for row in found.itertuples():
-            claim = self._claims[row.id]
-            link = f"[{row.id.replace('_', ' ')}]({page}#claim-{row.id})"
-            cells = [link + " (ours)" * (row.section == OURS), _effect(claim, row)]
-            cells += [str(row.n)] if with_runs else []
-            if with_runs and is_open:
-                cells.append(_number(claim, row.detectable) if math.isfinite(row.detectable) else _reason(row.why))
-            lines.append(cells)
-        return _markdown(lines) if len(found) else "None."
+        return found[found["verdict"].isin(OUTCOMES[outcome])]
+
+    def _clearest(self, source: str, outcome: str, most: int) -> list[Any]:
+        """Return the claims whose effect is largest beside its interval, in the order of the paper; of open ones, those that
+        seeds could decide."""
+        found = self._found(source, outcome)
+        found = found[found["detectable"].notna()] if outcome == "open" else found
+        clearness = found["effect"].abs() / (found["high"] - found["low"]).fillna(math.inf)
+        return list(found.loc[sorted(clearness.sort_values(ascending=False, kind="stable").index[:most])].itertuples())
+
+    def _cells(self, row: Any, source: str, to_root: str) -> list[str]:
+        page = f"{to_root}results/reference/{source if source in KEPT else KEPT[0]}/report.html"
+        link = f"[{row.id.replace('_', ' ')}]({page}#claim-{row.id})" + " (ours)" * (row.section == OURS)
+        return [link, _effect(self._claims[row.id], row), str(row.n)]
+
+    def _least(self, row: Any) -> str:
+        return _number(self._claims[row.id], row.detectable) if math.isfinite(row.detectable) else _reason(row.why)
 
     def _tally(self) -> str:
         lines = [["on", "holds", "does not", "open", "untested"], ["---"] * 5]

@@ -91,6 +91,8 @@ def facts():
     at_default = small.mean("table4_learning_rate_epochs", "mse", max_lr=0.001, num_epochs=200)
     diverged = rate > 1e4
     kernels = small.cells("table3_kernel_sizes")
+    worse = kernels[kernels["standing"] == "worse"]
+    paper = load_plan(WORKFLOW, "paper", Path("nowhere")).run("mmnist/stlight_l/seed0").model
     decoder = small.cells("figure2_decoder_order")
     unlearnt = decoder[decoder["learnt"].eq(False)]
     pairs = unlearnt.groupby(["hidden_dim", "depth"]).size().tolist()
@@ -107,6 +109,8 @@ def facts():
     assert small.claims["verdict"]["hybrid_better_than_uniform"] == "undecided"
     accuracy = small.claims[(small.claims["experiment"] == "table3_kernel_sizes") & (small.claims["protocol"] == "reduced")]
     assert set(accuracy["verdict"]) <= {"undecided", "untested"}
+    papers = worse[(worse["k1"] == paper.k1) & (worse["k2"] == paper.k2)]
+    assert papers["n"].item() == kernels["n"].max()
     assert sorted(pairs) == [1, 2]
     return {
         "docs/findings.md": [
@@ -118,7 +122,9 @@ def facts():
             f"so near to it that {WORDS[drawn]} seeds do not tell which is better",
             f"in {diverged.sum()} of {len(rate)} runs over the {WORDS[3]} factors",
             f"All {len(kernels)} cells of Table 3, of at least {WORDS[kernels['n'].min()]} seeds, end between"
-            f" {kernels['measured'].min():.1f} and {kernels['measured'].max():.1f} MSE",
+            f" {kernels['measured'].min():.1f} and {kernels['measured'].max():.1f} MSE, and {len(kernels) - len(worse)} cannot"
+            f" be told from the best. {WORDS[len(worse)].capitalize()} are worse, one of them the paper's own"
+            f" {paper.k1} × {paper.k2}, which has most seeds",
             f"{WORDS[len(unlearnt)].capitalize()} of its {len(decoder)} cells do not learn",
             f"TAU has {multiple(float(tau[1]))} its parameters here, and {tau[2]} times there",
             f"{WORDS[model.depth].capitalize()} blocks and {patches} × {patches} positions",
@@ -159,3 +165,20 @@ def test_every_number_in_the_findings_comes_from_results(facts):
     tables_and_figures = {"1", "2", "3"}
     paper_positions = "32"
     assert left <= {rate, gain, error, paper_positions, "0"} | tables_and_figures
+
+
+def test_numbers_of_the_supplement_are_those_that_it_publishes():
+    """`own-numbers.md` states printed numbers, their differences and the noise, all of which the claims hold."""
+    claims = pd.read_csv(REPOSITORY / "results" / "reference" / "small" / "claims.csv").query("source == 'published'")
+    files = [*(WORKFLOW / "experiments").glob("*.yaml"), WORKFLOW / "quoted_sources.yaml", WORKFLOW / "errata.yaml"]
+    printed = " ".join([*claims["why"], *(path.read_text() for path in files)])
+    known = set(re.findall(r"\d+\.\d+", printed)) | {f"{abs(effect):.2f}" for effect in claims["effect"].dropna()}
+    rates = (
+        Measured("small").cells("table5_final_div_factor").pivot(index="final_div_factor", columns="max_lr", values="published")
+    )
+    known |= {f"{gain:.2f}" for gain in rates[0.001] - rates[0.003]}
+    # The largest number of four digits that is printed as 0.911.
+    known |= {"0.9114"}
+    stated = set(re.findall(r"\d+\.\d+", (REPOSITORY / "docs" / "own-numbers.md").read_text()))
+    assert len(stated) > 10
+    assert stated <= known

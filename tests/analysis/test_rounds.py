@@ -25,6 +25,13 @@ def test_sentences_that_no_run_of_the_scale_can_test_are_not_asked(small):
     assert not {"optimal_lr", "gain_of_half", "more_accurate_than_mim", "best_in_table2_mse"} & asked
 
 
+def test_a_budget_does_not_claim_the_seeds_of_the_scale(small):
+    plan, _ = small
+    assert "Three seeds" in load_plan(WORKFLOW, "small", Path("nowhere")).scale.summary
+    assert "hree seeds" not in plan.scale.summary
+    assert "budget" in plan.scale.summary
+
+
 def test_the_last_runs_go_to_trained_cells_only(small):
     plan, values = small
     found = next_round(plan, values, [], dict.fromkeys(plan.seeds, 1e6), hours=1e6)
