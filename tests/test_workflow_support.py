@@ -17,7 +17,7 @@ import yaml
 from stlight.runs.record import read_record, write_record
 from stlight.runs.rounds import Round, write_round
 from stlight.runtime.atomic_files import fingerprint
-from stlight.workflow_support import Settings, Workflow, any_of, newer_than
+from stlight.workflow_support import Settings, Workflow, any_of, image, newer_than
 from tests.conftest import REPOSITORY
 from tests.tiny_runs import record_untrained, write_experiment
 
@@ -119,11 +119,22 @@ def test_the_python_of_an_image_imports_nothing_of_the_host_but_the_package(tmp_
     assert f"exec env PYTHONPATH={tmp_path / 'checkout'} python -P -m stlight" in command
 
 
+def test_conda_is_refused_where_its_environments_lack_the_package(tmp_path):
+    workflow = SimpleNamespace(deployment_settings=SimpleNamespace(deployment_method={"conda"}))
+    (tmp_path / "checkout" / "stlight").mkdir(parents=True)
+    assert image(workflow, Settings(), tmp_path / "checkout") is None
+    with pytest.raises(ValueError, match="^--software-deployment-method conda needs a checkout, because .*/site/stlight"):
+        image(workflow, Settings(), tmp_path / "site" / "stlight")
+
+
 def test_a_workflow_that_imports_this_one_may_have_other_keys():
     own = {"samples": "samples.tsv", "scale": "mine", "stlight": {"scale": "smoke"}}
     assert Settings.from_config(own, imported=True) == Settings(scale="smoke")
     assert Settings.from_config({"samples": 1, "stlight": None}, imported=True) == Settings()
     assert Settings.from_config({"scale": "smoke"}, imported=True) == Settings(scale="smoke")
+    assert Settings.from_config({"samples": "samples.tsv", "genome": 1}, imported=True) == Settings()
+    with pytest.raises(ValueError, match="^--config scal: unknown; .*; beside keys of your own"):
+        Settings.from_config({"samples": "samples.tsv", "scal": "smoke"}, imported=True)
     with pytest.raises(ValueError, match="^--config scal: unknown; the settings are scale, [^;]*$"):
         Settings.from_config({"stlight": {"scal": "smoke"}}, imported=True)
     with pytest.raises(

@@ -32,9 +32,15 @@ def interpreter(workflow: Any) -> str:
 def image(workflow: Any, settings: Settings, home: Path) -> str | None:
     """Return the image that jobs run in, or None if they run without Apptainer, and let containers see the jobs' folders.
 
-    Raises `ValueError` if the image or a folder does not exist.
+    Raises `ValueError` if the image or a folder does not exist, and for conda without a checkout.
     """
-    return container_image(_deployment_methods(workflow), settings.container, home, settings.results, settings.data)
+    methods = _deployment_methods(workflow)
+    if "conda" in methods and not (home / "stlight").is_dir():
+        raise ValueError(
+            f"--software-deployment-method conda needs a checkout, because the rules' environments do not contain {home}: leave it"
+            " out, or run `snakemake` in a clone of the repository"
+        )
+    return container_image(methods, settings.container, home, settings.results, settings.data)
 
 
 def _deployment_methods(workflow: Any) -> set[str]:

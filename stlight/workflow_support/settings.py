@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -62,6 +63,9 @@ class Settings(BaseModel):
             config = config[KEY] or {}
             if not isinstance(config, Mapping):
                 raise ValueError(f"--config {KEY}: must hold the settings {', '.join(cls.model_fields)}, got {config!r}")
+        elif imported and not any(get_close_matches(str(name), cls.model_fields, n=1, cutoff=0.8) for name in config):
+            # All keys are the importer's own.
+            config = {}
         elif imported:
             hint = f"; beside keys of your own, put them under the key {KEY}"
         for name in config.keys() - cls.model_fields:

@@ -15,6 +15,7 @@ def checkout(tmp_path, monkeypatch):
     image = tmp_path / "checkout" / "containers" / "stlight.sif"
     image.parent.mkdir(parents=True)
     image.touch()
+    (image.parent / "apptainer.def").touch()
     program = tmp_path / "bin" / "apptainer"
     program.parent.mkdir()
     program.touch(mode=0o755)
@@ -42,6 +43,9 @@ def test_the_image_is_the_checkout_s_or_the_given_one(checkout):
 def test_mistakes_are_said_before_any_job(checkout):
     (checkout / "containers" / "stlight.sif").unlink()
     with pytest.raises(ValueError, match=f"stlight.sif does not exist: call 'cd {checkout} && apptainer build"):
+        container_image({"apptainer"}, None, checkout)
+    (checkout / "containers" / "apptainer.def").unlink()
+    with pytest.raises(ValueError, match=r"stlight.sif does not exist: name an image, --config container=FILE"):
         container_image({"apptainer"}, None, checkout)
     with pytest.raises(ValueError, match=r"--config container: my.sif does not exist"):
         container_image({"apptainer"}, "my.sif", checkout)
