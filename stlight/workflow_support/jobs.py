@@ -37,8 +37,8 @@ def image(workflow: Any, settings: Settings, home: Path) -> str | None:
     methods = _deployment_methods(workflow)
     if "conda" in methods and not (home / "stlight").is_dir():
         raise ValueError(
-            f"--software-deployment-method conda needs a checkout, because the rules' environments do not contain {home}: leave it"
-            " out, or run `snakemake` in a clone of the repository"
+            "--software-deployment-method conda needs a checkout, because the rules' environments do not contain"
+            f" {home}: leave it out, or run `snakemake` in a clone of the repository"
         )
     return container_image(methods, settings.container, home, settings.results, settings.data)
 
