@@ -3,6 +3,7 @@
 It shows what Snakemake asks of Apptainer, and that jobs use the image's interpreter. It cannot show what a container sees.
 """
 
+import shutil
 import sys
 
 import pytest
@@ -63,6 +64,7 @@ def test_each_job_runs_with_the_image_s_python_and_sees_its_folders(apptainer, r
 
 
 def test_a_missing_image_is_said_before_any_job(apptainer, repository, tmp_path):
+    shutil.copytree(REPOSITORY / "containers", repository / "containers")
     output = call(apptainer, repository, tmp_path, "--config", "scale=smoke", ok=False)
     assert f"--config container: {repository}/containers/stlight.sif does not exist: call 'cd {repository} && " in output
     assert not (tmp_path / "calls").exists()
