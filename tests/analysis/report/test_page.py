@@ -233,7 +233,9 @@ def test_where_a_budget_stopped_and_what_another_hour_would_settle_is_said(demo,
     )
     values = {name: Values(evidence) for name, evidence in load_evidence(demo, tmp_path).items()}
     write_report(demo, values, WORKFLOW, tmp_path, [], [last])
-    text = (tmp_path / "report.html").read_text().partition('id="rounds"')[2].partition("</section>")[0]
+    page = (tmp_path / "report.html").read_text()
+    assert "hours=2</pre>" in page
+    text = page.partition('id="rounds"')[2].partition("</section>")[0]
     assert "before round 4" in text
     assert f"with 1.94 of 2 core hours spent: {last.reason}" in " ".join(text.split())
     assert re.findall(r'<a href="#claim-(\w+)"', text) == ["hybrid_best", "kernel_optimum", "large_lr_worse"]
