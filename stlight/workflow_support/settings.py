@@ -63,13 +63,14 @@ class Settings(BaseModel):
             config = config[KEY] or {}
             if not isinstance(config, Mapping):
                 raise ValueError(f"--config {KEY}: must hold the settings {', '.join(cls.model_fields)}, got {config!r}")
-        elif imported and not any(get_close_matches(str(name), cls.model_fields, n=1, cutoff=0.8) for name in config):
+        elif imported and not any(map(_resembles_setting, config)):
             # All keys are the importer's own.
             config = {}
         elif imported:
             hint = f"; beside keys of your own, put them under the key {KEY}"
-        for name in config.keys() - cls.model_fields:
-            raise ValueError(f"--config {name}: unknown; the settings are {', '.join(cls.model_fields)}{hint}")
+        # A misspelling first, because the other keys may be the importer's.
+        if unknown := sorted((key for key in config if key not in cls.model_fields), key=_resembles_setting, reverse=True):
+            raise ValueError(f"--config {unknown[0]}: unknown; the settings are {', '.join(cls.model_fields)}{hint}")
         try:
             settings = cls(**config)
         except ValidationError as error:
@@ -120,6 +121,11 @@ class Settings(BaseModel):
         # `exec` replaces the shell, so that a signal to the job reaches the process that must save its state. Therefore
         # `stlight` must be the last command of a rule. With -P, Python imports nothing from the current folder.
         return f'stlight() {{ exec {shlex.join(command)} -P -m stlight "$@" {shlex.join(options)}; }}; stlight'
+
+
+def _resembles_setting(key: Any) -> bool:
+    """Return True for the name of a setting and for a misspelt one."""
+    return bool(get_close_matches(str(key), Settings.model_fields, n=1, cutoff=0.8))
 
 
 def _existing(path: Path) -> Path:
