@@ -42,8 +42,8 @@ SOURCES = {
 DRAWN = ("figure1_initialization", "figure2_decoder_order", "main_figure6_width_depth")
 # Seconds without a run that end a sitting.
 PAUSE = 600
-# Section of the sentences that are not the supplement's, but ours about what it leaves open.
-OURS = "-"
+# Section of the sentences that are not the supplement's, but the suite's about what it leaves open.
+OWN_SECTION = "-"
 
 _BLOCK = re.compile(r"(<!-- findings: ([^>]*?) -->\n).*?(<!-- end of findings -->)", re.DOTALL)
 
@@ -102,8 +102,10 @@ class Findings:
         return found[found["verdict"].isin(OUTCOMES[outcome])]
 
     def _clearest(self, source: str, outcome: str, most: int) -> list[Any]:
-        """Return the claims whose effect is largest beside its interval, in the order of the paper; of open ones, those that
-        seeds could decide."""
+        """Return the claims whose effects are largest beside their intervals, in the order of the paper.
+
+        Open ones that no number of seeds could decide are left out.
+        """
         found = self._found(source, outcome)
         found = found[found["detectable"].notna()] if outcome == "open" else found
         clearness = found["effect"].abs() / (found["high"] - found["low"]).fillna(math.inf)
@@ -111,7 +113,7 @@ class Findings:
 
     def _cells(self, row: Any, source: str, to_root: str) -> list[str]:
         page = f"{to_root}results/reference/{source if source in KEPT else KEPT[0]}/report.html"
-        link = f"[{row.id.replace('_', ' ')}]({page}#claim-{row.id})" + " (ours)" * (row.section == OURS)
+        link = f"[{row.id.replace('_', ' ')}]({page}#claim-{row.id})" + " (ours)" * (row.section == OWN_SECTION)
         return [link, _effect(self._claims[row.id], row), str(row.n)]
 
     def _least(self, row: Any) -> str:
@@ -121,7 +123,7 @@ class Findings:
         lines = [["on", "holds", "does not", "open", "untested"], ["---"] * 5]
         for source, name in SOURCES.items():
             found = self.of(source)
-            verdicts = found.loc[found["section"] != OURS, "verdict"]
+            verdicts = found.loc[found["section"] != OWN_SECTION, "verdict"]
             lines.append([name, *(str(int(verdicts.isin(names).sum())) for names in OUTCOMES.values())])
         return _markdown(lines)
 

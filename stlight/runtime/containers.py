@@ -31,13 +31,10 @@ def container_image(methods: Collection[str], given: str | None, home: Path, *fo
     home = home.resolve()
     image = given or str(home / "containers" / "stlight.sif")
     if "://" not in image and not Path(image).exists():
-        build = f"call 'cd {home} && apptainer build containers/stlight.sif containers/apptainer.def', or name another image"
+        mend = "name an image, --config container=FILE or docker://…"
         # A wheel has no recipe.
-        mend = (
-            build
-            if (home / "containers" / "apptainer.def").exists()
-            else "name an image, --config container=FILE or docker://…"
-        )
+        if (home / "containers" / "apptainer.def").exists():
+            mend = f"call 'cd {home} && apptainer build containers/stlight.sif containers/apptainer.def', or name another image"
         raise ValueError(f"--config container: {image} does not exist: {mend}")
     program = "APPTAINER" if shutil.which("apptainer") else "SINGULARITY"
     binds = [os.environ.get(f"{program}_BIND", ""), *map(str, _outside([home, *map(Path, folders)]))]

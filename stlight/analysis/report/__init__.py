@@ -5,7 +5,6 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from stlight.analysis.notes import UNLEARNT, about_table
 from stlight.analysis.report.forest import Axis, effects
 from stlight.analysis.report.pairs import comparisons
 from stlight.analysis.report.pictures import embed
-from stlight.analysis.report.rows import other_scales, recipe_rows, run_rows, scale_rows
+from stlight.analysis.report.rows import by_cell, other_scales, recipe_rows, run_rows, scale_rows
 from stlight.analysis.rounds import outlook_table, rounds_table
 from stlight.analysis.tables import table_blocks
 from stlight.analysis.text import settings_text
@@ -119,7 +118,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters["slug"] = lambda text: "".join(c if c.isalnum() or c in "-_" else "-" for c in text)
     environment.filters["anchor"] = anchor
-    environment.filters["by_cell"] = _by_cell
+    environment.filters["by_cell"] = by_cell
     environment.globals |= {
         "effect": _effect,
         "settings_text": settings_text,
@@ -134,11 +133,6 @@ def _template() -> jinja2.Template:
 def anchor(run: str) -> str:
     """Return eight digits by which links on the page name a run. A page has thousands of them, and names are long."""
     return hashlib.blake2b(run.encode(), digest_size=4).hexdigest()
-
-
-def _by_cell(runs: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Return each cell in order with its runs; runs of a cell stand one after another."""
-    return [(cell, list(of)) for cell, of in groupby(runs, key=lambda run: run.rpartition("/")[0])]
 
 
 def _item(values: Values, audit: pd.DataFrame, findings: list[Finding]) -> dict[str, Any]:

@@ -57,13 +57,17 @@ def run_rows(values: Iterable[Values]) -> list[dict[str, Any]]:
         # One run of each data set shows all of its record, the others what differs from it.
         first = next((name for name in ordered if name.startswith(f"{dataset}/{BASE}/")), ordered[0])
         everything = facts(runs[first].record)
-        cell = ""
-        for name in ordered:
-            detailed, cell = few or name.rpartition("/")[0] != cell, name.rpartition("/")[0]
-            own = everything if name == first else differing(facts(runs[name].record), everything)
-            row = {"name": name, "used_by": "; ".join(items[name]), "detailed": detailed, "first": first, "facts": own}
-            rows.append(row | _run_row(runs[name]))
+        for _, of_cell in by_cell(ordered):
+            for place, name in enumerate(of_cell):
+                own = everything if name == first else differing(facts(runs[name].record), everything)
+                row = {"name": name, "used_by": "; ".join(items[name]), "detailed": few or not place}
+                rows.append(row | {"first": first, "facts": own} | _run_row(runs[name]))
     return rows
+
+
+def by_cell(runs: Iterable[str]) -> list[tuple[str, list[str]]]:
+    """Return each cell in order with its runs; runs of a cell stand one after another."""
+    return [(cell, list(of)) for cell, of in groupby(runs, key=lambda run: run.rpartition("/")[0])]
 
 
 def _run_row(run: Recorded) -> dict[str, Any]:
@@ -95,9 +99,13 @@ def facts(record: RunRecord) -> Facts:
 
 
 def differing(own: Facts, other: Facts) -> Facts:
-    """Return those of a run's facts that another run does not share."""
-    parts = {part: {k: v for k, v in texts.items() if other.get(part, {}).get(k) != v} for part, texts in own.items()}
-    return {part: texts for part, texts in parts.items() if texts}
+    """Return those of a run's facts that another run does not share; "–" for what only the other has."""
+    parts: Facts = {}
+    for part in own | other:
+        texts, others = own.get(part, {}), other.get(part, {})
+        if found := {key: texts.get(key, "–") for key in texts | others if texts.get(key) != others.get(key)}:
+            parts[part] = found
+    return parts
 
 
 def _facts(part: Mapping[str, Any], name: str) -> Iterator[tuple[str, dict[str, str]]]:
