@@ -83,15 +83,17 @@ def draw_lines(_: LinesFigure, values: Values) -> Figure:
 
 
 def draw_bars(_: BarsFigure, values: Values) -> Figure:
-    """Draw a panel per data set: every model's published number, and the measured one of each that is trained."""
+    """Draw a panel per data set: every model's published number of the first metric, and the measured one if it is trained."""
     panels = list(values.experiment.metrics)
-    most = max(values.cells.groupby("dataset")[["published", "measured"]].count().sum(axis=1))
+    # A data set's first metric. The others, such as parameters and seconds, have units of their own.
+    shown = values.cells[values.cells["metric"] == values.cells["dataset"].map(lambda name: values.experiment.metrics[name][0])]
+    most = max(shown.groupby("dataset")[["published", "measured"]].count().sum(axis=1))
     size = (4.9 * len(panels), max(5, 1 + 0.27 * most))
     figure, axes = plt.subplots(1, len(panels), figsize=size, constrained_layout=True, squeeze=False)
     for ax, dataset in zip(axes[0], panels, strict=True):
         spec = METRICS[values.experiment.metrics[dataset][0]]
         bars = []
-        for row in values.cells[values.cells["dataset"] == dataset].to_dict("records"):
+        for row in shown[shown["dataset"] == dataset].to_dict("records"):
             name, ours = axis_text(row["model"]), row["model"] == OURS
             look: dict[str, Any] = {"color": COLOURS[0], "hatch": "//"} if ours else {"color": "#b8c4cc"}
             if np.isfinite(row["published"]):
