@@ -71,17 +71,11 @@ class _AcceleratedForward:
         kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
         self.hooks = [getattr(module, kind) for module in model.modules() for kind in kinds]
         self.norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-        shuffle, reassemble = backend.decoder(model.patch_shuffle, model.patch_reassemble, model.decoder)
-        self.faster = SimpleNamespace(
-            **{name: value for name, value in vars(model).items() if not name.startswith("_")},
-            patch_encoder=backend.encoder(model.patch_encoder),
-            mixers=[backend.mixer(mixer) for mixer in model.mixers],
-            patch_shuffle=shuffle,
-            patch_reassemble=reassemble,
-        )
+        settings = {name: value for name, value in vars(model).items() if not name.startswith("_")}
+        self.faster = SimpleNamespace(**settings, predict_frames=backend.model(model))
 
     def __call__(self, clip: Tensor) -> Tensor:
-        """Run the model's forward pass on its faster layers if they serve now, otherwise on its modules."""
+        """Run the model's forward pass by the backend if it serves now, otherwise by its modules."""
         training = self.model.training
         hooked = any(self.hooks)
         steady = all(norm.training == training for norm in self.norms)

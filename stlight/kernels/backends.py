@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache, partial
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
@@ -37,9 +38,12 @@ class Backend:
         """Return an STLMixer as a function on activations in the backend's layout."""
         return mixer
 
-    def decoder(self, shuffle: nn.PixelShuffle, reassemble: nn.Conv2d, order: str) -> tuple[Layer, Layer]:
-        """Return patch shuffle and patch reassemble as functions that together lead back to (B, C, H, W)."""
-        return shuffle, reassemble
+    def model(self, model: STLight) -> Layer:
+        """Return a model as a function from frames (B, T·C, H, W) to frames (B, T'·C, H, W)."""
+        layers = {name: value for name, value in vars(model).items() if not name.startswith("_")}
+        layers |= {"patch_shuffle": model.patch_shuffle, "patch_reassemble": model.patch_reassemble}
+        encoder, mixers = self.encoder(model.patch_encoder), [self.mixer(mixer) for mixer in model.mixers]
+        return partial(STLight.predict_frames, SimpleNamespace(**layers, patch_encoder=encoder, mixers=mixers))
 
 
 class ChannelsLastBackend(Backend):

@@ -1,4 +1,6 @@
 /* Depthwise convolution of one channel and its gradients, on padded rows. */
+/* Load a vector once for several products: volatile, because gcc would load it again in each. */
+#define LOAD(address) (*(const volatile vector *)(address))
 /* Inlined so that its constant arguments unroll the loops over registers. */
 #define INLINE static inline __attribute__((always_inline))
 
@@ -14,16 +16,6 @@ static plane plane_of(long H, long W, long B, int K, long dilation) {
     return (plane){H, K, dilation, n, shift, pad, n + 2 * pad};
 }
 
-/* Copy rows (H, n) to padded rows (H, row). */
-static void pad_rows(real *restrict out, const real *restrict in, const plane *p) {
-    for (long y = 0; y < p->H; y++) {
-        real *o = out + y * p->row;
-        memset(o, 0, p->pad * sizeof *o);
-        memcpy(o + p->pad, in + y * p->n, p->n * sizeof *o);
-        memset(o + p->pad + p->n, 0, p->pad * sizeof *o);
-    }
-}
-
 /* Copy H rows of n numbers, which are in_row and out_row apart. */
 static void copy_rows(real *restrict out, long out_row, const real *restrict in, long in_row, const plane *p) {
     for (long y = 0; y < p->H; y++) memcpy(out + y * out_row, in + y * in_row, p->n * sizeof *out);
@@ -35,7 +27,7 @@ INLINE void add_taps(int V, vector *restrict sums, const real *w, vector *restri
                      long columns, long shift) {
     for (long kx = 0; kx < columns; kx++, in += shift)
         for (int j = 0; j < V; j++) {
-            vector x = *(const vector *)(in + LANES * j);
+            vector x = LOAD(in + LANES * j);
             sums[j] += w[kx] * x;
             if (next) next[j] += next_w[kx] * x;
         }
@@ -111,12 +103,12 @@ static void convolve(real *restrict out, long out_row, const real *restrict in, 
     }
 }
 
-/* The transposed convolution: the correlation of padded rows `in` (H, row) with the weights w (K, K) in reverse order, to out
-   (H, n). */
-static void convolve_transposed(real *restrict out, const real *restrict in, const plane *p, const real *w, const real *ahead) {
+/* The transposed convolution: the correlation of padded rows `in` (H, row) with the weights w (K, K) in reverse order. */
+static void convolve_transposed(real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w,
+                                const real *ahead) {
     real turned[MAX_KERNEL * MAX_KERNEL];
     for (int k = 0; k < p->K * p->K; k++) turned[k] = w[p->K * p->K - 1 - k];
-    convolve(out, p->n, in, p, turned, 0, ahead);
+    convolve(out, out_row, in, p, turned, 0, ahead);
 }
 
 /* Add the products of `rows` rows of inputs and of output gradients g to the sums of one kernel row, and with the rows of g one
@@ -128,9 +120,9 @@ INLINE void add_products(int K, vector *sums, vector *next, const real *g, const
     for (; rows > 0; rows--, g += g_step, in += in_step) {
         long l = 0;
         for (; l + LANES <= n; l += LANES) {
-            vector v = *(const vector *)(g + l), w = next ? *(const vector *)(g - g_step + l) : v;
+            vector v = LOAD(g + l), w = next ? LOAD(g - g_step + l) : v;
             for (int kx = 0; kx < K; kx++) {
-                vector x = *(const vector *)(in + l + kx * shift);
+                vector x = LOAD(in + l + kx * shift);
                 s[kx] += v * x;
                 if (next) t[kx] += w * x;
             }
@@ -148,20 +140,20 @@ INLINE void add_products(int K, vector *sums, vector *next, const real *g, const
     }
 }
 
-/* Gradient of the weights (K, K) from that of the output, g (H, n). Input row i meets row i - up of g in kernel row ky, and row
+/* Gradient of the weights (K, K) from that of the output, g, H rows of n numbers, which are g_row apart. Input row i meets row i - up of g in kernel row ky, and row
    i - up - 1 in the next. A few rows at a time serve all kernel rows, so that they stay in the nearest cache. */
 #define WEIGHTS(K)                                                                                                             \
-    static void weights_##K(real *restrict dw, const real *restrict g, const real *restrict in, const plane *p) {               \
+    static void weights_##K(real *restrict dw, const real *restrict g, long g_row, const real *restrict in, const plane *p) {   \
         enum { PAIRS = 2 * K + 3 <= REGISTERS };                                                                               \
         vector sums[K][K] = {{{0}}};                                                                                           \
-        long d = p->dilation, g_step = d * p->n, in_step = d * p->row, at_once = max(1, 4096 / p->n);                           \
+        long d = p->dilation, g_step = d * g_row, in_step = d * p->row, at_once = max(1, 4096 / p->n);                           \
         for (long phase = 0; phase < min(d, p->H); phase++)                                                                    \
             for (long H = (p->H - 1 - phase) / d + 1, from = 0; from < H; from += at_once)                                      \
                 for (long ky = 0, two; ky < K; ky += 1 + two) {                                                                \
                     two = PAIRS && ky + 1 < K;                                                                                 \
                     long up = ky - K / 2, to = min(H, from + at_once);                                                          \
                     long first = max(from, up), end = max(first, min(to, H + up)), both = two ? max(first, up + 1) : end;        \
-                    const real *row = in + phase * p->row, *q = g + phase * p->n - up * g_step;                                 \
+                    const real *row = in + phase * p->row, *q = g + phase * g_row - up * g_step;                                 \
                     ADD(K, first, min(both, end), sums[ky], 0, q)                                                               \
                     if (two) {                                                                                                 \
                         ADD(K, both, end, sums[ky], sums[ky + 1], q)                                                            \
@@ -178,5 +170,5 @@ INLINE void add_products(int K, vector *sums, vector *next, const real *g, const
     add_products(K, SUMS, NEXT, G + (FROM) * g_step, row + (FROM) * in_step, g_step, in_step, (TO) - (FROM), p->n, p->shift);
 WEIGHTS(1) WEIGHTS(3) WEIGHTS(5) WEIGHTS(7) WEIGHTS(9) WEIGHTS(11)
 
-typedef void weights_function(real *, const real *, const real *, const plane *);
+typedef void weights_function(real *, const real *, long, const real *, const plane *);
 static weights_function *const weights_backward[] = {weights_1, weights_3, weights_5, weights_7, weights_9, weights_11};

@@ -1,11 +1,11 @@
 """The backend of the compiled kernels: one pass for all that is independent for each channel, matrix products for the rest.
 
-Activations are (C, H, W, B), so that a pointwise convolution is one matrix product. Only first derivatives exist: asking for
-second ones is an error.
+Activations are (C, H, W, B), so that a pointwise convolution is one matrix product. A model is one function for autograd, because
+a small one would otherwise spend half its time between functions. Only first derivatives exist: asking for second ones is an
+error.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ LARGEST_KERNEL = 11
 # again is slow.
 KEPT_FROM = 7
 
+# The kernel for the gradient of a matrix of weights is faster than MKL if its sums stay in the cache.
+OWN_PRODUCT_UP_TO = 128 * 128
+
 
 class FusedBackend(Backend):
     """Compute in float32 on a CPU with the compiled kernels: training with gradients, evaluation without."""
@@ -31,13 +34,10 @@ class FusedBackend(Backend):
 
     def fits(self, model: STLight) -> bool:
         """Return True for an STLight with unchanged modules, in float32 on a CPU, if there is a compiler."""
-        layers = [*model.patch_encoder.children(), *model.mixers, model.patch_shuffle, model.patch_reassemble]
-        # PyTorch computes the first and the last convolution, from whatever memory.
-        read = [tensor for layer in layers[1:-1] for tensor in layer.state_dict().values()]
         return (
             super().fits(model)
             and all(max(conv.kernel_size) <= LARGEST_KERNEL for conv in model.mixers.modules() if isinstance(conv, nn.Conv2d))
-            and all(map(addressable, read))
+            and all(map(addressable, model.state_dict().values()))
             and library("mixer.c") is not None
         )
 
@@ -51,22 +51,13 @@ class FusedBackend(Backend):
         """Copy (B, C, H, W) to (C, H, W, B)."""
         return x_BCHW.permute(1, 2, 3, 0).contiguous()
 
-    def encoder(self, encoder: nn.Module) -> Layer:
-        """Return the encoder: its convolution as a matrix product, its BatchNorm and GELU in one pass."""
-        conv, norm, _ = encoder.children()
-        assert isinstance(conv, nn.Conv2d)
-        p = conv.stride[0]
-        usual = nn.Conv2d(conv.in_channels, conv.out_channels, p, p, device="meta")
-        return partial(_encode, conv, norm, conv.extra_repr() == usual.extra_repr())
-
     def mixer(self, mixer: nn.Module) -> Layer:
         """Return an STLMixer: its depthwise half in one pass, the pointwise product, and what follows it in one pass."""
-        return _FusedMixer(mixer)
+        return Stages([_Mixer(mixer)])
 
-    def decoder(self, shuffle: nn.PixelShuffle, reassemble: nn.Conv2d, order: str) -> tuple[Layer, Layer]:
-        """Return the decoder: its last layer is one matrix product on what is there, whose result is then reordered."""
-        both, nothing = partial(_decode, shuffle, reassemble), nn.Identity()
-        return (nothing, both) if order == "shuffle_reassemble" else (both, nothing)
+    def model(self, model: STLight) -> Layer:
+        """Return a model from frames (B, T·C, H, W) to frames as one function."""
+        return _FusedModel(model)
 
 
 def observed() -> bool:
@@ -80,7 +71,7 @@ def addressable(tensor: Tensor) -> bool:
     return tensor.is_cpu and tensor.is_contiguous() and tensor.dtype in (torch.float32, torch.int64)
 
 
-def _call(name: str, integers: Sequence[int], reals: Sequence[float], *tensors: Tensor | None) -> None:
+def call(name: str, integers: Sequence[int], reals: Sequence[float], *tensors: Tensor | None) -> None:
     """Call a kernel with sizes, real numbers and the addresses of tensors, in the order of its declaration.
 
     Ctypes checks types against the declaration, but would pass more arguments than it has.
@@ -93,6 +84,195 @@ def _call(name: str, integers: Sequence[int], reals: Sequence[float], *tensors: 
         raise MemoryError(f"no memory for the scratch of {name}")
 
 
+class Stage:
+    """A part of a model. Its kernels read weights and write their gradients by address."""
+
+    modules: tuple[Any, ...]
+
+    def forward(self, x: Tensor, *weights: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """Return the output, and what `backward` needs beside the input and the weights."""
+        raise NotImplementedError
+
+    def backward(self, gz: Tensor, mine: bool, needed: bool, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
+        """Return the gradient of the input from that of the output, gz, and write those of the weights.
+
+        gz may be overwritten if it is `mine`. The gradient of the input may be anything if it is not `needed`. `kept` is the
+        input, the weights and what else `forward` returned.
+        """
+        raise NotImplementedError
+
+    def weights(self) -> list[Tensor]:
+        """Return the weights, read at each step because loading a state dict may replace them.
+
+        Raises `TypeError` if the kernels cannot address one, because a module changed after `accelerate`.
+        """
+        weights = [weight for module in self.modules for weight in module._parameters.values()]
+        for tensor in (*weights, *(buffer for module in self.modules for buffer in module._buffers.values())):
+            if not addressable(tensor):
+                found = f"{tensor.dtype} on {tensor.device}, strides {tensor.stride()}"
+                raise TypeError(f"kernels need contiguous float32 on the CPU, got {found}: after a change call accelerate again")
+        return weights
+
+
+class Stages:
+    """Stages, one after the other, as one function for autograd.
+
+    `skip` are two of them: the input of the first is added to that of the second.
+    """
+
+    def __init__(self, stages: Sequence[Stage], skip: tuple[int, int] | None = None) -> None:
+        self.stages, (self.skip_from, self.skip_to) = stages, skip or (None, None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Compute what the last stage returns from what the first takes."""
+        weights = [stage.weights() for stage in self.stages]
+        return _Function.apply(x, self, weights, *(weight for own in weights for weight in own))
+
+
+class _Function(torch.autograd.Function):
+    """The function of `Stages`. Weights are arguments so that they get gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stages: Stages, weights: list[list[Tensor]], *_: Tensor) -> Tensor:
+        skipped, kept, ctx.stages = x, list[Tensor | None](), []
+        for i, (stage, own) in enumerate(zip(stages.stages, weights, strict=True)):
+            skipped = x if i == stages.skip_from else skipped
+            x = x + skipped if i == stages.skip_to else x
+            z, more = stage.forward(x, *own)
+            kept += (x, *own, *more)
+            ctx.stages.append((stage, len(own), 1 + len(own) + len(more), i == stages.skip_from, i == stages.skip_to))
+            x = z
+        ctx.save_for_backward(*kept)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gz: Tensor) -> tuple[Tensor | None, ...]:
+        saved, gradients, mine = list(ctx.saved_tensors), list[Tensor](), False
+        gz, skipped = gz.contiguous(), gz
+        for stage, weights, count, skip_from, skip_to in reversed(ctx.stages):
+            kept = saved[-count:]
+            del saved[-count:]
+            own = [torch.empty_like(weight) for weight in kept[1 : 1 + weights]]
+            gz = stage.backward(gz, mine, bool(saved) or ctx.needs_input_grad[0], own, *kept)
+            gradients, mine = own + gradients, not skip_to
+            skipped = gz if skip_to else skipped
+            gz = gz + skipped if skip_from else gz
+        return gz if ctx.needs_input_grad[0] else None, None, None, *gradients
+
+
+class _Encoder(Stage):
+    """The patch encoder: frames (B, T, H·p, W·p) to (C, H, W, B). From `convolved` frames (C, H, W, B) only what follows."""
+
+    def __init__(self, encoder: nn.Module, convolved: bool) -> None:
+        self.conv, self.norm, _ = encoder.children()
+        self.modules = (self.norm,) if convolved else (self.conv, self.norm)
+
+    def forward(self, x: Tensor, *weights: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        *linear, gamma, beta = weights
+        patches, h, bias, norm = None, x, None, self.norm
+        if linear:
+            weight, bias = linear
+            patches = _patches(x, self.conv.stride[0])
+            h = (weight.flatten(1) @ patches.view(-1, patches[0, 0, 0].numel())).view(-1, *patches.shape[3:])
+        _count_batch(norm, h[0].numel())
+        z, mean, var = torch.empty_like(h), torch.empty_like(gamma), torch.empty_like(gamma)
+        sizes, statistics = (norm.training, len(h), h[0].numel()), (mean, var, norm.running_mean, norm.running_var)
+        call("encoding_forward", sizes, (norm.eps, norm.momentum), h, bias, gamma, beta, z, *statistics)
+        return z, (patches, h, mean, var)
+
+    def backward(self, gz: Tensor, mine: bool, needed: bool, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
+        _, *linear, gamma, beta, patches, h, mean, var = kept
+        dlinear, (dgamma, dbeta) = gradients[:-2], gradients[-2:]
+        gh = gz if mine else torch.empty_like(gz)
+        dbias = dlinear[1] if linear else None
+        call("encoding_backward", (len(h), h[0].numel()), (self.norm.eps,), h, gamma, beta, mean, var, gz, gh, dbias, dgamma, dbeta)
+        if not linear:
+            return gh
+        _pointwise_weights(gh.flatten(1), patches.view(-1, h[0].numel()), dlinear[0])
+        return _frames((linear[0].flatten(1).t() @ gh.flatten(1)).view_as(patches)) if needed else gh
+
+
+class _Mixer(Stage):
+    """An STLMixer on (C, H, W, B)."""
+
+    def __init__(self, mixer: Any) -> None:
+        depthwise, (pointwise, _, self.norm2) = mixer.children()
+        conv1, conv2, _, self.norm1 = depthwise.block
+        self.modules = (conv1, conv2, self.norm1, pointwise, self.norm2)
+        self.kernels = (conv1.kernel_size[0], conv2.kernel_size[0], conv2.dilation[0])
+
+    def forward(self, x: Tensor, *weights: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        w1, b1, w2, b2, gamma1, beta1, wp, bp, gamma2, beta2 = weights
+        norm1, norm2, x = self.norm1, self.norm2, x.contiguous()
+        for norm in (norm1, norm2):
+            _count_batch(norm, x[0].numel())
+        u = torch.empty_like(x) if norm1.training and w1.shape[-1] >= KEPT_FROM else None
+        v, y, z = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
+        mean1, var1, mean2, var2 = torch.empty(4, len(x), dtype=x.dtype).unbind()
+        sizes, settings = (norm1.training, *x.shape, *self.kernels), (norm1.eps, norm1.momentum)
+        statistics = (mean1, var1, norm1.running_mean, norm1.running_var)
+        call("depthwise_forward", sizes, settings, x, w1, b1, w2, b2, gamma1, beta1, u, v, y, *statistics)
+        h = wp.flatten(1) @ y.flatten(1)
+        sizes, settings = (norm2.training, *h.shape), (norm2.eps, norm2.momentum)
+        statistics = (mean2, var2, norm2.running_mean, norm2.running_var)
+        call("activation_forward", sizes, settings, h, bp, gamma2, beta2, z, *statistics)
+        return z, (u, v, y, h, mean1, var1, mean2, var2)
+
+    def backward(self, gz: Tensor, mine: bool, needed: bool, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
+        x, w1, b1, w2, _, gamma1, _, wp, bp, gamma2, _, u, v, y, h, mean1, var1, mean2, var2 = kept
+        dw1, db1, dw2, db2, dgamma1, dbeta1, dwp, dbp, dgamma2, dbeta2 = gradients
+        gh = (gz if mine else torch.empty_like(gz)).view_as(h)
+        call("activation_backward", h.shape, (self.norm2.eps,), h, bp, gamma2, mean2, var2, gz, gh, dbp, dgamma2, dbeta2)
+        _pointwise_weights(gh, y.flatten(1), dwp)
+        # The kernel may write the gradient of x over that of y.
+        gx = (wp.flatten(1).t() @ gh).view_as(x)
+        sizes, inputs = (*x.shape, *self.kernels), (x, w1, b1, w2, gamma1, u, v, mean1, var1, gx)
+        call("depthwise_backward", sizes, (self.norm1.eps,), *inputs, gx, dw1, db1, dw2, db2, dgamma1, dbeta1)
+        return gx
+
+
+class _Decoder(Stage):
+    """Both decoder layers, in either order: (C, H, W, B) to frames (B, T, H·p, W·p), by a matrix product on what is there.
+
+    PixelShuffle takes channel c·p² + i·p + j to pixel (i, j) of a patch, so that in this layout the p² parts are separate rows
+    of the matrix before the shuffle, too.
+    """
+
+    def __init__(self, shuffle: Any, pointwise: nn.Module) -> None:
+        self.p, self.modules = shuffle.upscale_factor, (pointwise,)
+
+    def forward(self, x: Tensor, *weights: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        weight, bias = weights
+        out = torch.addmm(bias.unsqueeze(1), weight.flatten(1), x.view(weight.shape[1], -1))
+        return _frames(out.view(-1, self.p, self.p, *x.shape[1:])), ()
+
+    def backward(self, gz: Tensor, mine: bool, needed: bool, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
+        x, weight, _ = kept
+        gradient = _patches(gz, self.p).view(len(weight), -1)
+        _pointwise_weights(gradient, x.view(weight.shape[1], -1), gradients[0])
+        torch.sum(gradient, 1, out=gradients[1])
+        return (weight.flatten(1).t() @ gradient).view_as(x)
+
+
+class _FusedModel:
+    """An STLight from frames (B, T·C, H, W) to frames."""
+
+    def __init__(self, model: STLight) -> None:
+        conv, depth, parts = model.patch_encoder[0], len(model.mixers), model.skip_parts
+        assert isinstance(conv, nn.Conv2d)
+        p = conv.stride[0]
+        usual = nn.Conv2d(conv.in_channels, conv.out_channels, p, p, device="meta")
+        # Patches that overlap are not the columns of a matrix: PyTorch convolves them.
+        self.conv = conv if conv.extra_repr() != usual.extra_repr() else None
+        encoder, decoder = _Encoder(model.patch_encoder, self.conv is not None), _Decoder(model.patch_shuffle, model.patch_reassemble)
+        skip = (1 + depth // parts, 1 + (parts - 1) * depth // parts) if model.skip else None
+        self.stages = Stages([encoder, *map(_Mixer, model.mixers), decoder], skip)
+
+    def __call__(self, frames_BCHW: Tensor) -> Tensor:
+        return self.stages(self.conv(frames_BCHW).permute(1, 2, 3, 0).contiguous() if self.conv else frames_BCHW)
+
+
 def _count_batch(norm: Any, values_per_channel: int) -> None:
     """Do what BatchNorm does beside its statistics, which the kernels update."""
     if norm.training:
@@ -101,136 +281,27 @@ def _count_batch(norm: Any, values_per_channel: int) -> None:
         norm.num_batches_tracked.add_(1)
 
 
-def _weights(*modules: Any) -> list[Tensor]:
-    """Return the modules' weights, read at each step because loading a state dict may replace them.
-
-    Raises `TypeError` if the kernels cannot address one, because a module changed after `accelerate`.
-    """
-    weights = [weight for module in modules for weight in module._parameters.values()]
-    for tensor in (*weights, *(buffer for module in modules for buffer in module._buffers.values())):
-        if not addressable(tensor):
-            found = f"{tensor.dtype} on {tensor.device}, strides {tensor.stride()}"
-            raise TypeError(f"kernels need contiguous float32 on the CPU, got {found}: after a change call accelerate again")
-    return weights
+def _patches(frames: Tensor, p: int) -> Tensor:
+    """Copy frames (B, T, H·p, W·p) to patches (T, p, p, H, W, B)."""
+    batch, count, height, width = frames.shape
+    if frames[0].stride() != (height * width, width, 1):
+        frames = frames.contiguous()
+    patches = torch.empty((count, p, p, height // p, width // p, batch))
+    call("rearrange", (False, batch, count, p, height // p, width // p, frames.stride(0)), (), frames, patches)
+    return patches
 
 
-def _encode(conv: nn.Conv2d, norm: Any, separate: bool, frames_BCHW: Tensor) -> Tensor:
-    """Compute the encoder. The convolution is a matrix product if the patches are separate, that is, do not overlap."""
-    if separate:
-        weight, bias = conv.weight.flatten(1), conv.bias
-        assert bias is not None
-        patches = _Rearrange.apply(frames_BCHW, conv.stride[0], False)
-        h = torch.addmm(bias.unsqueeze(1), weight, patches.view(weight.shape[1], -1)).view(-1, *patches.shape[3:])
+def _frames(patches: Tensor) -> Tensor:
+    """Copy patches (T, p, p, H, W, B) to frames (B, T, H·p, W·p)."""
+    count, p, _, height, width, batch = patches.shape
+    frames = torch.empty((batch, count, height * p, width * p))
+    call("rearrange", (True, batch, count, p, height, width, frames.stride(0)), (), patches, frames)
+    return frames
+
+
+def _pointwise_weights(g: Tensor, y: Tensor, out: Tensor) -> None:
+    """Compute the gradient of the weights of a matrix product h = W y, W (M, K), from that of h, g (M, N)."""
+    if out.numel() <= OWN_PRODUCT_UP_TO:
+        call("pointwise_weights", (*out.shape[:2], y.shape[1]), (), g, y, out)
     else:
-        h = _Rearrange.apply(conv(frames_BCHW), 1, False).flatten(0, 2)
-    _count_batch(norm, h[0].numel())
-    return _Encoding.apply(h, *_weights(norm), norm)
-
-
-def _decode(shuffle: nn.PixelShuffle, pointwise: nn.Conv2d, x: Tensor) -> Tensor:
-    """Compute both decoder layers, in either order.
-
-    PixelShuffle takes channel c·p² + i·p + j to pixel (i, j) of a patch, so that in this layout the p² parts are separate rows
-    of the matrix before the shuffle, too.
-    """
-    p, weight, bias = shuffle.upscale_factor, pointwise.weight.flatten(1), pointwise.bias
-    assert bias is not None
-    out = torch.addmm(bias.unsqueeze(1), weight, x.view(weight.shape[1], -1))
-    return _Rearrange.apply(out.view(-1, p, p, *x.shape[1:]), p, True)
-
-
-class _FusedMixer:
-    """An STLMixer by the kernels."""
-
-    def __init__(self, mixer: Any) -> None:
-        depthwise, pointwise = mixer.children()
-        self.conv1, self.conv2, _, self.norm1 = depthwise.block
-        self.pointwise, _, self.norm2 = pointwise
-        self.modules = (self.conv1, self.conv2, self.norm1, self.pointwise, self.norm2)
-        self.kernels = (self.conv1.kernel_size[0], self.conv2.kernel_size[0], self.conv2.dilation[0])
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Mix activations (C, H, W, B)."""
-        values_per_channel = x.numel() // len(x)
-        _count_batch(self.norm1, values_per_channel)
-        _count_batch(self.norm2, values_per_channel)
-        return _Mixer.apply(x, self, *_weights(*self.modules))
-
-
-class _Rearrange(torch.autograd.Function):
-    """Copy frames (B, T, H·p, W·p) to patches (T, p, p, H, W, B), or back."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, p: int, back: bool) -> Tensor:
-        ctx.p, ctx.back = p, back
-        frames, height, width, batch = (
-            (x.shape[0], *x.shape[3:]) if back else (x.shape[1], x.shape[2] // p, x.shape[3] // p, len(x))
-        )
-        size = (batch, frames, height * p, width * p) if back else (frames, p, p, height, width, batch)
-        out = torch.empty(size, dtype=x.dtype)
-        _call("rearrange", (back, batch, frames, p, height, width), (), x.contiguous(), out)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return _Rearrange.apply(gradient, ctx.p, not ctx.back), None, None
-
-
-class _Encoding(torch.autograd.Function):
-    """z = gelu(BN(h)) of (C, H, W, B)."""
-
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, gamma: Tensor, beta: Tensor, norm: Any) -> Tensor:
-        z, mean, var = torch.empty_like(h), torch.empty_like(gamma), torch.empty_like(gamma)
-        sizes, settings = (norm.training, h.shape[0], h[0].numel()), (norm.eps, norm.momentum)
-        _call("encoding_forward", sizes, settings, h, gamma, beta, z, mean, var, norm.running_mean, norm.running_var)
-        ctx.save_for_backward(h, gamma, beta, mean, var)
-        ctx.eps = norm.eps
-        return z
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gz: Tensor) -> tuple[Tensor | None, ...]:
-        h, gamma, beta, mean, var = ctx.saved_tensors
-        gh, dgamma, dbeta = torch.empty_like(h), torch.empty_like(gamma), torch.empty_like(gamma)
-        inputs = (h, gamma, beta, mean, var, gz.contiguous())
-        _call("encoding_backward", (h.shape[0], h[0].numel()), (ctx.eps,), *inputs, gh, dgamma, dbeta)
-        return gh, dgamma, dbeta, None
-
-
-class _Mixer(torch.autograd.Function):
-    """One STLMixer. Its weights are arguments so that they get gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, mixer: _FusedMixer, *weights: Tensor) -> Tensor:
-        w1, b1, w2, b2, gamma1, beta1, wp, bp, gamma2, beta2 = weights
-        norm1, norm2, x = mixer.norm1, mixer.norm2, x.contiguous()
-        u = torch.empty_like(x) if norm1.training and w1.shape[-1] >= KEPT_FROM else None
-        v, y, z = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
-        mean1, var1, mean2, var2 = torch.empty(4, len(x), dtype=x.dtype).unbind()
-        sizes, settings = (norm1.training, *x.shape, *mixer.kernels), (norm1.eps, norm1.momentum)
-        statistics = (mean1, var1, norm1.running_mean, norm1.running_var)
-        _call("depthwise_forward", sizes, settings, x, w1, b1, w2, b2, gamma1, beta1, u, v, y, *statistics)
-        h = wp.flatten(1) @ y.flatten(1)
-        sizes, settings = (norm2.training, *h.shape), (norm2.eps, norm2.momentum)
-        statistics = (mean2, var2, norm2.running_mean, norm2.running_var)
-        _call("activation_forward", sizes, settings, h, bp, gamma2, beta2, z, *statistics)
-        ctx.save_for_backward(x, *weights, u, v, y, h, mean1, var1, mean2, var2)
-        ctx.mixer = mixer
-        return z
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gz: Tensor) -> tuple[Tensor | None, ...]:
-        x, w1, b1, w2, _, gamma1, _, wp, bp, gamma2, _, u, v, y, h, mean1, var1, mean2, var2 = ctx.saved_tensors
-        mixer, gh = ctx.mixer, torch.empty_like(h)
-        db1, db2, dgamma1, dbeta1, dbp, dgamma2, dbeta2 = torch.empty(7, len(x), dtype=x.dtype).unbind()
-        gz = gz.contiguous()
-        _call("activation_backward", h.shape, (mixer.norm2.eps,), h, bp, gamma2, mean2, var2, gz, gh, dbp, dgamma2, dbeta2)
-        dwp = (gh @ y.flatten(1).t()).view_as(wp)
-        # The kernel may write the gradient of x over that of y.
-        gx = (wp.flatten(1).t() @ gh).view_as(x)
-        dw1, dw2 = torch.empty_like(w1), torch.empty_like(w2)
-        sizes, inputs = (*x.shape, *mixer.kernels), (x, w1, b1, w2, gamma1, u, v, mean1, var1, gx)
-        _call("depthwise_backward", sizes, (mixer.norm1.eps,), *inputs, gx, dw1, db1, dw2, db2, dgamma1, dbeta1)
-        return gx, None, dw1, db1, dw2, db2, dgamma1, dbeta1, dwp, dbp, dgamma2, dbeta2
+        torch.mm(g, y.t(), out=out.view(len(g), len(y)))

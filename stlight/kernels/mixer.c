@@ -17,14 +17,14 @@
 /* The plane of a channel of an array of N numbers a plane, or none beyond the last channel. */
 #define AHEAD(array, channel) ((channel) < C ? (array) + (channel) * N : 0)
 
-/* Frames (B, T, H·p, W·p) to patches (T, p, p, H, W, B), or back if `back`. */
-int rearrange(int threads, long back, long B, long T, long p, long H, long W, const real *in, real *out) {
+/* Frames (B, T, H·p, W·p), whose clips are `clip` numbers apart, to patches (T, p, p, H, W, B), or back if `back`. */
+int rearrange(int threads, long back, long B, long T, long p, long H, long W, long clip, const real *in, real *out) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (long row = 0; row < T * H * p; row++) {
         long t = row / (H * p), h = row / p % H, i = row % p;
-        for (long j = 0; j < p; j++)
-            for (long b = 0; b < B; b++) {
-                long patch = (((t * p + i) * p + j) * H + h) * W * B + b, frame = (((b * T + t) * H + h) * p + i) * W * p + j;
+        for (long b = 0; b < B; b++)
+            for (long j = 0; j < p; j++) {
+                long patch = (((t * p + i) * p + j) * H + h) * W * B + b, frame = b * clip + ((t * H + h) * p + i) * W * p + j;
                 if (back)
                     for (long w = 0; w < W; w++) out[frame + w * p] = in[patch + w * B];
                 else
@@ -42,24 +42,27 @@ int depthwise_forward(int threads, long training, long C, long H, long W, long B
     plane p1 = plane_of(H, W, B, k1, 1), p2 = plane_of(H, W, B, k2, dilation);
     long N = H * p1.n;
     int failed = 0;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) reduction(| : failed)
-    for (long c = 0; c < C; c++) {
-        long next = c + threads;
-        real *X = scratch(H * (p1.row + p2.row) + N);
-        if (!X) {
-            failed = 1;
-            continue;
+#pragma omp parallel num_threads(threads) reduction(| : failed)
+    {
+        real *X = scratch(H * (p1.row + p2.row) + N), *U = X + H * p1.row, *a = U + H * p2.row;
+        if (X) memset(X, 0, H * (p1.row + p2.row) * sizeof *X);
+#pragma omp for schedule(dynamic)
+        for (long c = 0; c < C; c++) {
+            if (!X) {
+                failed = 1;
+                continue;
+            }
+            long next = c + threads;
+            real *yc = y + c * N, *vc = v + c * N;
+            const real *xc = x + c * N;
+            copy_rows(X + p1.pad, p1.row, xc, p1.n, &p1);
+            convolve(U + p2.pad, p2.row, X, &p1, w1 + c * k1 * k1, b1[c], AHEAD(y, c));
+            if (u) copy_rows(u + c * N, p2.n, U + p2.pad, p2.row, &p2);
+            convolve(vc, p2.n, U, &p2, w2 + c * k2 * k2, b2[c], AHEAD(x, next));
+            norm bn = normalise(training, c, a, N, activate(a, vc, 0, N), eps, momentum, gamma, beta, mean, var, running_mean,
+                                running_var);
+            for (long i = 0; i < N; i++) yc[i] = xc[i] + a[i] * bn.scale + bn.offset;
         }
-        real *U = X + H * p1.row, *a = U + H * p2.row, *yc = y + c * N, *vc = v + c * N;
-        const real *xc = x + c * N;
-        pad_rows(X, xc, &p1);
-        memset(U, 0, H * p2.row * sizeof *U);
-        convolve(U + p2.pad, p2.row, X, &p1, w1 + c * k1 * k1, b1[c], AHEAD(y, c));
-        if (u) copy_rows(u + c * N, p2.n, U + p2.pad, p2.row, &p2);
-        convolve(vc, p2.n, U, &p2, w2 + c * k2 * k2, b2[c], AHEAD(x, next));
-        norm bn = normalise(training, c, a, N, activate(a, vc, 0, N), eps, momentum, gamma, beta, mean, var, running_mean,
-                            running_var);
-        for (long i = 0; i < N; i++) yc[i] = xc[i] + a[i] * bn.scale + bn.offset;
     }
     return failed;
 }
@@ -70,37 +73,36 @@ int depthwise_backward(int threads, long C, long H, long W, long B, long k1, lon
                        const real *mean, const real *var, const real *gy, real *gx, real *dw1, real *db1, real *dw2, real *db2,
                        real *dgamma, real *dbeta) {
     plane p1 = plane_of(H, W, B, k1, 1), p2 = plane_of(H, W, B, k2, dilation);
-    long N = H * p1.n;
+    long N = H * p1.n, padded1 = H * p1.row, padded2 = H * p2.row;
     int failed = 0;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) reduction(| : failed)
-    for (long c = 0; c < C; c++) {
-        long next = c + threads;
-        real *P = scratch(H * (p1.row + p2.row) + N);
-        if (!P) {
-            failed = 1;
-            continue;
-        }
-        real *U = P + H * p1.row, *e = U + H * p2.row, *gxc = gx + c * N;
-        const real *vc = v + c * N, *gc = gy + c * N, *w1c = w1 + c * k1 * k1, *w2c = w2 + c * k2 * k2;
-
-        /* Through BatchNorm and GELU to the second convolution's output. */
-        db2[c] = normalise_activate_backward(e, gc, vc, 0, c, N, eps, gamma, mean, var, dgamma, dbeta);
-
-        pad_rows(P, x + c * N, &p1);
-        memset(U, 0, H * p2.row * sizeof *U);
-        if (u)
-            copy_rows(U + p2.pad, p2.row, u + c * N, p2.n, &p2);
-        else
-            convolve(U + p2.pad, p2.row, P, &p1, w1c, b1[c], 0);
-        weights_backward[k2 / 2](dw2 + c * k2 * k2, e, U, &p2);
-        pad_rows(U, e, &p2);
-        convolve_transposed(e, U, &p2, w2c, AHEAD(v, next));
-        db1[c] = sum(e, N);
-        weights_backward[k1 / 2](dw1 + c * k1 * k1, e, P, &p1);
-        pad_rows(P, e, &p1);
-        convolve_transposed(e, P, &p1, w1c, AHEAD(gy, next));
+#pragma omp parallel num_threads(threads) reduction(| : failed)
+    {
+        real *X = scratch(2 * (padded1 + padded2) + N), *U = X + padded1, *gu = U + padded2, *gv = gu + padded1, *e = gv + padded2;
+        if (X) memset(X, 0, 2 * (padded1 + padded2) * sizeof *X);
+#pragma omp for schedule(dynamic)
+        for (long c = 0; c < C; c++) {
+            if (!X) {
+                failed = 1;
+                continue;
+            }
+            long next = c + threads;
+            real *gxc = gx + c * N;
+            const real *gc = gy + c * N, *w1c = w1 + c * k1 * k1, *w2c = w2 + c * k2 * k2;
+            db2[c] = normalise_activate_backward(gv + p2.pad, p2.row, e, gc, v + c * N, 0, c, H, p2.n, eps, gamma, mean, var,
+                                                 dgamma, dbeta);
+            copy_rows(X + p1.pad, p1.row, x + c * N, p1.n, &p1);
+            if (u)
+                copy_rows(U + p2.pad, p2.row, u + c * N, p2.n, &p2);
+            else
+                convolve(U + p2.pad, p2.row, X, &p1, w1c, b1[c], 0);
+            weights_backward[k2 / 2](dw2 + c * k2 * k2, gv + p2.pad, p2.row, U, &p2);
+            convolve_transposed(gu + p1.pad, p1.row, gv, &p2, w2c, AHEAD(v, next));
+            db1[c] = sum(gu, padded1);
+            weights_backward[k1 / 2](dw1 + c * k1 * k1, gu + p1.pad, p1.row, X, &p1);
+            convolve_transposed(e, p1.n, gu, &p1, w1c, AHEAD(gy, next));
 #pragma GCC ivdep
-        for (long i = 0; i < N; i++) gxc[i] = gc[i] + e[i];
+            for (long i = 0; i < N; i++) gxc[i] = gc[i] + e[i];
+        }
     }
     return failed;
 }
@@ -119,42 +121,108 @@ int activation_forward(int threads, long training, long C, long N, double eps, d
     return 0;
 }
 
-/* h, gz, gh (C, N); the others (C). */
+/* h, gz, gh (C, N), where gh may be the same array as gz; the others (C). */
 int activation_backward(int threads, long C, long N, double eps, const real *h, const real *bias, const real *gamma,
                         const real *mean, const real *var, const real *gz, real *gh, real *dbias, real *dgamma, real *dbeta) {
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    int failed = 0;
+#pragma omp parallel for schedule(dynamic) num_threads(threads) reduction(| : failed)
     for (long c = 0; c < C; c++) {
-        dbias[c] = normalise_activate_backward(gh + c * N, gz + c * N, h + c * N, bias[c], c, N, eps, gamma, mean, var, dgamma,
-                                               dbeta);
+        real *a = scratch(N);
+        if (a)
+            dbias[c] = normalise_activate_backward(gh + c * N, N, a, gz + c * N, h + c * N, bias[c], c, 1, N, eps, gamma, mean, var,
+                                                   dgamma, dbeta);
+        else
+            failed = 1;
     }
-    return 0;
+    return failed;
 }
 
-/* h, z (C, N); gamma, beta and statistics (C). */
-int encoding_forward(int threads, long training, long C, long N, double eps, double momentum, const real *h, const real *gamma,
-                     const real *beta, real *z, real *mean, real *var, real *running_mean, real *running_var) {
+/* Gradient of the weights of a pointwise product h = W y: dw (M, K) = g (M, N) yᵀ (N, K), where MKL is slow because the rows are
+   long. Blocks of products stay in registers; `sums` is one vector for each weight. */
+enum { ROWS = 4, COLUMNS = REGISTERS / 8, AT_ONCE = 1024 };
+INLINE void add_outer(int rows, int columns, vector *restrict sums, const real *g, const real *y, long K, long N, long n) {
+    vector s[ROWS][COLUMNS];
+    for (int r = 0; r < rows; r++)
+        for (int k = 0; k < columns; k++) s[r][k] = sums[r * K + k];
+    long l = 0;
+    for (; l + LANES <= n; l += LANES)
+        for (int r = 0; r < rows; r++)
+            for (int k = 0; k < columns; k++) s[r][k] += *(const vector *)(g + r * N + l) * *(const vector *)(y + k * N + l);
+    for (; l < n; l++)
+        for (int r = 0; r < rows; r++)
+            for (int k = 0; k < columns; k++) s[r][k][0] += g[r * N + l] * y[k * N + l];
+    for (int r = 0; r < rows; r++)
+        for (int k = 0; k < columns; k++) sums[r * K + k] = s[r][k];
+}
+
+int pointwise_weights(int threads, long M, long K, long N, const real *g, const real *y, real *dw) {
+    int failed = 0;
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(| : failed)
+    for (long part = 0; part < threads; part++) {
+        /* Rows of whole blocks, so that their number changes nothing. */
+        long blocks = (M + ROWS - 1) / ROWS, from = part * blocks / threads * ROWS, to = min(M, (part + 1) * blocks / threads * ROWS);
+        vector *sums = (vector *)scratch(max(1, (to - from) * K) * LANES);
+        if (!sums) {
+            failed = 1;
+            continue;
+        }
+        memset(sums, 0, (to - from) * K * sizeof *sums);
+        for (long l = 0; l < N; l += AT_ONCE)
+            for (long m = from, rows; m < to; m += rows) {
+                rows = m + ROWS <= to ? ROWS : 1;
+                for (long k = 0, columns; k < K; k += columns) {
+                    columns = k + COLUMNS <= K && rows == ROWS ? COLUMNS : 1;
+                    vector *s = sums + (m - from) * K + k;
+                    const real *gm = g + m * N + l, *yk = y + k * N + l;
+                    long n = min(AT_ONCE, N - l);
+                    if (columns > 1)
+                        add_outer(ROWS, COLUMNS, s, gm, yk, K, N, n);
+                    else if (rows > 1)
+                        add_outer(ROWS, 1, s, gm, yk, K, N, n);
+                    else
+                        add_outer(1, 1, s, gm, yk, K, N, n);
+                }
+            }
+        for (long i = 0; i < (to - from) * K; i++) {
+            real s = 0;
+            for (int j = 0; j < LANES; j++) s += sums[i][j];
+            dw[from * K + i] = s;
+        }
+    }
+    return failed;
+}
+
+/* h, z (C, N); bias, gamma, beta and statistics (C). h becomes h + bias. */
+int encoding_forward(int threads, long training, long C, long N, double eps, double momentum, real *h, const real *bias,
+                     const real *gamma, const real *beta, real *z, real *mean, real *var, real *running_mean,
+                     real *running_var) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (long c = 0; c < C; c++) {
-        const real *hc = h + c * N;
-        real *zc = z + c * N;
-        norm bn = normalise(training, c, hc, N, training ? sum(hc, N) : 0, eps, momentum, gamma, beta, mean, var, running_mean,
-                            running_var);
+        real *hc = h + c * N, *zc = z + c * N;
+        double total = 0;
+        FOR_BLOCKS(N) {
+            real s = 0;
+            FOR_BLOCK s += hc[i] += bias[c];
+            total += s;
+        }
+        norm bn = normalise(training, c, hc, N, total, eps, momentum, gamma, beta, mean, var, running_mean, running_var);
         for (long i = 0; i < N; i++) zc[i] = gelu(hc[i] * bn.scale + bn.offset);
     }
     return 0;
 }
 
-/* h, gz, gh (C, N); the others (C). */
+/* h (with bias), gz, gh (C, N), where gh may be the same array as gz; the others (C). */
 int encoding_backward(int threads, long C, long N, double eps, const real *h, const real *gamma, const real *beta,
-                      const real *mean, const real *var, const real *gz, real *gh, real *dgamma, real *dbeta) {
+                      const real *mean, const real *var, const real *gz, real *gh, real *dbias, real *dgamma, real *dbeta) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (long c = 0; c < C; c++) {
         const real *hc = h + c * N, *gc = gz + c * N;
         real *ghc = gh + c * N;
         real m = mean[c], scale = gamma[c] / sqrt(var[c] + eps), offset = beta[c] - m * scale;
-        double sum_g = 0, sum_ga = 0;
+        double sum_g = 0, sum_ga = 0, total = 0;
         FOR_BLOCKS(N) {
             real s = 0, t = 0;
+#pragma GCC ivdep
             FOR_BLOCK {
                 ghc[i] = gc[i] * gelu_slope(hc[i] * scale + offset);
                 s += ghc[i];
@@ -164,7 +232,12 @@ int encoding_backward(int threads, long C, long N, double eps, const real *h, co
             sum_ga += t;
         }
         norm_gradient bn = normalise_backward(c, N, sum_g, sum_ga, eps, gamma, mean, var, dgamma, dbeta);
-        for (long i = 0; i < N; i++) ghc[i] = ghc[i] * bn.by_g + hc[i] * bn.by_a + bn.rest;
+        FOR_BLOCKS(N) {
+            real s = 0;
+            FOR_BLOCK s += ghc[i] = ghc[i] * bn.by_g + hc[i] * bn.by_a + bn.rest;
+            total += s;
+        }
+        dbias[c] = total;
     }
     return 0;
 }

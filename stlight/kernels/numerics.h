@@ -125,27 +125,30 @@ static norm_gradient normalise_backward(long c, long N, double sum_g, double sum
     return (norm_gradient){scale, by_a, -scale * sum_g / N - by_a * mean[c]};
 }
 
-/* Compute the gradient dx (N) through BN(gelu(x + bias)) of channel c from the gradient g (N) of the result; return its sum. */
-static double normalise_activate_backward(real *restrict dx, const real *restrict g, const real *restrict x, real bias, long c,
-                                          long N, double eps, const real *gamma, const real *mean, const real *var, real *dgamma,
-                                          real *dbeta) {
+/* Compute the gradient dx through BN(gelu(x + bias)) of channel c from the gradient g of the result; return its sum. All are H rows
+   of n numbers; those of dx are `row` apart. dx may be g. Writes gelu(x + bias) to a. */
+static double normalise_activate_backward(real *dx, long row, real *restrict a, const real *g, const real *restrict x, real bias, long c,
+                                          long H, long n, double eps, const real *gamma, const real *mean, const real *var,
+                                          real *dgamma, real *dbeta) {
     real m = mean[c];
     double sum_g = 0, sum_ga = 0, total = 0;
-    FOR_BLOCKS(N) {
+    FOR_BLOCKS(H * n) {
         real s = 0, t = 0;
         FOR_BLOCK {
-            dx[i] = gelu(x[i] + bias);
+            a[i] = gelu(x[i] + bias);
             s += g[i];
-            t += g[i] * (dx[i] - m);
+            t += g[i] * (a[i] - m);
         }
         sum_g += s;
         sum_ga += t;
     }
-    norm_gradient bn = normalise_backward(c, N, sum_g, sum_ga, eps, gamma, mean, var, dgamma, dbeta);
-    FOR_BLOCKS(N) {
-        real s = 0;
-        FOR_BLOCK s += dx[i] = (g[i] * bn.by_g + dx[i] * bn.by_a + bn.rest) * gelu_slope(x[i] + bias);
-        total += s;
-    }
+    norm_gradient bn = normalise_backward(c, H * n, sum_g, sum_ga, eps, gamma, mean, var, dgamma, dbeta);
+    for (long y = 0; y < H; y++, dx += row, g += n, a += n, x += n)
+        FOR_BLOCKS(n) {
+            real s = 0;
+#pragma GCC ivdep
+            FOR_BLOCK s += dx[i] = (g[i] * bn.by_g + a[i] * bn.by_a + bn.rest) * gelu_slope(x[i] + bias);
+            total += s;
+        }
     return total;
 }

@@ -121,7 +121,11 @@ class STLight(Forecaster):
         if len(shape) != 5 or shape[1:3] != (self.context_frames, self.channels):
             raise ValueError(f"clip must be (B, {self.context_frames}, {self.channels}, H, W), got {shape}")
         check_frame_size(*shape[-2:], self.patch_size)
-        x = self.patch_encoder(clip_BTCHW.flatten(1, 2))
+        return self.predict_frames(clip_BTCHW.flatten(1, 2)).unflatten(1, (self.horizon_frames, self.channels))
+
+    def predict_frames(self, frames_BCHW: Tensor) -> Tensor:
+        """Predict frames (B, T'·C, H, W) from context frames (B, T·C, H, W), without checks."""
+        x = self.patch_encoder(frames_BCHW)
         depth, parts = len(self.mixers), self.skip_parts
         for i, mixer in enumerate(self.mixers):
             if self.skip and i == depth // parts:
@@ -130,10 +134,8 @@ class STLight(Forecaster):
                 x = x + skipped
             x = mixer(x)
         if self.decoder == "shuffle_reassemble":
-            x = self.patch_reassemble(self.patch_shuffle(x))
-        else:
-            x = self.patch_shuffle(self.patch_reassemble(x))
-        return x.unflatten(1, (self.horizon_frames, self.channels))
+            return self.patch_reassemble(self.patch_shuffle(x))
+        return self.patch_shuffle(self.patch_reassemble(x))
 
 
 def find_stlight(model: nn.Module) -> STLight | None:
