@@ -34,10 +34,13 @@ class FusedBackend(Backend):
 
     def fits(self, model: STLight) -> bool:
         """Return True for an STLight with unchanged modules, in float32 on a CPU, if there is a compiler."""
+        layers = [*model.patch_encoder.children(), *model.mixers, model.patch_shuffle, model.patch_reassemble]
+        # The weights of the first and the last convolution are read from whatever memory.
+        read = [tensor for layer in layers[1:-1] for tensor in layer.state_dict().values()]
         return (
             super().fits(model)
             and all(max(conv.kernel_size) <= LARGEST_KERNEL for conv in model.mixers.modules() if isinstance(conv, nn.Conv2d))
-            and all(map(addressable, model.state_dict().values()))
+            and all(map(addressable, read))
             and library("mixer.c") is not None
         )
 
@@ -106,7 +109,7 @@ class Stage:
 
         Raises `TypeError` if the kernels cannot address one, because a module changed after `accelerate`.
         """
-        weights = [weight for module in self.modules for weight in module._parameters.values()]
+        weights = [w.contiguous() if w.dim() == 4 else w for module in self.modules for w in module._parameters.values()]
         for tensor in (*weights, *(buffer for module in self.modules for buffer in module._buffers.values())):
             if not addressable(tensor):
                 found = f"{tensor.dtype} on {tensor.device}, strides {tensor.stride()}"
@@ -217,17 +220,18 @@ class _Mixer(Stage):
         sizes, settings = (norm2.training, *h.shape), (norm2.eps, norm2.momentum)
         statistics = (mean2, var2, norm2.running_mean, norm2.running_var)
         call("activation_forward", sizes, settings, h, bp, gamma2, beta2, z, *statistics)
-        return z, (u, v, y, h, mean1, var1, mean2, var2)
+        return z, (u, v, y, h, z, mean1, var1, mean2, var2)
 
     def backward(self, gz: Tensor, mine: bool, needed: bool, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
-        x, w1, b1, w2, _, gamma1, _, wp, bp, gamma2, _, u, v, y, h, mean1, var1, mean2, var2 = kept
+        x, w1, b1, w2, _, gamma1, beta1, wp, bp, gamma2, beta2, u, v, y, h, z, mean1, var1, mean2, var2 = kept
         dw1, db1, dw2, db2, dgamma1, dbeta1, dwp, dbp, dgamma2, dbeta2 = gradients
         gh = (gz if mine else torch.empty_like(gz)).view_as(h)
-        call("activation_backward", h.shape, (self.norm2.eps,), h, bp, gamma2, mean2, var2, gz, gh, dbp, dgamma2, dbeta2)
+        inputs = (h, bp, gamma2, beta2, z, mean2, var2, gz)
+        call("activation_backward", h.shape, (self.norm2.eps,), *inputs, gh, dbp, dgamma2, dbeta2)
         _pointwise_weights(gh, y.flatten(1), dwp)
         # The kernel may write the gradient of x over that of y.
         gx = (wp.flatten(1).t() @ gh).view_as(x)
-        sizes, inputs = (*x.shape, *self.kernels), (x, w1, b1, w2, gamma1, u, v, mean1, var1, gx)
+        sizes, inputs = (*x.shape, *self.kernels), (x, w1, b1, w2, gamma1, beta1, u, v, y, mean1, var1, gx)
         call("depthwise_backward", sizes, (self.norm1.eps,), *inputs, gx, dw1, db1, dw2, db2, dgamma1, dbeta1)
         return gx
 
@@ -302,6 +306,6 @@ def _frames(patches: Tensor) -> Tensor:
 def _pointwise_weights(g: Tensor, y: Tensor, out: Tensor) -> None:
     """Compute the gradient of the weights of a matrix product h = W y, W (M, K), from that of h, g (M, N)."""
     if out.numel() <= OWN_PRODUCT_UP_TO:
-        call("pointwise_weights", (*out.shape[:2], y.shape[1]), (), g, y, out)
+        call("pointwise_weights", (len(g), *y.shape), (), g, y, out)
     else:
         torch.mm(g, y.t(), out=out.view(len(g), len(y)))

@@ -69,8 +69,8 @@ int depthwise_forward(int threads, long training, long C, long H, long W, long B
 
 /* Shapes as above; u is 0 if it was not kept. gx may be the same array as gy. */
 int depthwise_backward(int threads, long C, long H, long W, long B, long k1, long k2, long dilation, double eps, const real *x,
-                       const real *w1, const real *b1, const real *w2, const real *gamma, const real *u, const real *v,
-                       const real *mean, const real *var, const real *gy, real *gx, real *dw1, real *db1, real *dw2, real *db2,
+                       const real *w1, const real *b1, const real *w2, const real *gamma, const real *beta, const real *u,
+                       const real *v, const real *y, const real *mean, const real *var, const real *gy, real *gx, real *dw1, real *db1, real *dw2, real *db2,
                        real *dgamma, real *dbeta) {
     plane p1 = plane_of(H, W, B, k1, 1), p2 = plane_of(H, W, B, k2, dilation);
     long N = H * p1.n, padded1 = H * p1.row, padded2 = H * p2.row;
@@ -88,8 +88,8 @@ int depthwise_backward(int threads, long C, long H, long W, long B, long k1, lon
             long next = c + threads;
             real *gxc = gx + c * N;
             const real *gc = gy + c * N, *w1c = w1 + c * k1 * k1, *w2c = w2 + c * k2 * k2;
-            db2[c] = normalise_activate_backward(gv + p2.pad, p2.row, e, gc, v + c * N, 0, c, H, p2.n, eps, gamma, mean, var,
-                                                 dgamma, dbeta);
+            db2[c] = normalise_activate_backward(gv + p2.pad, p2.row, e, gc, v + c * N, 0, y + c * N, x + c * N, c, H, p2.n, eps,
+                                                 gamma, beta, mean, var, dgamma, dbeta);
             copy_rows(X + p1.pad, p1.row, x + c * N, p1.n, &p1);
             if (u)
                 copy_rows(U + p2.pad, p2.row, u + c * N, p2.n, &p2);
@@ -121,16 +121,16 @@ int activation_forward(int threads, long training, long C, long N, double eps, d
     return 0;
 }
 
-/* h, gz, gh (C, N), where gh may be the same array as gz; the others (C). */
+/* h, z, gz, gh (C, N), where gh may be the same array as gz; the others (C). */
 int activation_backward(int threads, long C, long N, double eps, const real *h, const real *bias, const real *gamma,
-                        const real *mean, const real *var, const real *gz, real *gh, real *dbias, real *dgamma, real *dbeta) {
+                        const real *beta, const real *z, const real *mean, const real *var, const real *gz, real *gh, real *dbias, real *dgamma, real *dbeta) {
     int failed = 0;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) reduction(| : failed)
     for (long c = 0; c < C; c++) {
         real *a = scratch(N);
         if (a)
-            dbias[c] = normalise_activate_backward(gh + c * N, N, a, gz + c * N, h + c * N, bias[c], c, 1, N, eps, gamma, mean, var,
-                                                   dgamma, dbeta);
+            dbias[c] = normalise_activate_backward(gh + c * N, N, a, gz + c * N, h + c * N, bias[c], z + c * N, 0, c, 1, N, eps,
+                                                   gamma, beta, mean, var, dgamma, dbeta);
         else
             failed = 1;
     }
@@ -138,16 +138,24 @@ int activation_backward(int threads, long C, long N, double eps, const real *h, 
 }
 
 /* Gradient of the weights of a pointwise product h = W y: dw (M, K) = g (M, N) yᵀ (N, K), where MKL is slow because the rows are
-   long. Blocks of products stay in registers; `sums` is one vector for each weight. */
-enum { ROWS = 4, COLUMNS = REGISTERS / 8, AT_ONCE = 1024 };
-INLINE void add_outer(int rows, int columns, vector *restrict sums, const real *g, const real *y, long K, long N, long n) {
-    vector s[ROWS][COLUMNS];
+   long. Threads share parts of the rows, whose products are then added in order. In a part, a few numbers of all rows stay in the
+   cache, and sums of vectors of products in registers; meanwhile the next numbers are loaded, a row for each of the first blocks. */
+enum { ROWS = 4, COLUMNS = REGISTERS == 32 ? 6 : 2, AT_ONCE = 512, PART = 2048 };
+
+INLINE void add_products_of_rows(int rows, int columns, vector *restrict sums, const real *g, const real *y, long K, long N, long n,
+                                 const real *ahead) {
+    vector s[ROWS][COLUMNS], from_y[COLUMNS];
     for (int r = 0; r < rows; r++)
         for (int k = 0; k < columns; k++) s[r][k] = sums[r * K + k];
     long l = 0;
-    for (; l + LANES <= n; l += LANES)
-        for (int r = 0; r < rows; r++)
-            for (int k = 0; k < columns; k++) s[r][k] += *(const vector *)(g + r * N + l) * *(const vector *)(y + k * N + l);
+    for (; l + LANES <= n; l += LANES) {
+        if (ahead) __builtin_prefetch(ahead + l, 0, 2);
+        for (int k = 0; k < columns; k++) from_y[k] = LOAD(y + k * N + l);
+        for (int r = 0; r < rows; r++) {
+            vector from_g = LOAD(g + r * N + l);
+            for (int k = 0; k < columns; k++) s[r][k] += from_g * from_y[k];
+        }
+    }
     for (; l < n; l++)
         for (int r = 0; r < rows; r++)
             for (int k = 0; k < columns; k++) s[r][k][0] += g[r * N + l] * y[k * N + l];
@@ -156,53 +164,64 @@ INLINE void add_outer(int rows, int columns, vector *restrict sums, const real *
 }
 
 int pointwise_weights(int threads, long M, long K, long N, const real *g, const real *y, real *dw) {
-    int failed = 0;
+    long parts = (N + PART - 1) / PART;
+    real *of_parts = malloc(parts * M * K * sizeof *of_parts);
+    int failed = !of_parts;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(| : failed)
-    for (long part = 0; part < threads; part++) {
-        /* Rows of whole blocks, so that their number changes nothing. */
-        long blocks = (M + ROWS - 1) / ROWS, from = part * blocks / threads * ROWS, to = min(M, (part + 1) * blocks / threads * ROWS);
-        vector *sums = (vector *)scratch(max(1, (to - from) * K) * LANES);
-        if (!sums) {
+    for (long part = 0; part < parts; part++) {
+        vector *sums = (vector *)scratch(M * K * LANES);
+        if (!sums || !of_parts) {
             failed = 1;
             continue;
         }
-        memset(sums, 0, (to - from) * K * sizeof *sums);
-        for (long l = 0; l < N; l += AT_ONCE)
-            for (long m = from, rows; m < to; m += rows) {
-                rows = m + ROWS <= to ? ROWS : 1;
-                for (long k = 0, columns; k < K; k += columns) {
-                    columns = k + COLUMNS <= K && rows == ROWS ? COLUMNS : 1;
-                    vector *s = sums + (m - from) * K + k;
-                    const real *gm = g + m * N + l, *yk = y + k * N + l;
-                    long n = min(AT_ONCE, N - l);
-                    if (columns > 1)
-                        add_outer(ROWS, COLUMNS, s, gm, yk, K, N, n);
+        memset(sums, 0, M * K * sizeof *sums);
+        for (long l = part * PART, n; l < min(N, (part + 1) * PART); l += n) {
+            n = min(AT_ONCE, N - l);
+            const real *ahead = N - l >= 2 * AT_ONCE ? g + l + AT_ONCE : 0;
+            for (long m = 0, rows = 1, block = 0; m < M; m += rows)
+                for (long k = 0, columns; k < K; k += columns, block++) {
+                    rows = m + ROWS <= M ? ROWS : 1;
+                    columns = rows == 1 ? 1 : k + COLUMNS <= K ? COLUMNS : k + 2 <= K ? 2 : 1;
+                    if (block == M) ahead = ahead ? y + l + AT_ONCE - M * N : 0;
+                    const real *row = ahead && block < M + K ? ahead + block * N : 0, *gm = g + m * N + l, *yk = y + k * N + l;
+                    vector *s = sums + m * K + k;
+                    if (columns == COLUMNS)
+                        add_products_of_rows(ROWS, COLUMNS, s, gm, yk, K, N, n, row);
+                    else if (columns == 2)
+                        add_products_of_rows(ROWS, 2, s, gm, yk, K, N, n, row);
                     else if (rows > 1)
-                        add_outer(ROWS, 1, s, gm, yk, K, N, n);
+                        add_products_of_rows(ROWS, 1, s, gm, yk, K, N, n, row);
                     else
-                        add_outer(1, 1, s, gm, yk, K, N, n);
+                        add_products_of_rows(1, 1, s, gm, yk, K, N, n, row);
                 }
-            }
-        for (long i = 0; i < (to - from) * K; i++) {
+        }
+        for (long i = 0; i < M * K; i++) {
             real s = 0;
             for (int j = 0; j < LANES; j++) s += sums[i][j];
-            dw[from * K + i] = s;
+            of_parts[part * M * K + i] = s;
         }
     }
+    for (long i = 0; i < M * K && !failed; i++) {
+        double s = 0;
+        for (long part = 0; part < parts; part++) s += of_parts[part * M * K + i];
+        dw[i] = s;
+    }
+    free(of_parts);
     return failed;
 }
 
-/* h, z (C, N); bias, gamma, beta and statistics (C). h becomes h + bias. */
+/* h, z (C, N); bias, gamma, beta and statistics (C). h becomes h + bias, if there is one. */
 int encoding_forward(int threads, long training, long C, long N, double eps, double momentum, real *h, const real *bias,
                      const real *gamma, const real *beta, real *z, real *mean, real *var, real *running_mean,
                      real *running_var) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (long c = 0; c < C; c++) {
         real *hc = h + c * N, *zc = z + c * N;
+        real b = bias ? bias[c] : 0;
         double total = 0;
         FOR_BLOCKS(N) {
             real s = 0;
-            FOR_BLOCK s += hc[i] += bias[c];
+            FOR_BLOCK s += hc[i] += b;
             total += s;
         }
         norm bn = normalise(training, c, hc, N, total, eps, momentum, gamma, beta, mean, var, running_mean, running_var);
@@ -211,7 +230,7 @@ int encoding_forward(int threads, long training, long C, long N, double eps, dou
     return 0;
 }
 
-/* h (with bias), gz, gh (C, N), where gh may be the same array as gz; the others (C). */
+/* h (with bias), gz, gh (C, N), where gh may be the same array as gz; the others (C); dbias may be 0. */
 int encoding_backward(int threads, long C, long N, double eps, const real *h, const real *gamma, const real *beta,
                       const real *mean, const real *var, const real *gz, real *gh, real *dbias, real *dgamma, real *dbeta) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
@@ -231,13 +250,13 @@ int encoding_backward(int threads, long C, long N, double eps, const real *h, co
             sum_g += s;
             sum_ga += t;
         }
-        norm_gradient bn = normalise_backward(c, N, sum_g, sum_ga, eps, gamma, mean, var, dgamma, dbeta);
+        norm_gradient bn = normalise_backward(c, N, sum_g, sum_ga, eps, gamma, var, dgamma, dbeta);
         FOR_BLOCKS(N) {
             real s = 0;
-            FOR_BLOCK s += ghc[i] = ghc[i] * bn.by_g + hc[i] * bn.by_a + bn.rest;
+            FOR_BLOCK s += ghc[i] = ghc[i] * bn.by_g + (hc[i] - m) * bn.by_a + bn.rest;
             total += s;
         }
-        dbias[c] = total;
+        if (dbias) dbias[c] = total;
     }
     return 0;
 }

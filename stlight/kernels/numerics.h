@@ -111,38 +111,46 @@ static norm normalise(long training, long c, const real *a, long N, double total
     return (norm){scale, beta[c] - mean[c] * scale};
 }
 
-/* The gradient of a BatchNorm's input a from that of its output g: da = g · by_g + a · by_a + rest. */
+/* The gradient of a BatchNorm's input a from that of its output g: da = g · by_g + (a - mean) · by_a + rest. */
 typedef struct {
     real by_g, by_a, rest;
 } norm_gradient;
 
 /* Compute it for channel c, and the gradients of gamma and beta, from the sums over N values of g and of g (a - mean). */
-static norm_gradient normalise_backward(long c, long N, double sum_g, double sum_ga, double eps, const real *gamma, const real *mean,
-                                        const real *var, real *dgamma, real *dbeta) {
+static norm_gradient normalise_backward(long c, long N, double sum_g, double sum_ga, double eps, const real *gamma, const real *var,
+                                        real *dgamma, real *dbeta) {
     double invstd = 1 / sqrt(var[c] + eps), scale = gamma[c] * invstd, by_a = -scale * invstd * invstd * sum_ga / N;
     dgamma[c] = sum_ga * invstd;
     dbeta[c] = sum_g;
-    return (norm_gradient){scale, by_a, -scale * sum_g / N - by_a * mean[c]};
+    return (norm_gradient){scale, by_a, -scale * sum_g / N};
 }
 
-/* Compute the gradient dx through BN(gelu(x + bias)) of channel c from the gradient g of the result; return its sum. All are H rows
-   of n numbers; those of dx are `row` apart. dx may be g. Writes gelu(x + bias) to a. */
-static double normalise_activate_backward(real *dx, long row, real *restrict a, const real *g, const real *restrict x, real bias, long c,
-                                          long H, long n, double eps, const real *gamma, const real *mean, const real *var,
-                                          real *dgamma, real *dbeta) {
-    real m = mean[c];
+/* Compute the gradient dx through z = BN(gelu(x + bias)) of channel c from the gradient g of z; return its sum. All are H rows of n
+   numbers; those of dx are `row` apart. dx may be g. `a` is scratch. What BN took is computed from z, less `residual` if there is
+   one, in half the time of gelu, unless gamma is so small that rounding would show. */
+static double normalise_activate_backward(real *dx, long row, real *restrict a, const real *g, const real *restrict x, real bias,
+                                          const real *restrict z, const real *restrict residual, long c, long H, long n, double eps,
+                                          const real *gamma, const real *beta, const real *mean, const real *var, real *dgamma,
+                                          real *dbeta) {
+    /* a is gelu - mean. */
+    real m = mean[c], scale = gamma[c] / sqrt(var[c] + eps), back = 1 / scale, offset = beta[c];
     double sum_g = 0, sum_ga = 0, total = 0;
     FOR_BLOCKS(H * n) {
         real s = 0, t = 0;
+        if (fabsf(gamma[c]) < 0.01f)
+            FOR_BLOCK a[i] = gelu(x[i] + bias) - m;
+        else if (residual)
+            FOR_BLOCK a[i] = (z[i] - residual[i] - offset) * back;
+        else
+            FOR_BLOCK a[i] = (z[i] - offset) * back;
         FOR_BLOCK {
-            a[i] = gelu(x[i] + bias);
             s += g[i];
-            t += g[i] * (a[i] - m);
+            t += g[i] * a[i];
         }
         sum_g += s;
         sum_ga += t;
     }
-    norm_gradient bn = normalise_backward(c, H * n, sum_g, sum_ga, eps, gamma, mean, var, dgamma, dbeta);
+    norm_gradient bn = normalise_backward(c, H * n, sum_g, sum_ga, eps, gamma, var, dgamma, dbeta);
     for (long y = 0; y < H; y++, dx += row, g += n, a += n, x += n)
         FOR_BLOCKS(n) {
             real s = 0;

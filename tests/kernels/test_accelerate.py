@@ -157,7 +157,7 @@ def test_a_converted_model_computes_in_its_new_precision(clip):
     model = accelerate(small())
     assert model.double()(clip.double()).dtype == torch.float64
     assert model.bfloat16()(clip.bfloat16()).dtype == torch.bfloat16
-    with pytest.raises(RuntimeError):
+    with pytest.raises(TypeError, match="got torch.bfloat16"):
         model(clip)
     for other in (model, model.double()):
         assert backend_of(accelerate(other)) == "plain"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stlight import STLight
 from stlight.kernels import accelerate, backend_of
 from stlight.kernels.compile import library
-from stlight.kernels.fused import _call, _Encoding, _FusedMixer
+from stlight.kernels.fused import FusedBackend, Stages, _Encoder, call
 from stlight.model.stlight import stl_mixer
 
 pytestmark = pytest.mark.skipif(library("mixer.c") is None, reason="no C compiler")
@@ -31,6 +31,11 @@ def step(model, kernels, clip, target):
 
 def distance(a, b):
     return ((a.double() - b).norm() / b.norm().clamp_min(1e-12)).item()
+
+
+def encoding(norm):
+    """BatchNorm and GELU of convolved frames (C, H, W, B)."""
+    return Stages([_Encoder(torch.nn.Sequential(torch.nn.Identity(), norm, torch.nn.GELU()), convolved=True)])
 
 
 def in_one(gradients):
@@ -74,7 +79,7 @@ def test_every_gradient_of_a_mixer_on_a_small_plane(sizes):
     reference = x_BCHW.double().requires_grad_()
     expected = torch.autograd.grad((exact(reference) * factors).sum(), [reference, *exact.parameters()])
     plain = torch.autograd.grad((mixer(x_BCHW.requires_grad_()) * factors).sum(), [x_BCHW, *mixer.parameters()])
-    found = torch.autograd.grad((_FusedMixer(mixer)(x).permute(3, 0, 1, 2) * factors).sum(), [x, *mixer.parameters()])
+    found = torch.autograd.grad((FusedBackend().mixer(mixer)(x).permute(3, 0, 1, 2) * factors).sum(), [x, *mixer.parameters()])
     for gradient, other, exactly in zip((found[0].permute(3, 0, 1, 2), *found[1:]), plain, expected, strict=True):
         # The sum that is a bias's gradient almost cancels on so few values, in PyTorch as here.
         assert distance(gradient, exactly) <= 2 * distance(other, exactly) + 3e-5
@@ -86,7 +91,7 @@ def test_every_gradient_of_the_encoding():
     torch.nn.init.normal_(norm.weight)
     exact, reference = copy.deepcopy(norm).double(), h.detach().double().requires_grad_()
     expected = torch.autograd.grad((F.gelu(exact(reference)) * factors).sum(), [reference, *exact.parameters()])
-    z = _Encoding.apply(h.permute(1, 2, 3, 0).contiguous(), norm.weight, norm.bias, norm)
+    z = encoding(norm)(h.permute(1, 2, 3, 0).contiguous())
     found = torch.autograd.grad((z.permute(3, 0, 1, 2) * factors).sum(), [h, *norm.parameters()])
     for gradient, other in zip(found, expected, strict=True):
         assert distance(gradient, other) < 1e-4
@@ -107,16 +112,16 @@ def test_evaluation_agrees_after_training_steps(kernel_sizes):
 
 def test_the_number_of_threads_changes_nothing_but_matrix_products():
     torch.manual_seed(0)
-    mixer, x = _FusedMixer(stl_mixer(6, 3, 7, 3)), torch.randn(6, 9, 8, 3)
+    mixer, x = stl_mixer(6, 3, 7, 3), torch.randn(6, 9, 8, 3)
     # With an identity in place of the pointwise product.
-    torch.nn.init.dirac_(mixer.pointwise.weight)
+    torch.nn.init.dirac_(mixer[1][0].weight)
     results = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
         x.requires_grad_().grad = None
-        mixer(x).square().sum().backward()
-        results.append((x.grad, *(p.grad.clone() for p in mixer.conv2.parameters())))
-        mixer.conv2.zero_grad()
+        FusedBackend().mixer(mixer)(x).square().sum().backward()
+        results.append((x.grad, *(p.grad.clone() for p in mixer[0].parameters())))
+        mixer.zero_grad()
     torch.set_num_threads(1)
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
@@ -136,7 +141,7 @@ def test_gelu_is_within_the_stated_errors():
     x = torch.linspace(-30, 30, 600_001)
     # With this BatchNorm, in evaluation, the encoding is gelu alone.
     norm = torch.nn.BatchNorm2d(1, eps=0.0).eval()
-    z = _Encoding.apply(x.view(1, -1, 1, 1), norm.weight, norm.bias, norm).flatten()
+    z = encoding(norm)(x.view(1, -1, 1, 1)).flatten()
     error = (z - F.gelu(x.double())).abs()
     assert (error / x.abs().clamp_min(1)).max() < 1e-6
     assert error[x.abs() < 5].max() < 1.5e-6
@@ -184,7 +189,7 @@ def test_an_empty_batch_gives_an_empty_prediction():
         assert model.eval()(clip).shape == clip.shape
 
 
-@pytest.mark.parametrize(("sizes", "tensors"), [((0, 1, 1, 1, 1), 2), ((0, 1, 1, 1, 1, 1), 3), ((0, 1, 1, 1, 1, 1.0), 2)])
+@pytest.mark.parametrize(("sizes", "tensors"), [((0, 1, 1, 1, 1, 1), 2), ((0, 1, 1, 1, 1, 1, 1), 3), ((0, 1, 1, 1, 1, 1, 1.0), 2)])
 def test_a_call_that_differs_from_the_declaration_in_c_is_refused(sizes, tensors):
     with pytest.raises((AssertionError, ctypes.ArgumentError)):
-        _call("rearrange", sizes, (), *[torch.zeros(1)] * tensors)
+        call("rearrange", sizes, (), *[torch.zeros(1)] * tensors)
