@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache, partial
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,8 @@ class Backend:
         layers = {name: value for name, value in vars(model).items() if not name.startswith("_")}
         layers |= {"patch_shuffle": model.patch_shuffle, "patch_reassemble": model.patch_reassemble}
         encoder, mixers = self.encoder(model.patch_encoder), [self.mixer(mixer) for mixer in model.mixers]
-        return partial(STLight.predict_frames, SimpleNamespace(**layers, patch_encoder=encoder, mixers=mixers))
+        faster: Any = SimpleNamespace(**layers, patch_encoder=encoder, mixers=mixers)
+        return partial(STLight.predict_frames, faster)
 
 
 class ChannelsLastBackend(Backend):

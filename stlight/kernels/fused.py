@@ -1,8 +1,8 @@
 """The backend of the compiled kernels: one pass for all that is independent for each channel, matrix products for the rest.
 
-Activations are (C, H, W, B), so that a pointwise convolution is one matrix product. A model is one function for autograd, because
-a small one would otherwise spend half its time between functions. Only first derivatives exist: asking for second ones is an
-error.
+Activations are (C, H, W, B), so that a pointwise convolution is one matrix product. A model is one function for autograd,
+because a small one would otherwise spend half its time between functions. Only first derivatives exist: asking for second ones
+is an error.
 """
 
 from collections.abc import Sequence
@@ -113,7 +113,9 @@ class Stage:
         for tensor in (*weights, *(buffer for module in self.modules for buffer in module._buffers.values())):
             if not addressable(tensor):
                 found = f"{tensor.dtype} on {tensor.device}, strides {tensor.stride()}"
-                raise TypeError(f"kernels need contiguous float32 on the CPU, got {found}: after a change call accelerate again")
+                raise TypeError(
+                    f"kernels need contiguous float32 on the CPU, got {found}: after a change call accelerate again"
+                )
         return weights
 
 
@@ -124,7 +126,8 @@ class Stages:
     """
 
     def __init__(self, stages: Sequence[Stage], skip: tuple[int, int] | None = None) -> None:
-        self.stages, (self.skip_from, self.skip_to) = stages, skip or (None, None)
+        self.stages = stages
+        self.skip_from, self.skip_to = skip or (-1, -1)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Compute what the last stage returns from what the first takes."""
@@ -152,6 +155,8 @@ class _Function(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gz: Tensor) -> tuple[Tensor | None, ...]:
         saved, gradients, mine = list(ctx.saved_tensors), list[Tensor](), False
+        # Unless the graph is kept, each stage then frees what it used.
+        ctx.maybe_clear_saved_tensors()
         gz, skipped = gz.contiguous(), gz
         for stage, weights, count, skip_from, skip_to in reversed(ctx.stages):
             kept = saved[-count:]
@@ -167,7 +172,7 @@ class _Function(torch.autograd.Function):
 class _Encoder(Stage):
     """The patch encoder: frames (B, T, H·p, W·p) to (C, H, W, B). From `convolved` frames (C, H, W, B) only what follows."""
 
-    def __init__(self, encoder: nn.Module, convolved: bool) -> None:
+    def __init__(self, encoder: Any, convolved: bool) -> None:
         self.conv, self.norm, _ = encoder.children()
         self.modules = (self.norm,) if convolved else (self.conv, self.norm)
 
@@ -188,8 +193,8 @@ class _Encoder(Stage):
         _, *linear, gamma, beta, patches, h, mean, var = kept
         dlinear, (dgamma, dbeta) = gradients[:-2], gradients[-2:]
         gh = gz if mine else torch.empty_like(gz)
-        dbias = dlinear[1] if linear else None
-        call("encoding_backward", (len(h), h[0].numel()), (self.norm.eps,), h, gamma, beta, mean, var, gz, gh, dbias, dgamma, dbeta)
+        given, dbias = (h, gamma, beta, mean, var, gz), dlinear[1] if linear else None
+        call("encoding_backward", (len(h), h[0].numel()), (self.norm.eps,), *given, gh, dbias, dgamma, dbeta)
         if not linear:
             return gh
         _pointwise_weights(gh.flatten(1), patches.view(-1, h[0].numel()), dlinear[0])
@@ -226,8 +231,8 @@ class _Mixer(Stage):
         x, w1, b1, w2, _, gamma1, beta1, wp, bp, gamma2, beta2, u, v, y, h, z, mean1, var1, mean2, var2 = kept
         dw1, db1, dw2, db2, dgamma1, dbeta1, dwp, dbp, dgamma2, dbeta2 = gradients
         gh = (gz if mine else torch.empty_like(gz)).view_as(h)
-        inputs = (h, bp, gamma2, beta2, z, mean2, var2, gz)
-        call("activation_backward", h.shape, (self.norm2.eps,), *inputs, gh, dbp, dgamma2, dbeta2)
+        given = (h, bp, gamma2, beta2, z, mean2, var2, gz)
+        call("activation_backward", h.shape, (self.norm2.eps,), *given, gh, dbp, dgamma2, dbeta2)
         _pointwise_weights(gh, y.flatten(1), dwp)
         # The kernel may write the gradient of x over that of y.
         gx = (wp.flatten(1).t() @ gh).view_as(x)
@@ -269,7 +274,10 @@ class _FusedModel:
         usual = nn.Conv2d(conv.in_channels, conv.out_channels, p, p, device="meta")
         # Patches that overlap are not the columns of a matrix: PyTorch convolves them.
         self.conv = conv if conv.extra_repr() != usual.extra_repr() else None
-        encoder, decoder = _Encoder(model.patch_encoder, self.conv is not None), _Decoder(model.patch_shuffle, model.patch_reassemble)
+        encoder, decoder = (
+            _Encoder(model.patch_encoder, self.conv is not None),
+            _Decoder(model.patch_shuffle, model.patch_reassemble),
+        )
         skip = (1 + depth // parts, 1 + (parts - 1) * depth // parts) if model.skip else None
         self.stages = Stages([encoder, *map(_Mixer, model.mixers), decoder], skip)
 

@@ -38,11 +38,11 @@ static real *scratch(size_t count) {
 #define ODD_HALF(NAME, ...)                                                                                                    \
     static inline float NAME(float x) {                                                                                        \
         static const float p[16] = {__VA_ARGS__};                                                                              \
-        float a = fabsf(x) < REACH ? fabsf(x) : REACH, t = a * a * (2 / (REACH * REACH)) - 1, t2 = t * t, t4 = t2 * t2;        \
+        float c = x > REACH ? REACH : x < -REACH ? -REACH : x, t = c * c * (2 / (REACH * REACH)) - 1, t2 = t * t, t4 = t2 * t2; \
         float s0 = p[0], s1 = p[1], s2 = p[2], s3 = p[3];                                                                      \
         for (int k = 4; k < 16; k += 4)                                                                                        \
             s0 = s0 * t4 + p[k], s1 = s1 * t4 + p[k + 1], s2 = s2 * t4 + p[k + 2], s3 = s3 * t4 + p[k + 3];                    \
-        return 0.5f + copysignf(((s0 * t + s1) * t2 + (s2 * t + s3)) * a, x);                                                  \
+        return 0.5f + ((s0 * t + s1) * t2 + (s2 * t + s3)) * c;                                                                \
     }
 ODD_HALF(normal_cdf,
         -8.387550042e-05f, 2.694882569e-04f, -3.560716577e-04f, 5.682692863e-04f,

@@ -85,6 +85,43 @@ def test_every_gradient_of_a_mixer_on_a_small_plane(sizes):
         assert distance(gradient, exactly) <= 2 * distance(other, exactly) + 3e-5
 
 
+def test_every_gradient_of_a_mixer_whose_batchnorms_scale_by_almost_nothing():
+    # What a BatchNorm took is computed from its output, which a small scale hides.
+    torch.manual_seed(0)
+    mixer, x_BCHW, factors = stl_mixer(5, 3, 7, 1), torch.randn(4, 5, 6, 8), torch.randn(4, 5, 6, 8)
+    for norm in (mixer[0].block[3], mixer[1][2]):
+        norm.weight.data = torch.tensor([0.0, 1e-4, -0.011, 0.02, 1.0])
+        torch.nn.init.normal_(norm.bias)
+    exact, reference = copy.deepcopy(mixer).double(), x_BCHW.double().requires_grad_()
+    expected = torch.autograd.grad((exact(reference) * factors).sum(), [reference, *exact.parameters()])
+    x = x_BCHW.permute(1, 2, 3, 0).contiguous().requires_grad_()
+    found = torch.autograd.grad((FusedBackend().mixer(mixer)(x).permute(3, 0, 1, 2) * factors).sum(), [x, *mixer.parameters()])
+    for gradient, exactly in zip((found[0].permute(3, 0, 1, 2), *found[1:]), expected, strict=True):
+        assert distance(gradient, exactly) < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("M", "K", "N"), [(1, 1, 1), (5, 7, 3), (10, 16, 5000), (64, 40, 2049), (24, 24, 2048), (3, 130, 4100)]
+)
+def test_gradients_of_a_matrix_of_weights_do_not_depend_on_threads(M, K, N):
+    torch.manual_seed(0)
+    g, y, results = torch.randn(M, N), torch.randn(K, N), [torch.empty(M, K) for _ in range(2)]
+    for threads, out in enumerate(results, start=1):
+        torch.set_num_threads(threads)
+        call("pointwise_weights", (M, K, N), (), g, y, out)
+    torch.set_num_threads(1)
+    assert torch.equal(*results)
+    torch.testing.assert_close(results[0].double(), g.double() @ y.double().T, rtol=1e-5, atol=1e-6 * N**0.5)
+
+
+def test_a_graph_that_is_kept_gives_the_same_gradients_again():
+    torch.manual_seed(0)
+    model, clip = accelerate(STLight(hidden_dim=8, depth=3)), torch.rand(2, 10, 1, 8, 8)
+    loss = model(clip).square().mean()
+    once, again = (torch.autograd.grad(loss, list(model.parameters()), retain_graph=True) for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(once, again, strict=True))
+
+
 def test_every_gradient_of_the_encoding():
     torch.manual_seed(0)
     norm, h, factors = torch.nn.BatchNorm2d(3), torch.randn(2, 3, 4, 5, requires_grad=True), torch.randn(2, 3, 4, 5)
@@ -189,7 +226,9 @@ def test_an_empty_batch_gives_an_empty_prediction():
         assert model.eval()(clip).shape == clip.shape
 
 
-@pytest.mark.parametrize(("sizes", "tensors"), [((0, 1, 1, 1, 1, 1), 2), ((0, 1, 1, 1, 1, 1, 1), 3), ((0, 1, 1, 1, 1, 1, 1.0), 2)])
+@pytest.mark.parametrize(
+    ("sizes", "tensors"), [((0, 1, 1, 1, 1, 1), 2), ((0, 1, 1, 1, 1, 1, 1), 3), ((0, 1, 1, 1, 1, 1, 1.0), 2)]
+)
 def test_a_call_that_differs_from_the_declaration_in_c_is_refused(sizes, tensors):
     with pytest.raises((AssertionError, ctypes.ArgumentError)):
         call("rearrange", sizes, (), *[torch.zeros(1)] * tensors)
