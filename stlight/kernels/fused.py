@@ -87,6 +87,9 @@ def call(name: str, integers: Sequence[int], reals: Sequence[float], *tensors: T
         raise MemoryError(f"no memory for the scratch of {name}")
 
 
+Output = tuple[Tensor | None, Tensor | None]
+
+
 class Stage:
     """A part of a model. Its kernels read weights and write their gradients by address."""
 
@@ -96,11 +99,12 @@ class Stage:
         """Return the output, and what `backward` needs beside the input and the weights."""
         raise NotImplementedError
 
-    def backward(self, gz: Tensor, mine: bool, needed: bool, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
+    def backward(self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
         """Return the gradient of the input from that of the output, gz, and write those of the weights.
 
-        gz may be overwritten if it is `mine`. The gradient of the input may be anything if it is not `needed`. `kept` is the
-        input, the weights and what else `forward` returned.
+        gz may be overwritten if it is `mine`. The gradient of the input may be anything if it is not `needed`. `output` is two
+        tensors whose difference is the output; either may be missing. `kept` is the input, the weights and what else `forward`
+        returned.
         """
         raise NotImplementedError
 
@@ -142,11 +146,12 @@ class _Function(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, stages: Stages, weights: list[list[Tensor]], *_: Tensor) -> Tensor:
         skipped, kept, ctx.stages = x, list[Tensor | None](), []
         for i, (stage, own) in enumerate(zip(stages.stages, weights, strict=True)):
-            skipped = x if i == stages.skip_from else skipped
+            if i == stages.skip_from:
+                skipped, ctx.skipped = x, len(kept)
             x = x + skipped if i == stages.skip_to else x
             z, more = stage.forward(x, *own)
+            ctx.stages.append((stage, len(kept), len(own), i == stages.skip_from, i == stages.skip_to))
             kept += (x, *own, *more)
-            ctx.stages.append((stage, len(own), 1 + len(own) + len(more), i == stages.skip_from, i == stages.skip_to))
             x = z
         ctx.save_for_backward(*kept)
         return x
@@ -154,18 +159,22 @@ class _Function(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gz: Tensor) -> tuple[Tensor | None, ...]:
-        saved, gradients, mine = list(ctx.saved_tensors), list[Tensor](), False
+        saved, gradients, mine, output = list(ctx.saved_tensors), list[Tensor](), False, (None, None)
         # Unless the graph is kept, each stage then frees what it used.
         ctx.maybe_clear_saved_tensors()
-        gz, skipped = gz.contiguous(), gz
-        for stage, weights, count, skip_from, skip_to in reversed(ctx.stages):
-            kept = saved[-count:]
-            del saved[-count:]
-            own = [torch.empty_like(weight) for weight in kept[1 : 1 + weights]]
-            gz = stage.backward(gz, mine, bool(saved) or ctx.needs_input_grad[0], own, *kept)
+        gz = gz.contiguous()
+        for stage, start, weights, skip_from, skip_to in reversed(ctx.stages):
+            kept = saved[start:]
+            del saved[start:]
+            own = [torch.empty(weight.shape) for weight in kept[1 : 1 + weights]]
+            gz = stage.backward(gz, mine, start > 0 or ctx.needs_input_grad[0], output, own, *kept)
             gradients, mine = own + gradients, not skip_to
-            skipped = gz if skip_to else skipped
-            gz = gz + skipped if skip_from else gz
+            if skip_to:
+                skipped = gz
+            if skip_from:
+                gz = gz + skipped
+            # What the stage before gave is this one's input, less what skipped it.
+            output = (kept[0], saved[ctx.skipped] if skip_to and not skip_from else None)
         return gz if ctx.needs_input_grad[0] else None, None, None, *gradients
 
 
@@ -189,7 +198,7 @@ class _Encoder(Stage):
         call("encoding_forward", sizes, (norm.eps, norm.momentum), h, bias, gamma, beta, z, *statistics)
         return z, (patches, h, mean, var)
 
-    def backward(self, gz: Tensor, mine: bool, needed: bool, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
+    def backward(self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
         _, *linear, gamma, beta, patches, h, mean, var = kept
         dlinear, (dgamma, dbeta) = gradients[:-2], gradients[-2:]
         gh = gz if mine else torch.empty_like(gz)
@@ -225,13 +234,13 @@ class _Mixer(Stage):
         sizes, settings = (norm2.training, *h.shape), (norm2.eps, norm2.momentum)
         statistics = (mean2, var2, norm2.running_mean, norm2.running_var)
         call("activation_forward", sizes, settings, h, bp, gamma2, beta2, z, *statistics)
-        return z, (u, v, y, h, z, mean1, var1, mean2, var2)
+        return z, (u, v, y, h, mean1, var1, mean2, var2)
 
-    def backward(self, gz: Tensor, mine: bool, needed: bool, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
-        x, w1, b1, w2, _, gamma1, beta1, wp, bp, gamma2, beta2, u, v, y, h, z, mean1, var1, mean2, var2 = kept
+    def backward(self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
+        x, w1, b1, w2, _, gamma1, beta1, wp, bp, gamma2, beta2, u, v, y, h, mean1, var1, mean2, var2 = kept
         dw1, db1, dw2, db2, dgamma1, dbeta1, dwp, dbp, dgamma2, dbeta2 = gradients
         gh = (gz if mine else torch.empty_like(gz)).view_as(h)
-        given = (h, bp, gamma2, beta2, z, mean2, var2, gz)
+        given = (h, bp, gamma2, beta2, *output, mean2, var2, gz)
         call("activation_backward", h.shape, (self.norm2.eps,), *given, gh, dbp, dgamma2, dbeta2)
         _pointwise_weights(gh, y.flatten(1), dwp)
         # The kernel may write the gradient of x over that of y.
@@ -256,7 +265,7 @@ class _Decoder(Stage):
         out = torch.addmm(bias.unsqueeze(1), weight.flatten(1), x.view(weight.shape[1], -1))
         return _frames(out.view(-1, self.p, self.p, *x.shape[1:])), ()
 
-    def backward(self, gz: Tensor, mine: bool, needed: bool, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
+    def backward(self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
         x, weight, _ = kept
         gradient = _patches(gz, self.p).view(len(weight), -1)
         _pointwise_weights(gradient, x.view(weight.shape[1], -1), gradients[0])

@@ -16,6 +16,8 @@
 
 /* The plane of a channel of an array of N numbers a plane, or none beyond the last channel. */
 #define AHEAD(array, channel) ((channel) < C ? (array) + (channel) * N : 0)
+/* The plane of channel c of an array that may be 0. */
+#define PLANE(array) ((array) ? (array) + c * N : 0)
 
 /* Frames (B, T, H·p, W·p), whose clips are `clip` numbers apart, to patches (T, p, p, H, W, B), or back if `back`. */
 int rearrange(int threads, long back, long B, long T, long p, long H, long W, long clip, const real *in, real *out) {
@@ -121,15 +123,15 @@ int activation_forward(int threads, long training, long C, long N, double eps, d
     return 0;
 }
 
-/* h, z, gz, gh (C, N), where gh may be the same array as gz; the others (C). */
+/* h, z + residual (either may be 0), gz, gh (C, N), where gh may be the same array as gz; the others (C). */
 int activation_backward(int threads, long C, long N, double eps, const real *h, const real *bias, const real *gamma,
-                        const real *beta, const real *z, const real *mean, const real *var, const real *gz, real *gh, real *dbias, real *dgamma, real *dbeta) {
+                        const real *beta, const real *z, const real *residual, const real *mean, const real *var, const real *gz, real *gh, real *dbias, real *dgamma, real *dbeta) {
     int failed = 0;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) reduction(| : failed)
     for (long c = 0; c < C; c++) {
         real *a = scratch(N);
         if (a)
-            dbias[c] = normalise_activate_backward(gh + c * N, N, a, gz + c * N, h + c * N, bias[c], z + c * N, 0, c, 1, N, eps,
+            dbias[c] = normalise_activate_backward(gh + c * N, N, a, gz + c * N, h + c * N, bias[c], PLANE(z), PLANE(residual), c, 1, N, eps,
                                                    gamma, beta, mean, var, dgamma, dbeta);
         else
             failed = 1;
