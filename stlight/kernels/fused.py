@@ -316,7 +316,7 @@ def _frames(patches: Tensor) -> Tensor:
     """Copy patches (T, p, p, H, W, B) to frames (B, T, H·p, W·p)."""
     count, p, _, height, width, batch = patches.shape
     frames = torch.empty((batch, count, height * p, width * p))
-    call("rearrange", (True, batch, count, p, height, width, frames.stride(0)), (), patches, frames)
+    call("rearrange", (True, batch, count, p, height, width, frames.stride(0)), (), frames, patches)
     return frames
 
 

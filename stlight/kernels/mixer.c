@@ -19,18 +19,32 @@
 /* The plane of channel c of an array that may be 0. */
 #define PLANE(array) ((array) ? (array) + c * N : 0)
 
+/* Copy a row of frames, or back. Numbers of a clip are p apart in a row of its frame, and B apart in its patches. */
+INLINE void copy_row(int clips, long back, long B, long p, long W, long clip, real *frames, real *patches) {
+    for (long w = 0; w < W; w++)
+        for (int b = 0; b < clips; b++)
+            if (back)
+                frames[b * clip + w * p] = patches[w * B + b];
+            else
+                patches[w * B + b] = frames[b * clip + w * p];
+}
+
 /* Frames (B, T, H·p, W·p), whose clips are `clip` numbers apart, to patches (T, p, p, H, W, B), or back if `back`. */
-int rearrange(int threads, long back, long B, long T, long p, long H, long W, long clip, const real *in, real *out) {
+int rearrange(int threads, long back, long B, long T, long p, long H, long W, long clip, real *frames, real *patches) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (long row = 0; row < T * H * p; row++) {
         long t = row / (H * p), h = row / p % H, i = row % p;
-        for (long b = 0; b < B; b++)
+        for (long b = 0, clips; b < B; b += clips)
             for (long j = 0; j < p; j++) {
-                long patch = (((t * p + i) * p + j) * H + h) * W * B + b, frame = b * clip + ((t * H + h) * p + i) * W * p + j;
+                real *patch = patches + (((t * p + i) * p + j) * H + h) * W * B + b;
+                real *frame = frames + b * clip + ((t * H + h) * p + i) * W * p + j;
+                clips = !back && b + 4 <= B ? 4 : 1;
                 if (back)
-                    for (long w = 0; w < W; w++) out[frame + w * p] = in[patch + w * B];
+                    copy_row(1, 1, B, p, W, clip, frame, patch);
+                else if (clips == 4)
+                    copy_row(4, 0, B, p, W, clip, frame, patch);
                 else
-                    for (long w = 0; w < W; w++) out[patch + w * B] = in[frame + w * p];
+                    copy_row(1, 0, B, p, W, clip, frame, patch);
             }
     }
     return 0;
