@@ -191,10 +191,12 @@ class _Encoder(Stage):
         if linear:
             weight, bias = linear
             patches = _patches(x, self.conv.stride[0])
-            h = (weight.flatten(1) @ patches.view(-1, patches[0, 0, 0].numel())).view(-1, *patches.shape[3:])
-        _count_batch(norm, h[0].numel())
+            matrix = weight.flatten(1)
+            h = (matrix @ patches.view(matrix.shape[1], -1)).view(-1, *patches.shape[3:])
+        values_per_channel = h.numel() // len(h)
+        _count_batch(norm, values_per_channel)
         z, mean, var = torch.empty_like(h), torch.empty_like(gamma), torch.empty_like(gamma)
-        sizes, statistics = (norm.training, len(h), h[0].numel()), (mean, var, norm.running_mean, norm.running_var)
+        sizes, statistics = (norm.training, len(h), values_per_channel), (mean, var, norm.running_mean, norm.running_var)
         call("encoding_forward", sizes, (norm.eps, norm.momentum), h, bias, gamma, beta, z, *statistics)
         return z, (patches, h, mean, var)
 
@@ -203,7 +205,7 @@ class _Encoder(Stage):
         dlinear, (dgamma, dbeta) = gradients[:-2], gradients[-2:]
         gh = gz if mine else torch.empty_like(gz)
         given, dbias = (h, gamma, beta, mean, var, gz), dlinear[1] if linear else None
-        call("encoding_backward", (len(h), h[0].numel()), (self.norm.eps,), *given, gh, dbias, dgamma, dbeta)
+        call("encoding_backward", (len(h), h.numel() // len(h)), (self.norm.eps,), *given, gh, dbias, dgamma, dbeta)
         if not linear:
             return gh
         _pointwise_weights(gh.flatten(1), patches.view(-1, h[0].numel()), dlinear[0])
@@ -223,7 +225,7 @@ class _Mixer(Stage):
         w1, b1, w2, b2, gamma1, beta1, wp, bp, gamma2, beta2 = weights
         norm1, norm2, x = self.norm1, self.norm2, x.contiguous()
         for norm in (norm1, norm2):
-            _count_batch(norm, x[0].numel())
+            _count_batch(norm, x.numel() // len(x))
         u = torch.empty_like(x) if norm1.training and w1.shape[-1] >= KEPT_FROM else None
         v, y, z = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
         mean1, var1, mean2, var2 = torch.empty(4, len(x), dtype=x.dtype).unbind()
@@ -305,7 +307,7 @@ def _count_batch(norm: Any, values_per_channel: int) -> None:
 def _patches(frames: Tensor, p: int) -> Tensor:
     """Copy frames (B, T, H·p, W·p) to patches (T, p, p, H, W, B)."""
     batch, count, height, width = frames.shape
-    if frames[0].stride() != (height * width, width, 1):
+    if frames.stride()[1:] != (height * width, width, 1):
         frames = frames.contiguous()
     patches = torch.empty((count, p, p, height // p, width // p, batch))
     call("rearrange", (False, batch, count, p, height // p, width // p, frames.stride(0)), (), frames, patches)
