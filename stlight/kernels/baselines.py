@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from stlight.kernels.cells import SPECTRAL
 from stlight.kernels.compile import library
 from stlight.kernels.direct import DirectConvolution, convolve_directly
-from stlight.kernels.fused import addressable, observed
+from stlight.kernels.fused import observed
 from stlight.kernels.spectral import CHANNELS, bytes_of_spectra
+from stlight.kernels.stages import addressable
 from stlight.model.baselines import Baseline
 from stlight.model.baselines.convlstm_s import ConvLSTM
 from stlight.model.baselines.e3d_lstm import E3DLSTM

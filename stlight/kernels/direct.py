@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from stlight.kernels.fused import addressable, observed
+from stlight.kernels.fused import observed
 from stlight.kernels.spectral import call
+from stlight.kernels.stages import addressable
 
 SIZES = (3, 5, 7, 11)
 # With more products of channels in a group, PyTorch's library is as fast.

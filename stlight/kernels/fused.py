@@ -1,8 +1,6 @@
 """The backend of the compiled kernels: one pass for all that is independent for each channel, matrix products for the rest.
 
-Activations are (C, H, W, B), so that a pointwise convolution is one matrix product. A model is one function for autograd,
-because a small one would otherwise spend half its time between functions. Only first derivatives exist: asking for second ones
-is an error.
+Activations are (C, H, W, B), so that a pointwise convolution is one matrix product.
 """
 
 from collections.abc import Sequence
@@ -10,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from stlight.kernels.backends import Backend, Layer
 from stlight.kernels.compile import library
+from stlight.kernels.stages import Output, Stage, Stages, addressable, call
 from stlight.model.stlight import STLight
 
 LARGEST_KERNEL = 11
@@ -67,115 +65,6 @@ def observed() -> bool:
     """Return True if somebody traces or changes what operations compute, so that a kernel must not replace them."""
     observers = torch.jit.is_tracing() or torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
     return observers or torch._C._functorch.peek_interpreter_stack() is not None or torch.is_autocast_enabled("cpu")
-
-
-def addressable(tensor: Tensor) -> bool:
-    """Return True if the kernels can read a weight or buffer by its address. They ignore integers, which only count."""
-    return tensor.is_cpu and tensor.is_contiguous() and tensor.dtype in (torch.float32, torch.int64)
-
-
-def call(name: str, integers: Sequence[int], reals: Sequence[float], *tensors: Tensor | None) -> None:
-    """Call a kernel with sizes, real numbers and the addresses of tensors, in the order of its declaration.
-
-    Ctypes checks types against the declaration, but would pass more arguments than it has.
-    """
-    function = getattr(library("mixer.c"), name)
-    addresses = [None if t is None else t.data_ptr() for t in tensors]
-    arguments = (torch.get_num_threads(), *integers, *reals, *addresses)
-    assert len(arguments) == len(function.argtypes), f"{name} takes {len(function.argtypes)} arguments, got {len(arguments)}"
-    if function(*arguments):
-        raise MemoryError(f"no memory for the scratch of {name}")
-
-
-Output = tuple[Tensor | None, Tensor | None]
-
-
-class Stage:
-    """A part of a model. Its kernels read weights and write their gradients by address."""
-
-    modules: tuple[Any, ...]
-
-    def forward(self, x: Tensor, *weights: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        """Return the output, and what `backward` needs beside the input and the weights."""
-        raise NotImplementedError
-
-    def backward(self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
-        """Return the gradient of the input from that of the output, gz, and write those of the weights.
-
-        gz may be overwritten if it is `mine`. The gradient of the input may be anything if it is not `needed`. `output` is two
-        tensors whose difference is the output; either may be missing. `kept` is the input, the weights and what else `forward`
-        returned.
-        """
-        raise NotImplementedError
-
-    def weights(self) -> list[Tensor]:
-        """Return the weights, read at each step because loading a state dict may replace them.
-
-        Raises `TypeError` if the kernels cannot address one, because a module changed after `accelerate`.
-        """
-        weights = [w.contiguous() if w.dim() == 4 else w for module in self.modules for w in module._parameters.values()]
-        for tensor in (*weights, *(buffer for module in self.modules for buffer in module._buffers.values())):
-            if not addressable(tensor):
-                found = f"{tensor.dtype} on {tensor.device}, strides {tensor.stride()}"
-                raise TypeError(
-                    f"kernels need contiguous float32 on the CPU, got {found}: after a change call accelerate again"
-                )
-        return weights
-
-
-class Stages:
-    """Stages, one after the other, as one function for autograd.
-
-    `skip` are two of them: the input of the first is added to that of the second.
-    """
-
-    def __init__(self, stages: Sequence[Stage], skip: tuple[int, int] | None = None) -> None:
-        self.stages = stages
-        self.skip_from, self.skip_to = skip or (-1, -1)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Compute what the last stage returns from what the first takes."""
-        weights = [stage.weights() for stage in self.stages]
-        return _Function.apply(x, self, weights, *(weight for own in weights for weight in own))
-
-
-class _Function(torch.autograd.Function):
-    """The function of `Stages`. Weights are arguments so that they get gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, stages: Stages, weights: list[list[Tensor]], *_: Tensor) -> Tensor:
-        skipped, kept, ctx.stages = x, list[Tensor | None](), []
-        for i, (stage, own) in enumerate(zip(stages.stages, weights, strict=True)):
-            if i == stages.skip_from:
-                skipped, ctx.skipped = x, len(kept)
-            x = x + skipped if i == stages.skip_to else x
-            z, more = stage.forward(x, *own)
-            ctx.stages.append((stage, len(kept), len(own), i == stages.skip_from, i == stages.skip_to))
-            kept += (x, *own, *more)
-            x = z
-        ctx.save_for_backward(*kept)
-        return x
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gz: Tensor) -> tuple[Tensor | None, ...]:
-        saved, gradients, mine, output = list(ctx.saved_tensors), list[Tensor](), False, (None, None)
-        # Unless the graph is kept, each stage then frees what it used.
-        ctx.maybe_clear_saved_tensors()
-        gz = gz.contiguous()
-        for stage, start, weights, skip_from, skip_to in reversed(ctx.stages):
-            kept = saved[start:]
-            del saved[start:]
-            own = [torch.empty(weight.shape) for weight in kept[1 : 1 + weights]]
-            gz = stage.backward(gz, mine, start > 0 or ctx.needs_input_grad[0], output, own, *kept)
-            gradients, mine = own + gradients, not skip_to
-            if skip_to:
-                skipped = gz
-            if skip_from:
-                gz = gz + skipped
-            # What the stage before gave is this one's input, less what skipped it.
-            output = (kept[0], saved[ctx.skipped] if skip_to and not skip_from else None)
-        return gz if ctx.needs_input_grad[0] else None, None, None, *gradients
 
 
 class _Encoder(Stage):

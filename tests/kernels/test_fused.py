@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from stlight import STLight
 from stlight.kernels import accelerate, backend_of
 from stlight.kernels.compile import library
-from stlight.kernels.fused import FusedBackend, Stages, _Encoder, call
+from stlight.kernels.fused import FusedBackend, _Encoder
+from stlight.kernels.stages import Stages, call
 from stlight.model.stlight import stl_mixer
 
 pytestmark = pytest.mark.skipif(library("mixer.c") is None, reason="no C compiler")
