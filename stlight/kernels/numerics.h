@@ -137,7 +137,7 @@ static double normalise_activate_backward(real *dx, long row, real *restrict a, 
     double sum_g = 0, sum_ga = 0, total = 0;
     FOR_BLOCKS(H * n) {
         real s = 0, t = 0;
-        if (!z || fabsf(gamma[c]) < 0.01f)
+        if (!z || fabsf(gamma[c]) < 0.1f)
             FOR_BLOCK a[i] = gelu(x[i] + bias) - m;
         else if (residual)
             FOR_BLOCK a[i] = (z[i] - residual[i] - offset) * back;

