@@ -174,10 +174,8 @@ class _FusedModel:
         usual = nn.Conv2d(conv.in_channels, conv.out_channels, p, p, device="meta")
         # Patches that overlap are not the columns of a matrix: PyTorch convolves them.
         self.conv = conv if conv.extra_repr() != usual.extra_repr() else None
-        encoder, decoder = (
-            _Encoder(model.patch_encoder, self.conv is not None),
-            _Decoder(model.patch_shuffle, model.patch_reassemble),
-        )
+        encoder = _Encoder(model.patch_encoder, convolved=self.conv is not None)
+        decoder = _Decoder(model.patch_shuffle, model.patch_reassemble)
         skip = (1 + depth // parts, 1 + (parts - 1) * depth // parts) if model.skip else None
         self.stages = Stages([encoder, *map(_Mixer, model.mixers), decoder], skip)
 
@@ -198,7 +196,7 @@ def _patches(frames: Tensor, p: int) -> Tensor:
     batch, count, height, width = frames.shape
     if frames.stride()[1:] != (height * width, width, 1):
         frames = frames.contiguous()
-    patches = torch.empty((count, p, p, height // p, width // p, batch))
+    patches = frames.new_empty((count, p, p, height // p, width // p, batch))
     call("rearrange", (False, batch, count, p, height // p, width // p, frames.stride(0)), (), frames, patches)
     return patches
 
@@ -206,7 +204,7 @@ def _patches(frames: Tensor, p: int) -> Tensor:
 def _frames(patches: Tensor) -> Tensor:
     """Copy patches (T, p, p, H, W, B) to frames (B, T, H·p, W·p)."""
     count, p, _, height, width, batch = patches.shape
-    frames = torch.empty((batch, count, height * p, width * p))
+    frames = patches.new_empty((batch, count, height * p, width * p))
     call("rearrange", (True, batch, count, p, height, width, frames.stride(0)), (), frames, patches)
     return frames
 

@@ -32,6 +32,7 @@ def call(name: str, integers: Sequence[int], reals: Sequence[float], *tensors: T
         raise MemoryError(f"no memory for the scratch of {name}")
 
 
+# What a stage gave, as the difference of two tensors that are kept anyway; either may be missing.
 Output = tuple[Tensor | None, Tensor | None]
 
 
@@ -47,9 +48,8 @@ class Stage:
     def backward(self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
         """Return the gradient of the input from that of the output, gz, and write those of the weights.
 
-        gz may be overwritten if it is `mine`. The gradient of the input may be anything if it is not `needed`. `output` is two
-        tensors whose difference is the output; either may be missing. `kept` is the input, the weights and what else `forward`
-        returned.
+        gz may be overwritten if it is `mine`. The gradient of the input may be anything if it is not `needed`. `kept` is the
+        input, the weights and what else `forward` returned.
         """
         raise NotImplementedError
 
@@ -111,7 +111,7 @@ class _Function(torch.autograd.Function):
         for stage, start, weights, skip_from, skip_to in reversed(ctx.stages):
             kept = saved[start:]
             del saved[start:]
-            own = [torch.empty(weight.shape) for weight in kept[1 : 1 + weights]]
+            own = [weight.new_empty(weight.shape) for weight in kept[1 : 1 + weights]]
             gz = stage.backward(gz, mine, start > 0 or ctx.needs_input_grad[0], output, own, *kept)
             gradients, mine = own + gradients, not skip_to
             if skip_to:

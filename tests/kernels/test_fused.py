@@ -115,6 +115,19 @@ def test_gradients_of_a_matrix_of_weights_do_not_depend_on_threads(M, K, N):
     torch.testing.assert_close(results[0].double(), g.double() @ y.double().T, rtol=1e-5, atol=1e-6 * N**0.5)
 
 
+def test_the_default_type_of_new_tensors_does_not_matter():
+    torch.manual_seed(0)
+    model, (clip, target) = STLight(hidden_dim=8, depth=3), torch.rand(2, 2, 10, 1, 8, 8)
+    expected = step(model, "fused", clip, target)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = step(model, "fused", clip, target)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found[0], expected[0])
+    assert all(torch.equal(found[1][name], gradient) for name, gradient in expected[1].items())
+
+
 def test_a_graph_that_is_kept_gives_the_same_gradients_again():
     torch.manual_seed(0)
     model, clip = accelerate(STLight(hidden_dim=8, depth=3)), torch.rand(2, 10, 1, 8, 8)
