@@ -7,6 +7,8 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
 from stlight.analysis.evidence import load_evidence
 from stlight.analysis.report import write_report
@@ -76,3 +78,5 @@ def show(browser, page, width=1280, scheme="light", state=""):
     # Another page first, because a change of the hash alone does not load the page again.
     browser.get("about:blank")
     browser.get(page.as_uri() + state)
+    # On a busy machine the driver may return before the page is read to its end, where the scripts are.
+    WebDriverWait(browser, 120).until(lambda _: browser.find_elements(By.CSS_SELECTOR, "main ~ script"))
