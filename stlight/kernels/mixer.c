@@ -34,11 +34,11 @@ int rearrange(int threads, long back, long B, long T, long p, long H, long W, lo
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (long row = 0; row < T * H * p; row++) {
         long t = row / (H * p), h = row / p % H, i = row % p;
-        for (long b = 0, clips; b < B; b += clips)
+        for (long b = 0, clips; b < B; b += clips) {
+            clips = !back && b + 4 <= B ? 4 : 1;
             for (long j = 0; j < p; j++) {
                 real *patch = patches + (((t * p + i) * p + j) * H + h) * W * B + b;
                 real *frame = frames + b * clip + ((t * H + h) * p + i) * W * p + j;
-                clips = !back && b + 4 <= B ? 4 : 1;
                 if (back)
                     copy_row(1, 1, B, p, W, clip, frame, patch);
                 else if (clips == 4)
@@ -46,6 +46,7 @@ int rearrange(int threads, long back, long B, long T, long p, long H, long W, lo
                 else
                     copy_row(1, 0, B, p, W, clip, frame, patch);
             }
+        }
     }
     return 0;
 }
@@ -86,8 +87,8 @@ int depthwise_forward(int threads, long training, long C, long H, long W, long B
 /* Shapes as above; u is 0 if it was not kept. gx may be the same array as gy. */
 int depthwise_backward(int threads, long C, long H, long W, long B, long k1, long k2, long dilation, double eps, const real *x,
                        const real *w1, const real *b1, const real *w2, const real *gamma, const real *beta, const real *u,
-                       const real *v, const real *y, const real *mean, const real *var, const real *gy, real *gx, real *dw1, real *db1, real *dw2, real *db2,
-                       real *dgamma, real *dbeta) {
+                       const real *v, const real *y, const real *mean, const real *var, const real *gy, real *gx, real *dw1,
+                       real *db1, real *dw2, real *db2, real *dgamma, real *dbeta) {
     plane p1 = plane_of(H, W, B, k1, 1), p2 = plane_of(H, W, B, k2, dilation);
     long N = H * p1.n, padded1 = H * p1.row, padded2 = H * p2.row;
     int failed = 0;
@@ -137,16 +138,18 @@ int activation_forward(int threads, long training, long C, long N, double eps, d
     return 0;
 }
 
-/* h, z + residual (either may be 0), gz, gh (C, N), where gh may be the same array as gz; the others (C). */
+/* h, gz, gh (C, N), where gh may be the same array as gz; z (C, N), to which `residual` (C, N) was added if there is one, or 0 if
+   there is no z; the others (C). */
 int activation_backward(int threads, long C, long N, double eps, const real *h, const real *bias, const real *gamma,
-                        const real *beta, const real *z, const real *residual, const real *mean, const real *var, const real *gz, real *gh, real *dbias, real *dgamma, real *dbeta) {
+                        const real *beta, const real *z, const real *residual, const real *mean, const real *var,
+                        const real *gz, real *gh, real *dbias, real *dgamma, real *dbeta) {
     int failed = 0;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) reduction(| : failed)
     for (long c = 0; c < C; c++) {
         real *a = scratch(N);
         if (a)
-            dbias[c] = normalise_activate_backward(gh + c * N, N, a, gz + c * N, h + c * N, bias[c], PLANE(z), PLANE(residual), c, 1, N, eps,
-                                                   gamma, beta, mean, var, dgamma, dbeta);
+            dbias[c] = normalise_activate_backward(gh + c * N, N, a, gz + c * N, h + c * N, bias[c], PLANE(z), PLANE(residual), c, 1,
+                                                   N, eps, gamma, beta, mean, var, dgamma, dbeta);
         else
             failed = 1;
     }
@@ -193,22 +196,22 @@ int pointwise_weights(int threads, long M, long K, long N, const real *g, const 
         memset(sums, 0, M * K * sizeof *sums);
         for (long l = part * PART, n; l < min(N, (part + 1) * PART); l += n) {
             n = min(AT_ONCE, N - l);
-            const real *ahead = N - l >= 2 * AT_ONCE ? g + l + AT_ONCE : 0;
+            long then = l + AT_ONCE, whole = then + AT_ONCE <= N;
             for (long m = 0, rows = 1, block = 0; m < M; m += rows)
                 for (long k = 0, columns; k < K; k += columns, block++) {
                     rows = m + ROWS <= M ? ROWS : 1;
                     columns = rows == 1 ? 1 : k + COLUMNS <= K ? COLUMNS : k + 2 <= K ? 2 : 1;
-                    if (block == M) ahead = ahead ? y + l + AT_ONCE - M * N : 0;
-                    const real *row = ahead && block < M + K ? ahead + block * N : 0, *gm = g + m * N + l, *yk = y + k * N + l;
+                    const real *gm = g + m * N + l, *yk = y + k * N + l, *ahead = 0;
+                    if (whole && block < M + K) ahead = (block < M ? g + block * N : y + (block - M) * N) + then;
                     vector *s = sums + m * K + k;
                     if (columns == COLUMNS)
-                        add_products_of_rows(ROWS, COLUMNS, s, gm, yk, K, N, n, row);
+                        add_products_of_rows(ROWS, COLUMNS, s, gm, yk, K, N, n, ahead);
                     else if (columns == 2)
-                        add_products_of_rows(ROWS, 2, s, gm, yk, K, N, n, row);
+                        add_products_of_rows(ROWS, 2, s, gm, yk, K, N, n, ahead);
                     else if (rows > 1)
-                        add_products_of_rows(ROWS, 1, s, gm, yk, K, N, n, row);
+                        add_products_of_rows(ROWS, 1, s, gm, yk, K, N, n, ahead);
                     else
-                        add_products_of_rows(1, 1, s, gm, yk, K, N, n, row);
+                        add_products_of_rows(1, 1, s, gm, yk, K, N, n, ahead);
                 }
         }
         for (long i = 0; i < M * K; i++) {
