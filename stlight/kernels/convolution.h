@@ -1,8 +1,4 @@
 /* Depthwise convolution of one channel and its gradients, on padded rows. */
-/* Load a vector once for several products: volatile, because gcc would load it again in each. */
-#define LOAD(address) (*(const volatile vector *)(address))
-/* Inlined so that its constant arguments unroll the loops over registers. */
-#define INLINE static inline __attribute__((always_inline))
 
 /* Geometry of a K×K kernel over H rows of n numbers. Its taps are `dilation` rows and `shift` numbers apart. Input rows have
    `pad` zeros at both ends. */

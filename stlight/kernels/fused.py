@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from stlight.kernels.backends import Backend, Layer
-from stlight.kernels.compile import library
-from stlight.kernels.stages import Output, Stage, Stages, addressable, call
+from stlight.kernels.stages import Output, Stage, Stages, addressable, call, libraries
 from stlight.model.stlight import STLight
 
 LARGEST_KERNEL = 11
@@ -21,8 +20,8 @@ LARGEST_KERNEL = 11
 # again is slow.
 KEPT_FROM = 7
 
-# The kernel for the gradient of a matrix of weights is faster than MKL if its sums stay in the cache.
-OWN_PRODUCT_UP_TO = 128 * 128
+# The kernels for products with a matrix of weights are faster than MKL if a block of columns and the weights stay in the cache.
+OWN_PRODUCTS_UP_TO = 128 * 128
 
 
 class FusedBackend(Backend):
@@ -39,14 +38,14 @@ class FusedBackend(Backend):
             super().fits(model)
             and all(max(conv.kernel_size) <= LARGEST_KERNEL for conv in model.mixers.modules() if isinstance(conv, nn.Conv2d))
             and all(map(addressable, read))
-            and library("mixer.c") is not None
+            and libraries() is not None
         )
 
     def serves(self, clip: Tensor, training: bool) -> bool:
         """Return True unless the batch is empty, somebody traces the computation, or the mode has no kernel."""
         if type(clip) is not Tensor or clip.device.type != "cpu" or clip.dtype != torch.float32 or not clip.numel():
             return False
-        return not observed() and training == torch.is_grad_enabled() and library("mixer.c") is not None
+        return not observed() and training == torch.is_grad_enabled() and libraries() is not None
 
     def enter(self, x_BCHW: Tensor) -> Tensor:
         """Copy (B, C, H, W) to (C, H, W, B)."""
@@ -80,8 +79,7 @@ class _Encoder(Stage):
         if linear:
             weight, bias = linear
             patches = _patches(x, self.conv.stride[0])
-            matrix = weight.flatten(1)
-            h = (matrix @ patches.view(matrix.shape[1], -1)).view(-1, *patches.shape[3:])
+            h = _product(weight, patches.view(-1, patches[0, 0, 0].numel())).view(-1, *patches.shape[3:])
         values_per_channel = h.numel() // len(h)
         _count_batch(norm, values_per_channel)
         z, mean, var = torch.empty_like(h), torch.empty_like(gamma), torch.empty_like(gamma)
@@ -97,8 +95,8 @@ class _Encoder(Stage):
         call("encoding_backward", (len(h), h.numel() // len(h)), (self.norm.eps,), *given, gh, dbias, dgamma, dbeta)
         if not linear:
             return gh
-        _pointwise_weights(gh.flatten(1), patches.view(-1, h[0].numel()), dlinear[0])
-        return _frames((linear[0].flatten(1).t() @ gh.flatten(1)).view_as(patches)) if needed else gh
+        gx = _product_backward(linear[0], patches.view(-1, h[0].numel()), gh.flatten(1), dlinear[0], needed)
+        return _frames(gx.view_as(patches)) if needed else gh
 
 
 class _Mixer(Stage):
@@ -121,7 +119,7 @@ class _Mixer(Stage):
         sizes, settings = (norm1.training, *x.shape, *self.kernels), (norm1.eps, norm1.momentum)
         statistics = (mean1, var1, norm1.running_mean, norm1.running_var)
         call("depthwise_forward", sizes, settings, x, w1, b1, w2, b2, gamma1, beta1, u, v, y, *statistics)
-        h = wp.flatten(1) @ y.flatten(1)
+        h = _product(wp, y.flatten(1))
         sizes, settings = (norm2.training, *h.shape), (norm2.eps, norm2.momentum)
         statistics = (mean2, var2, norm2.running_mean, norm2.running_var)
         call("activation_forward", sizes, settings, h, bp, gamma2, beta2, z, *statistics)
@@ -133,9 +131,8 @@ class _Mixer(Stage):
         gh = (gz if mine else torch.empty_like(gz)).view_as(h)
         given = (h, bp, gamma2, beta2, *output, mean2, var2, gz)
         call("activation_backward", h.shape, (self.norm2.eps,), *given, gh, dbp, dgamma2, dbeta2)
-        _pointwise_weights(gh, y.flatten(1), dwp)
         # The kernel may write the gradient of x over that of y.
-        gx = (wp.flatten(1).t() @ gh).view_as(x)
+        gx = _product_backward(wp, y.flatten(1), gh, dwp).view_as(x)
         sizes, inputs = (*x.shape, *self.kernels), (x, w1, b1, w2, gamma1, beta1, u, v, y, mean1, var1, gx)
         call("depthwise_backward", sizes, (self.norm1.eps,), *inputs, gx, dw1, db1, dw2, db2, dgamma1, dbeta1)
         return gx
@@ -159,9 +156,8 @@ class _Decoder(Stage):
     def backward(self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
         x, weight, _ = kept
         gradient = _patches(gz, self.p).view(len(weight), -1)
-        _pointwise_weights(gradient, x.view(weight.shape[1], -1), gradients[0])
         torch.sum(gradient, 1, out=gradients[1])
-        return (weight.flatten(1).t() @ gradient).view_as(x)
+        return _product_backward(weight, x.view(weight.shape[1], -1), gradient, gradients[0]).view_as(x)
 
 
 class _FusedModel:
@@ -209,9 +205,23 @@ def _frames(patches: Tensor) -> Tensor:
     return frames
 
 
-def _pointwise_weights(g: Tensor, y: Tensor, out: Tensor) -> None:
-    """Compute the gradient of the weights of a matrix product h = W y, W (M, K), from that of h, g (M, N)."""
-    if out.numel() <= OWN_PRODUCT_UP_TO:
-        call("pointwise_weights", (len(g), *y.shape), (), g, y, out)
-    else:
-        torch.mm(g, y.t(), out=out.view(len(g), len(y)))
+def _product(weight: Tensor, y: Tensor) -> Tensor:
+    """Return the product of a matrix of weights (M, ...) with y (K, N)."""
+    weight = weight.view(-1, len(y))
+    # With one thread MKL is as fast.
+    if torch.get_num_threads() == 1 or weight.numel() > OWN_PRODUCTS_UP_TO:
+        return weight @ y
+    h = y.new_empty(len(weight), y.shape[1])
+    call("pointwise_forward", (*weight.shape, y.shape[1]), (), weight, y, h)
+    return h
+
+
+def _product_backward(weight: Tensor, y: Tensor, g: Tensor, dw: Tensor, needed: bool = True) -> Tensor:
+    """Return the gradient of y (K, N) from that of `_product`, g (M, N), if it is needed, and write that of the weights, dw."""
+    weight = weight.view(len(g), len(y))
+    if weight.numel() > OWN_PRODUCTS_UP_TO:
+        torch.mm(g, y.t(), out=dw.view_as(weight))
+        return weight.t() @ g if needed else g
+    gy = torch.empty_like(y) if needed else None
+    call("pointwise_backward", (*weight.shape, y.shape[1]), (), weight, y, g, gy, dw)
+    return g if gy is None else gy

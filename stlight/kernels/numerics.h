@@ -14,6 +14,11 @@ enum { VECTOR_BYTES = 32, REGISTERS = 16 };
 typedef real vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 enum { LANES = VECTOR_BYTES / sizeof(real), MAX_KERNEL = 11 };
 
+/* Load a vector once for several products: volatile, because gcc would load it again in each. */
+#define LOAD(address) (*(const volatile vector *)(address))
+/* Inlined so that its constant arguments unroll the loops over registers. */
+#define INLINE static inline __attribute__((always_inline))
+
 static inline long min(long a, long b) { return a < b ? a : b; }
 static inline long max(long a, long b) { return a > b ? a : b; }
 

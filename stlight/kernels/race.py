@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from stlight.kernels.accelerate import BACKENDS
 from stlight.kernels.backends import Backend
-from stlight.kernels.compile import cache_folder, library
+from stlight.kernels.compile import cache_folder
+from stlight.kernels.stages import libraries
 from stlight.model.stlight import STLight
 from stlight.runtime.processor import processor
 
@@ -150,8 +151,7 @@ def _key(mixer: nn.Module, x_BCHW: Tensor) -> list[Any]:
     convolutions = [[*m.kernel_size, *m.dilation] for m in mixer.modules() if isinstance(m, nn.Conv2d)]
     autocast = torch.is_autocast_enabled(device.type)
     precision = [str(torch.get_autocast_dtype(device.type) if autocast else x_BCHW.dtype), torch.backends.cudnn.allow_tf32]
-    kernels = library("mixer.c")
-    cpu = [processor(), torch.get_num_threads(), Path(kernels._name).name if kernels else None]
+    cpu = [processor(), torch.get_num_threads(), *(Path(opened._name).name for opened in libraries() or ())]
     where = [torch.cuda.get_device_name(device)] if device.type == "cuda" else cpu
     return [version("stlight"), torch.__version__, *where, *precision, list(x_BCHW.shape), convolutions]
 

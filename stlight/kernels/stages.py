@@ -4,7 +4,9 @@ A small model would otherwise spend half its time between functions. Only first 
 error.
 """
 
+import ctypes
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,12 +21,23 @@ def addressable(tensor: Tensor) -> bool:
     return tensor.is_cpu and tensor.is_contiguous() and tensor.dtype in (torch.float32, torch.int64)
 
 
+def libraries() -> list[ctypes.CDLL] | None:
+    """Open the libraries of the kernels. Returns None if one fails, so that a model never computes with some of them."""
+    opened = [opened for source in ("mixer.c", "pointwise.c", "ends.c") if (opened := library(source))]
+    return opened if len(opened) == 3 else None
+
+
+@cache
+def _kernel(name: str) -> Any:
+    return next(getattr(opened, name) for opened in libraries() or () if hasattr(opened, name))
+
+
 def call(name: str, integers: Sequence[int], reals: Sequence[float], *tensors: Tensor | None) -> None:
     """Call a kernel with sizes, real numbers and the addresses of tensors, in the order of its declaration.
 
     Ctypes checks types against the declaration, but would pass more arguments than it has.
     """
-    function = getattr(library("mixer.c"), name)
+    function = _kernel(name)
     addresses = [None if t is None else t.data_ptr() for t in tensors]
     arguments = (torch.get_num_threads(), *integers, *reals, *addresses)
     assert len(arguments) == len(function.argtypes), f"{name} takes {len(function.argtypes)} arguments, got {len(arguments)}"

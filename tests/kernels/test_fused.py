@@ -104,15 +104,21 @@ def test_every_gradient_if_batchnorms_scale_by_almost_nothing():
 @pytest.mark.parametrize(
     ("M", "K", "N"), [(1, 1, 1), (5, 7, 3), (10, 16, 5000), (64, 40, 2049), (24, 24, 2048), (3, 130, 4100)]
 )
-def test_gradients_of_a_matrix_of_weights_do_not_depend_on_threads(M, K, N):
+def test_products_with_a_matrix_of_weights_do_not_depend_on_threads(M, K, N):
     torch.manual_seed(0)
-    g, y, results = torch.randn(M, N), torch.randn(K, N), [torch.empty(M, K) for _ in range(2)]
-    for threads, out in enumerate(results, start=1):
+    w, y, g = torch.randn(M, K), torch.randn(K, N), torch.randn(M, N)
+    results = [[torch.full(shape, torch.nan) for shape in ((M, N), (K, N), (M, K), (M, K))] for _ in range(2)]
+    for threads, (h, gy, dw, dw_alone) in enumerate(results, start=1):
         torch.set_num_threads(threads)
-        call("pointwise_weights", (M, K, N), (), g, y, out)
+        call("pointwise_forward", (M, K, N), (), w, y, h)
+        call("pointwise_backward", (M, K, N), (), w, y, g, gy, dw)
+        call("pointwise_backward", (M, K, N), (), w, y, g, None, dw_alone)
+        assert torch.equal(dw, dw_alone)
     torch.set_num_threads(1)
-    assert torch.equal(*results)
-    torch.testing.assert_close(results[0].double(), g.double() @ y.double().T, rtol=1e-5, atol=1e-6 * N**0.5)
+    assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
+    w, y, g = w.double(), y.double(), g.double()
+    for found, expected, terms in zip(results[0], (w @ y, w.T @ g, g @ y.T), (K, M, N), strict=False):
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6 * terms**0.5)
 
 
 def test_the_default_type_of_new_tensors_does_not_matter():
