@@ -20,8 +20,10 @@ LARGEST_KERNEL = 11
 # again is slow.
 KEPT_FROM = 7
 
-# The kernels for products with a matrix of weights are faster than MKL if a block of columns and the weights stay in the cache.
+# The kernels for products with a matrix of weights are faster than MKL if the weights and a block of columns stay in the cache,
+# and for at least so many multiply-adds.
 OWN_PRODUCTS_UP_TO = 128 * 128
+OWN_PRODUCTS_FROM = 2**22
 
 
 class FusedBackend(Backend):
@@ -205,11 +207,15 @@ def _frames(patches: Tensor) -> Tensor:
     return frames
 
 
+def _own_product(weight: Tensor, y: Tensor) -> bool:
+    return weight.numel() <= OWN_PRODUCTS_UP_TO and weight.numel() * y.shape[1] >= OWN_PRODUCTS_FROM
+
+
 def _product(weight: Tensor, y: Tensor) -> Tensor:
     """Return the product of a matrix of weights (M, ...) with y (K, N)."""
     weight = weight.view(-1, len(y))
     # With one thread MKL is as fast.
-    if torch.get_num_threads() == 1 or weight.numel() > OWN_PRODUCTS_UP_TO:
+    if torch.get_num_threads() == 1 or not _own_product(weight, y):
         return weight @ y
     h = y.new_empty(len(weight), y.shape[1])
     call("pointwise_forward", (*weight.shape, y.shape[1]), (), weight, y, h)
@@ -219,7 +225,7 @@ def _product(weight: Tensor, y: Tensor) -> Tensor:
 def _product_backward(weight: Tensor, y: Tensor, g: Tensor, dw: Tensor, needed: bool = True) -> Tensor:
     """Return the gradient of y (K, N) from that of `_product`, g (M, N), if it is needed, and write that of the weights, dw."""
     weight = weight.view(len(g), len(y))
-    if weight.numel() > OWN_PRODUCTS_UP_TO:
+    if not _own_product(weight, y):
         torch.mm(g, y.t(), out=dw.view_as(weight))
         return weight.t() @ g if needed else g
     gy = torch.empty_like(y) if needed else None

@@ -41,6 +41,8 @@ def record_step(compute: Callable[[Tensor], Tensor], model: nn.Module, clip: Ten
 def flatten_weights(model: nn.Module) -> nn.Parameter:
     """Return all weights of a model as one parameter. The model's own weights and gradients become views of it.
 
+    `torch.autograd.grad` by single weights may then fail, because the compiled kernels give their gradients to this parameter.
+
     An optimizer that works element by element gives the same result, for the overhead of one parameter instead of a hundred.
     """
     parameters = list(model.parameters())
@@ -49,4 +51,6 @@ def flatten_weights(model: nn.Module) -> nn.Parameter:
     sizes = [p.numel() for p in parameters]
     for parameter, values, gradient in zip(parameters, flat.detach().split(sizes), flat.grad.split(sizes), strict=True):
         parameter.data, parameter.grad = values.view_as(parameter), gradient.view_as(parameter)
+        # A deep copy has no such attribute, because its weights are not parts of this one.
+        parameter.flat = flat  # type: ignore[attr-defined]
     return flat

@@ -155,7 +155,7 @@ def test_what_is_computed_otherwise_after_a_resume_is_said_and_recorded(tmp_path
     with pytest.raises(Interrupted):
         run_with_signals(tmp_path, monkeypatch, {4: [signal.SIGTERM]})
     # As on a host without a compiler.
-    monkeypatch.setattr("stlight.kernels.fused.library", lambda source: None)
+    monkeypatch.setattr("stlight.kernels.fused.libraries", lambda: None)
     record = run_with_signals(tmp_path, monkeypatch, {})
     assert record.device["kernels"] == "plain"
     assert record.device["changed"] == ["from epoch 2, step 1: kernels plain after fused"]

@@ -220,7 +220,7 @@ def test_kernels_that_fail_while_being_timed_are_recorded_and_stop_nothing(all_f
 
 
 def test_kernels_that_cannot_serve_are_recorded_as_plain(tmp_path, monkeypatch):
-    monkeypatch.setattr("stlight.kernels.fused.library", lambda source: None)
+    monkeypatch.setattr("stlight.kernels.fused.libraries", lambda: None)
     assert train_run("taxibj/none/seed0", tiny(kernels="fused"), tmp_path, tmp_path).device["kernels"] == "plain"
 
 
