@@ -122,21 +122,23 @@ static void pack_transposed(real *packed, long row, long K, long N, const real *
 }
 
 /* Add the products of a block of ROWS rows of g and of V vectors of y's rows, transposed, to the sums (ROWS, V·LANES). */
-INLINE void add_products(int V, real *restrict sums, const real *restrict g, const real *restrict y, long row, lines *in) {
+INLINE void add_products(int V, real *restrict sums, const real *restrict g, const real *restrict y, long row, lines *of_y,
+                         lines *of_g) {
     vector s[ROWS][2];
-    lines next_in = *in;
+    lines next_y = *of_y, next_g = *of_g;
     for (int r = 0; r < ROWS; r++)
         for (int v = 0; v < V; v++) s[r][v] = (vector){0};
     for (long n = 0; n < COLUMNS; n++, y += row) {
         vector x[2];
         for (int v = 0; v < V; v++) x[v] = LOAD(y + v * LANES);
-        FETCH(next_in, 0)
+        FETCH(next_y, 0)
+        FETCH(next_g, 0)
         for (int r = 0; r < ROWS; r++)
             for (int v = 0; v < V; v++) s[r][v] += g[r * COLUMNS + n] * x[v];
     }
     for (int r = 0; r < ROWS; r++)
         for (int v = 0; v < V; v++) *(vector *)(sums + r * row + v * LANES) += s[r][v];
-    *in = next_in;
+    *of_y = next_y, *of_g = next_g;
 }
 
 /* h (M, N) = w (M, K) y (K, N). */
@@ -175,7 +177,9 @@ int pointwise_backward(int threads, long M, long K, long N, const real *w, const
         for (long part = 0; part < parts; part++)
             for (long block = part * blocks / parts; ready && block < (part + 1) * blocks / parts; block++) {
                 long n = block * COLUMNS, columns = min(COLUMNS, N - n);
-                lines in = lines_beyond(y, K, N, n, rows / ROWS * (rounded(row, 2 * LANES) / LANES / 2) * COLUMNS);
+                long steps = rows / ROWS * (rounded(row, 2 * LANES) / (2 * LANES)) * COLUMNS;
+                /* With gy, those of g are fetched while it is computed. */
+                lines of_y = lines_beyond(y, K, N, n, steps), of_g = lines_beyond(g, M, gy ? 0 : N, n, steps);
                 if (gy)
                     multiply(K, M, N, packed_w, g, gy, n, packed_g);
                 else
@@ -185,9 +189,9 @@ int pointwise_backward(int threads, long M, long K, long N, const real *w, const
                     for (long k = 0; k < row; k += 2 * LANES) {
                         real *s = sums + (part * rows + m) * row + k;
                         if (k + LANES < row)
-                            add_products(2, s, packed_g + m * COLUMNS, packed_y + k, row, &in);
+                            add_products(2, s, packed_g + m * COLUMNS, packed_y + k, row, &of_y, &of_g);
                         else
-                            add_products(1, s, packed_g + m * COLUMNS, packed_y + k, row, &in);
+                            add_products(1, s, packed_g + m * COLUMNS, packed_y + k, row, &of_y, &of_g);
                     }
             }
     }

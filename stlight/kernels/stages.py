@@ -126,7 +126,8 @@ class _Function(torch.autograd.Function):
         for i, (stage, own) in enumerate(zip(stages.stages, weights, strict=True)):
             if i == stages.skip_from:
                 skipped, ctx.skipped = x, len(kept)
-            x = x + skipped if i == stages.skip_to else x
+            # Nobody else holds what the stage before returned.
+            x = x.add_(skipped) if i == stages.skip_to else x
             z, more = stage.forward(x, *own)
             ctx.stages.append((stage, len(kept), len(own), i == stages.skip_from, i == stages.skip_to))
             kept += (x, *own, *more)
@@ -155,7 +156,7 @@ class _Function(torch.autograd.Function):
             if skip_to:
                 skipped = gz
             if skip_from:
-                gz = gz + skipped
+                gz = gz.add_(skipped)
             # What the stage before gave is this one's input, less what skipped it.
             output = (kept[0], saved[ctx.skipped] if skip_to and not skip_from else None)
         return gz if ctx.needs_input_grad[0] else None, None, None, *leaves
