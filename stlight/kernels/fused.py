@@ -77,7 +77,7 @@ class _Encoder(Stage):
 
     def forward(self, x: Tensor, *weights: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         *linear, gamma, beta = weights
-        patches, h, bias, norm = None, x, None, self.norm
+        h, bias, norm = x, None, self.norm
         if linear:
             weight, bias = linear
             patches = _patches(x, self.conv.stride[0])
@@ -87,16 +87,20 @@ class _Encoder(Stage):
         z, mean, var = torch.empty_like(h), torch.empty_like(gamma), torch.empty_like(gamma)
         sizes, statistics = (norm.training, len(h), values_per_channel), (mean, var, norm.running_mean, norm.running_var)
         call("encoding_forward", sizes, (norm.eps, norm.momentum), h, bias, gamma, beta, z, *statistics)
-        return z, (patches, h, mean, var)
+        return z, (h, mean, var)
 
-    def backward(self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
-        _, *linear, gamma, beta, patches, h, mean, var = kept
+    def backward(
+        self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], kept: list[Any]
+    ) -> Tensor:
+        x, *linear, gamma, beta, h, mean, var = kept
         dlinear, (dgamma, dbeta) = gradients[:-2], gradients[-2:]
         gh = gz if mine else torch.empty_like(gz)
         given, dbias = (h, gamma, beta, mean, var, gz), dlinear[1] if linear else None
         call("encoding_backward", (len(h), h.numel() // len(h)), (self.norm.eps,), *given, gh, dbias, dgamma, dbeta)
         if not linear:
             return gh
+        # Copied again, because kept ones would be as large as the prediction.
+        patches = _patches(x, self.conv.stride[0])
         gx = _product_backward(linear[0], patches.view(-1, h[0].numel()), gh.flatten(1), dlinear[0], needed)
         return _frames(gx.view_as(patches)) if needed else gh
 
@@ -127,12 +131,17 @@ class _Mixer(Stage):
         call("activation_forward", sizes, settings, h, bp, gamma2, beta2, z, *statistics)
         return z, (u, v, y, h, mean1, var1, mean2, var2)
 
-    def backward(self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
+    def backward(
+        self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], kept: list[Any]
+    ) -> Tensor:
         x, w1, b1, w2, _, gamma1, beta1, wp, bp, gamma2, beta2, u, v, y, h, mean1, var1, mean2, var2 = kept
+        kept.clear()
         dw1, db1, dw2, db2, dgamma1, dbeta1, dwp, dbp, dgamma2, dbeta2 = gradients
         gh = (gz if mine else torch.empty_like(gz)).view_as(h)
-        given = (h, bp, gamma2, beta2, *output, mean2, var2, gz)
-        call("activation_backward", h.shape, (self.norm2.eps,), *given, gh, dbp, dgamma2, dbeta2)
+        given, out = (bp, gamma2, beta2, *output, mean2, var2, gz), (gh, dbp, dgamma2, dbeta2)
+        call("activation_backward", h.shape, (self.norm2.eps,), h, *given, *out)
+        # Before there is a gradient of y, so that it can take this memory.
+        del h
         # The kernel may write the gradient of x over that of y.
         gx = _product_backward(wp, y.flatten(1), gh, dwp).view_as(x)
         sizes, inputs = (*x.shape, *self.kernels), (x, w1, b1, w2, gamma1, beta1, u, v, y, mean1, var1, gx)
@@ -155,7 +164,9 @@ class _Decoder(Stage):
         out = torch.addmm(bias.unsqueeze(1), weight.flatten(1), x.view(weight.shape[1], -1))
         return _frames(out.view(-1, self.p, self.p, *x.shape[1:])), ()
 
-    def backward(self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
+    def backward(
+        self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], kept: list[Any]
+    ) -> Tensor:
         x, weight, _ = kept
         gradient = _patches(gz, self.p).view(len(weight), -1)
         torch.sum(gradient, 1, out=gradients[1])

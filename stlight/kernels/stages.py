@@ -58,11 +58,13 @@ class Stage:
         """Return the output, and what `backward` needs beside the input and the weights."""
         raise NotImplementedError
 
-    def backward(self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], *kept: Any) -> Tensor:
+    def backward(
+        self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], kept: list[Any]
+    ) -> Tensor:
         """Return the gradient of the input from that of the output, gz, and write those of the weights.
 
         gz may be overwritten if it is `mine`. The gradient of the input may be anything if it is not `needed`. `kept` is the
-        input, the weights and what else `forward` returned.
+        input, the weights and what else `forward` returned. To empty it frees memory early.
         """
         raise NotImplementedError
 
@@ -147,16 +149,16 @@ class _Function(torch.autograd.Function):
         leaves = [gz.new_empty(shape) for shape in ctx.shapes]
         gradients = list(leaves[0].split(ctx.sizes) if ctx.sizes else leaves)
         for stage, start, weights, skip_from, skip_to in reversed(ctx.stages):
-            kept = saved[start:]
+            kept, x = saved[start:], saved[start]
             del saved[start:]
             own = gradients[-weights:]
             del gradients[-weights:]
-            gz = stage.backward(gz, mine, start > 0 or ctx.needs_input_grad[0], output, own, *kept)
+            gz = stage.backward(gz, mine, start > 0 or ctx.needs_input_grad[0], output, own, kept)
             mine = not skip_to
             if skip_to:
                 skipped = gz
             if skip_from:
                 gz = gz.add_(skipped)
             # What the stage before gave is this one's input, less what skipped it.
-            output = (kept[0], saved[ctx.skipped] if skip_to and not skip_from else None)
+            output = (x, saved[ctx.skipped] if skip_to and not skip_from else None)
         return gz if ctx.needs_input_grad[0] else None, None, None, *leaves
