@@ -3,6 +3,7 @@
    Arrays are (B, G, C, H, W), with H a multiple of ROWS and W of `lanes`. Each of G groups maps its I channels to O, with weights
    (O, I, K, K), where K is 3, 5, 7 or 11. Threads share clips or channels, and their number does not change the result.
 */
+#include "vectors.h"
 #include "numerics.h"
 
 enum { ROWS = 4, OUT = 4 };

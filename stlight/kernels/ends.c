@@ -1,6 +1,7 @@
 /* Both ends of STLight: frames to patches and back, and what follows the encoder's convolution, z = gelu(BN(h)).
 
    Activations are as in mixer.c. Every function returns 0. */
+#include "vectors.h"
 #include "numerics.h"
 
 /* Copy a row of frames, or back. Numbers of a clip are p apart in a row of its frame, and B apart in its patches. */

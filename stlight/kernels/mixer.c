@@ -10,6 +10,7 @@
 
    Every function returns 0, or 1 if there was no memory.
 */
+#include "vectors.h"
 #include "numerics.h"
 #include "convolution.h"
 

@@ -1,5 +1,5 @@
 /* Loops that threads share, and vectors of the fewest channels. */
-#include "numerics.h"
+#include "vectors.h"
 
 /* Treat denormal numbers as zero until the end of the block, because gradients of early time steps vanish, and arithmetic on
    denormal numbers is ten times slower. */

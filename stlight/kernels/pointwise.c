@@ -6,7 +6,7 @@
 
    Every function returns 0, or 1 if there was no memory. The number of threads does not change the result.
 */
-#include "numerics.h"
+#include "vectors.h"
 
 /* Outputs that are kept in registers: ROWS rows of WIDTH vectors. A block has as many columns. */
 enum { ROWS = REGISTERS == 32 ? 8 : 4, WIDTH = 3, COLUMNS = WIDTH * LANES };

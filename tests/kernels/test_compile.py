@@ -161,7 +161,7 @@ def test_a_model_accelerated_with_a_compiler_computes_without_one(fresh_library,
         assert model(torch.rand(1, 10, 1, 8, 8)).isfinite().all()
 
 
-@pytest.mark.parametrize("changed", ["mixer.c", "numerics.h", "convolution.h"])
+@pytest.mark.parametrize("changed", ["mixer.c", "numerics.h", "convolution.h", "vectors.h"])
 def test_a_change_of_a_source_or_an_included_file_compiles_again(changed, fresh_library, monkeypatch, tmp_path):
     copied = shutil.copytree(_FOLDER, tmp_path / "kernels", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     monkeypatch.setattr("stlight.kernels.compile._FOLDER", copied)
