@@ -22,7 +22,7 @@ typedef struct {
 /* Those of `rows` rows of N numbers beyond column n, in `times` steps; none, if no whole block follows. */
 static lines lines_beyond(const real *array, long rows, long N, long n, long times) {
     static const real none[1];
-    return n + 2 * COLUMNS <= N ? (lines){array + n + COLUMNS, N, 0, max(1, rows * COLUMNS / times)} : (lines){none, 0, 0, 0};
+    return n + 2 * COLUMNS <= N ? (lines){array + n + COLUMNS, N, 0, min(COLUMNS, rows * COLUMNS / times)} : (lines){none, 0, 0, 0};
 }
 
 #define FETCH(LINES, TO_WRITE)                                                                                                 \
