@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stlight import STLight
 from stlight.kernels import accelerate, backend_of
 from stlight.kernels.compile import library
-from stlight.kernels.fused import FusedBackend, _Encoder
+from stlight.kernels.fused import FusedBackend, _Encoder, _own_product
 from stlight.kernels.stages import Stages, call
 from stlight.kernels.whole_step import flatten_weights
 from stlight.model.stlight import stl_mixer
@@ -120,6 +120,19 @@ def test_products_with_a_matrix_of_weights_do_not_depend_on_threads(M, K, N):
     w, y, g = w.double(), y.double(), g.double()
     for found, expected, terms in zip(results[0], (w @ y, w.T @ g, g @ y.T), (K, M, N), strict=False):
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6 * terms**0.5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_step_with_products_in_c_is_as_near_to_double_precision_as_pytorch_s(threads):
+    torch.manual_seed(0)
+    model, (clip, target) = STLight(hidden_dim=32, depth=3, skip=True), torch.rand(2, 4, 10, 1, 64, 64)
+    assert _own_product(model.mixers[0][1][0].weight, torch.empty(32, 4 * 32 * 32))
+    torch.set_num_threads(threads)
+    exact = step(model.double(), "plain", clip.double(), target.double())
+    plain, fast = (step(model.float(), name, clip, target) for name in ("plain", "fused"))
+    torch.set_num_threads(1)
+    assert distance(fast[0], exact[0]) < 1e-5
+    assert distance(in_one(fast[1]), in_one(exact[1])) <= 2 * distance(in_one(plain[1]), in_one(exact[1]))
 
 
 def test_the_default_type_of_new_tensors_does_not_matter():
