@@ -1,0 +1,79 @@
+"""A model as one function for autograd."""
+
+import copy
+import ctypes
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stlight import STLight
+from stlight.kernels import accelerate
+from stlight.kernels.compile import library
+from stlight.kernels.stages import call
+from stlight.kernels.whole_step import flatten_weights
+from tests.kernels.test_fused import step
+
+pytestmark = pytest.mark.skipif(library("mixer.c") is None, reason="no C compiler")
+
+
+def test_a_graph_that_is_kept_gives_the_same_gradients_again():
+    torch.manual_seed(0)
+    model, clip = accelerate(STLight(hidden_dim=8, depth=3)), torch.rand(2, 10, 1, 8, 8)
+    loss = model(clip).square().mean()
+    once, again = (torch.autograd.grad(loss, list(model.parameters()), retain_graph=True) for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(once, again, strict=True))
+
+
+def test_second_derivatives_are_refused():
+    model = accelerate(STLight(hidden_dim=8, depth=1))
+    clip = torch.rand(1, 10, 1, 8, 8, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model(clip).square().sum(), clip, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "tensors"), [((0, 1, 1, 1, 1, 1), 2), ((0, 1, 1, 1, 1, 1, 1), 3), ((0, 1, 1, 1, 1, 1, 1.0), 2)]
+)
+def test_a_call_that_differs_from_the_declaration_in_c_is_refused(sizes, tensors):
+    with pytest.raises((AssertionError, ctypes.ArgumentError)):
+        call("rearrange", sizes, (), *[torch.zeros(1)] * tensors)
+
+
+def test_a_flat_parameter_gets_the_gradients_of_all_weights():
+    torch.manual_seed(0)
+    model, (clip, target) = accelerate(STLight(hidden_dim=8, depth=3)), torch.rand(2, 2, 10, 1, 8, 8)
+    expected = step(model, "fused", clip, target)[1]
+    parts = copy.deepcopy(model)
+    flat = flatten_weights(parts)
+    for times in (1, 2):
+        F.mse_loss(parts(clip), target).backward()
+        for name, gradient in expected.items():
+            assert torch.equal(parts.get_parameter(name).grad, times * gradient), name
+    before = flat.grad.clone()
+    # A copy has weights and gradients of its own.
+    twin = copy.deepcopy(parts)
+    F.mse_loss(twin(clip), target).backward()
+    assert torch.equal(flat.grad, before)
+    assert torch.equal(twin.mixers[0][1][0].weight.grad, expected["mixers.0.1.0.weight"])
+
+
+@pytest.mark.parametrize("change", ["frozen", "hooked", "replaced"])
+def test_weights_that_are_not_only_parts_of_a_flat_parameter_get_their_own_gradients(change):
+    torch.manual_seed(0)
+    model, (clip, target) = accelerate(STLight(hidden_dim=8, depth=3)), torch.rand(2, 2, 10, 1, 8, 8)
+    expected, flat = step(model, "fused", clip, target)[1], flatten_weights(model)
+    weight, seen = model.mixers[1][1][0].weight, []
+    if change == "frozen":
+        weight.requires_grad_(False)
+    elif change == "hooked":
+        weight.register_hook(seen.append)
+    else:
+        weight.data = weight.data.clone()
+    F.mse_loss(model(clip), target).backward()
+    assert (weight.grad == 0).all() if change == "frozen" else torch.equal(weight.grad, expected["mixers.1.1.0.weight"])
+    assert len(seen) == (change == "hooked")
+    others = [name for name in expected if name != "mixers.1.1.0.weight"]
+    assert all(torch.equal(model.get_parameter(name).grad, expected[name]) for name in others)
+    assert flat.grad.count_nonzero()
