@@ -1,4 +1,5 @@
 /* Depthwise convolution of one channel and its gradients, on padded rows. */
+enum { MAX_KERNEL = 11 };
 
 /* Geometry of a K×K kernel over H rows of n numbers. Its taps are `dilation` rows and `shift` numbers apart. Input rows have
    `pad` zeros at both ends. */

@@ -81,7 +81,7 @@ class _Encoder(Stage):
         if linear:
             weight, bias = linear
             patches = _patches(x, self.conv.stride[0])
-            h = _product(weight, patches.view(-1, patches[0, 0, 0].numel())).view(-1, *patches.shape[3:])
+            h = _product(weight, patches.view(-1, patches.shape[3:].numel())).view(-1, *patches.shape[3:])
         values_per_channel = h.numel() // len(h)
         _count_batch(norm, values_per_channel)
         z, mean, var = torch.empty_like(h), torch.empty_like(gamma), torch.empty_like(gamma)
@@ -101,7 +101,7 @@ class _Encoder(Stage):
             return gh
         # Copied again, because kept ones would be as large as the prediction.
         patches = _patches(x, self.conv.stride[0])
-        gx = _product_backward(linear[0], patches.view(-1, h[0].numel()), gh.flatten(1), dlinear[0], needed)
+        gx = _product_backward(linear[0], patches.view(-1, h.shape[1:].numel()), gh.flatten(1), dlinear[0], needed)
         return _frames(gx.view_as(patches)) if needed else gh
 
 

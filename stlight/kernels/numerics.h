@@ -1,4 +1,5 @@
 /* Sums, GELU and BatchNorm for one channel. */
+
 /* gelu(x) = x Φ(x), and its slope Φ(x) + x φ(x), are both ½ plus an odd function: ½ + x p(x²). */
 /* Minimax polynomials for p on [0, 5.25²] in t = 2 x² / 5.25² - 1, highest power first, summed in four short chains, in half
    the time of exp and a division. Beyond 5.25 both functions are within 1e-7 of their limits. The error is rounding: below 1e-6

@@ -2,7 +2,7 @@
 
    Rows are long, and their numbers of a few columns lie in few sets of the caches. So a block of columns is copied while the first
    outputs are computed from it, and the numbers of the next block are fetched meanwhile, evenly, because a core waits for memory
-   if it asks for many lines at once. MKL computes such products with two threads in 1.4 times the time.
+   if it asks for many cache lines at once. MKL computes such products with two threads in 1.4 times the time.
 
    Every function returns 0, or 1 if there was no memory. The number of threads does not change the result.
 */
@@ -13,13 +13,13 @@ enum { ROWS = REGISTERS == 32 ? 8 : 4, WIDTH = 3, COLUMNS = WIDTH * LANES };
 
 static inline long rounded(long n, long unit) { return (n + unit - 1) / unit * unit; }
 
-/* The lines of the next block of columns, which are fetched one at a time. */
+/* The cache lines of the next block of columns, which are fetched one at a time. */
 typedef struct {
     const real *row;
     long N, column, step;
 } lines;
 
-/* Those of `rows` rows of N numbers beyond column n, in `times` steps; none, if no whole block follows. */
+/* Those of the block that follows column n's, in `rows` rows of N numbers, for `times` fetches; none, if it is not whole. */
 static lines lines_beyond(const real *array, long rows, long N, long n, long times) {
     static const real none[1];
     return n + 2 * COLUMNS <= N ? (lines){array + n + COLUMNS, N, 0, min(COLUMNS, rows * COLUMNS / times)} : (lines){none, 0, 0, 0};

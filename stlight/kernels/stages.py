@@ -15,6 +15,8 @@ from torch.autograd.function import once_differentiable
 
 from stlight.kernels.compile import library
 
+_SOURCES = ("mixer.c", "pointwise.c", "ends.c")
+
 
 def addressable(tensor: Tensor) -> bool:
     """Return True if the kernels can read a weight or buffer by its address. They ignore integers, which only count."""
@@ -23,8 +25,8 @@ def addressable(tensor: Tensor) -> bool:
 
 def libraries() -> list[ctypes.CDLL] | None:
     """Open the libraries of the kernels. Returns None if one fails, so that a model never computes with some of them."""
-    opened = [opened for source in ("mixer.c", "pointwise.c", "ends.c") if (opened := library(source))]
-    return opened if len(opened) == 3 else None
+    opened = [*filter(None, map(library, _SOURCES))]
+    return opened if len(opened) == len(_SOURCES) else None
 
 
 @cache

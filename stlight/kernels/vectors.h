@@ -12,7 +12,7 @@ enum { VECTOR_BYTES = 64, REGISTERS = 32 };
 enum { VECTOR_BYTES = 32, REGISTERS = 16 };
 #endif
 typedef real vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
-enum { LANES = VECTOR_BYTES / sizeof(real), MAX_KERNEL = 11 };
+enum { LANES = VECTOR_BYTES / sizeof(real) };
 
 /* Load a vector once for several products: volatile, because gcc would load it again in each. */
 #define LOAD(address) (*(const volatile vector *)(address))

@@ -41,9 +41,9 @@ def record_step(compute: Callable[[Tensor], Tensor], model: nn.Module, clip: Ten
 def flatten_weights(model: nn.Module) -> nn.Parameter:
     """Return all weights of a model as one parameter. The model's own weights and gradients become views of it.
 
-    `torch.autograd.grad` by single weights may then fail, because the compiled kernels give their gradients to this parameter.
-
     An optimizer that works element by element gives the same result, for the overhead of one parameter instead of a hundred.
+    The compiled kernels give their gradients to this parameter at once: `backward` fills those of the single weights, too, but
+    `torch.autograd.grad` by single weights raises `RuntimeError`.
     """
     parameters = list(model.parameters())
     flat = nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))

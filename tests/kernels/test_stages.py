@@ -51,6 +51,8 @@ def test_a_flat_parameter_gets_the_gradients_of_all_weights():
         F.mse_loss(parts(clip), target).backward()
         for name, gradient in expected.items():
             assert torch.equal(parts.get_parameter(name).grad, times * gradient), name
+    (at_once,) = torch.autograd.grad(F.mse_loss(parts(clip), target), flat)
+    assert torch.equal(2 * at_once, flat.grad)
     before = flat.grad.clone()
     # A copy has weights and gradients of its own.
     twin = copy.deepcopy(parts)
@@ -71,6 +73,8 @@ def test_weights_that_are_not_only_parts_of_a_flat_parameter_get_their_own_gradi
         weight.register_hook(seen.append)
     else:
         weight.data = weight.data.clone()
+    assert torch.autograd.grad(F.mse_loss(model(clip), target), flat, allow_unused=True) == (None,)
+    seen.clear()
     F.mse_loss(model(clip), target).backward()
     assert (weight.grad == 0).all() if change == "frozen" else torch.equal(weight.grad, expected["mixers.1.1.0.weight"])
     assert len(seen) == (change == "hooked")
