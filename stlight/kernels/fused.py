@@ -4,6 +4,7 @@ Activations are (C, H, W, B), so that a pointwise convolution is one matrix prod
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from stlight.kernels.backends import Backend, Layer
-from stlight.kernels.stages import Output, Stage, Stages, addressable, call, libraries
+from stlight.kernels.stages import Skip, Stage, Stages, addressable, call, libraries
 from stlight.model.stlight import STLight
 
 LARGEST_KERNEL = 11
@@ -55,7 +56,7 @@ class FusedBackend(Backend):
 
     def mixer(self, mixer: nn.Module) -> Layer:
         """Return an STLMixer: its depthwise half in one pass, the pointwise product, and what follows it in one pass."""
-        return Stages([_Mixer(mixer)])
+        return Stages([_Halves(None, mixer), _Halves(mixer, None)])
 
     def model(self, model: STLight) -> Layer:
         """Return a model from frames (B, T·C, H, W) to frames as one function."""
@@ -75,7 +76,7 @@ class _Encoder(Stage):
         self.conv, self.norm, _ = encoder.children()
         self.modules = (self.norm,) if convolved else (self.conv, self.norm)
 
-    def forward(self, x: Tensor, *weights: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    def forward(self, x: Tensor, skip: Skip, *weights: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         *linear, gamma, beta = weights
         h, bias, norm = x, None, self.norm
         if linear:
@@ -90,7 +91,7 @@ class _Encoder(Stage):
         return z, (h, mean, var)
 
     def backward(
-        self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], kept: list[Any]
+        self, gz: Tensor, mine: bool, needed: bool, skip: Skip, gradients: Sequence[Tensor], kept: list[Any]
     ) -> Tensor:
         x, *linear, gamma, beta, h, mean, var = kept
         dlinear, (dgamma, dbeta) = gradients[:-2], gradients[-2:]
@@ -105,48 +106,76 @@ class _Encoder(Stage):
         return _frames(gx.view_as(patches)) if needed else gh
 
 
-class _Mixer(Stage):
-    """An STLMixer on (C, H, W, B)."""
+class _Halves(Stage):
+    """The second half of the mixer `before` and the first, depthwise half of the mixer `after`, on (C, H, W, B).
 
-    def __init__(self, mixer: Any) -> None:
-        depthwise, (pointwise, _, self.norm2) = mixer.children()
-        conv1, conv2, _, self.norm1 = depthwise.block
-        self.modules = (conv1, conv2, self.norm1, pointwise, self.norm2)
-        self.kernels = (conv1.kernel_size[0], conv2.kernel_size[0], conv2.dilation[0])
+    Either may be None, at the ends of the model. The skip adds the input of `after` where it starts to that where it ends.
+    """
 
-    def forward(self, x: Tensor, *weights: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        w1, b1, w2, b2, gamma1, beta1, wp, bp, gamma2, beta2 = weights
-        norm1, norm2, x = self.norm1, self.norm2, x.contiguous()
-        for norm in (norm1, norm2):
-            _count_batch(norm, x.numel() // len(x))
-        u = torch.empty_like(x) if norm1.training and w1.shape[-1] >= KEPT_FROM else None
-        v, y, z = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
-        mean1, var1, mean2, var2 = torch.empty(4, len(x), dtype=x.dtype).unbind()
-        sizes, settings = (norm1.training, *x.shape, *self.kernels), (norm1.eps, norm1.momentum)
-        statistics = (mean1, var1, norm1.running_mean, norm1.running_var)
-        call("depthwise_forward", sizes, settings, x, w1, b1, w2, b2, gamma1, beta1, u, v, y, *statistics)
-        h = _product(wp, y.flatten(1))
-        sizes, settings = (norm2.training, *h.shape), (norm2.eps, norm2.momentum)
-        statistics = (mean2, var2, norm2.running_mean, norm2.running_var)
-        call("activation_forward", sizes, settings, h, bp, gamma2, beta2, z, *statistics)
-        return z, (u, v, y, h, mean1, var1, mean2, var2)
+    def __init__(self, before: Any, after: Any, *, starts_skip: bool = False, ends_skip: bool = False) -> None:
+        self.starts_skip, self.ends_skip = starts_skip, ends_skip
+        self.modules, norm2, norm1, self.kernels = (), None, None, (0, 0, 1)
+        if before:
+            pointwise, _, norm2 = before[1].children()
+            self.modules += (pointwise, norm2)
+        if after:
+            conv1, conv2, _, norm1 = after[0].block
+            self.modules += (conv1, conv2, norm1)
+            self.kernels = (conv1.kernel_size[0], conv2.kernel_size[0], conv2.dilation[0])
+        self.norms = (norm2, norm1)
+        self.eps = [norm.eps if norm else 0.0 for norm in self.norms]
+        self.momenta = [norm.momentum if norm else 0.0 for norm in self.norms]
+
+    def forward(self, x: Tensor, skip: Skip, *weights: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        (wp, *second), first = self._split(weights)
+        x, h, residual, u, v, y = x.contiguous(), None, None, None, None, None
+        if wp is not None:
+            h = _product(wp, x.flatten(1)).view_as(x)
+            x, residual = torch.empty_like(h), skip.tensor if self.ends_skip else None
+        elif self.ends_skip:
+            # A single mixer skips itself. Nobody else holds what the encoder returned.
+            x.add_(x)
+        if self.starts_skip:
+            skip.tensor = x
+        training, running = False, []
+        for norm in self.norms:
+            running.append((norm.running_mean, norm.running_var) if norm else (None, None))
+            if norm:
+                _count_batch(norm, x.numel() // len(x))
+                training = norm.training
+        if self.kernels[0]:
+            u = torch.empty_like(x) if training and self.kernels[0] >= KEPT_FROM else None
+            v, y = torch.empty_like(x), torch.empty_like(x)
+        statistics = x.new_empty(4, len(x))
+        tensors = (h, *second, *running[0], residual, x, *first, *running[1], u, v, y, statistics)
+        call("channels_forward", (training, *x.shape, *self.kernels), (*self.eps, *self.momenta), *tensors)
+        return (x if y is None else y), (h, residual, x, u, v, y, statistics)
 
     def backward(
-        self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], kept: list[Any]
+        self, gz: Tensor, mine: bool, needed: bool, skip: Skip, gradients: Sequence[Tensor], kept: list[Any]
     ) -> Tensor:
-        x, w1, b1, w2, _, gamma1, beta1, wp, bp, gamma2, beta2, u, v, y, h, mean1, var1, mean2, var2 = kept
+        given, *weights = kept[:-7]
+        h, residual, x, u, v, y, statistics = kept[-7:]
         kept.clear()
-        dw1, db1, dw2, db2, dgamma1, dbeta1, dwp, dbp, dgamma2, dbeta2 = gradients
-        gh = (gz if mine else torch.empty_like(gz)).view_as(h)
-        given, out = (bp, gamma2, beta2, *output, mean2, var2, gz), (gh, dbp, dgamma2, dbeta2)
-        call("activation_backward", h.shape, (self.norm2.eps,), h, *given, *out)
-        # Before there is a gradient of y, so that it can take this memory.
-        del h
-        # The kernel may write the gradient of x over that of y.
-        gx = _product_backward(wp, y.flatten(1), gh, dwp).view_as(x)
-        sizes, inputs = (*x.shape, *self.kernels), (x, w1, b1, w2, gamma1, beta1, u, v, y, mean1, var1, gx)
-        call("depthwise_backward", sizes, (self.norm1.eps,), *inputs, gx, dw1, db1, dw2, db2, dgamma1, dbeta1)
-        return gx
+        (wp, *second), (*first, _, gamma1, beta1) = self._split(weights)
+        (dwp, *dsecond), dfirst = self._split(gradients)
+        gh = gz if mine else torch.empty_like(gz)
+        # The gradient of x is written for the skip, or if it is that of the input.
+        gx = gh if wp is None else torch.empty_like(gz) if self.ends_skip else None
+        tensors = (h, *second, residual, x, *first, gamma1, beta1, u, v, y, statistics, gz)
+        out = (skip.tensor if self.starts_skip else None, gx, gh, *dsecond, *dfirst)
+        call("channels_backward", (*gz.shape, *self.kernels), self.eps, *tensors, *out)
+        if wp is None:
+            return gh.add_(gh) if self.ends_skip else gh
+        skip.tensor = gx if self.ends_skip else skip.tensor
+        # So that the gradient of the input can take their memory.
+        del h, residual, x, u, v, y, tensors
+        return _product_backward(wp, given.flatten(1), gh.flatten(1), dwp).view_as(gh)
+
+    def _split(self, tensors: Sequence[Tensor]) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Return the weights of both halves, or their gradients: None for those of a half that is missing."""
+        before, after = self.norms
+        return tensors[:4] if before else (None,) * 4, tensors[-6:] if after else (None,) * 6
 
 
 class _Decoder(Stage):
@@ -159,13 +188,13 @@ class _Decoder(Stage):
     def __init__(self, shuffle: Any, pointwise: nn.Module) -> None:
         self.p, self.modules = shuffle.upscale_factor, (pointwise,)
 
-    def forward(self, x: Tensor, *weights: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    def forward(self, x: Tensor, skip: Skip, *weights: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         weight, bias = weights
         out = torch.addmm(bias.unsqueeze(1), weight.flatten(1), x.view(weight.shape[1], -1))
         return _frames(out.view(-1, self.p, self.p, *x.shape[1:])), ()
 
     def backward(
-        self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], kept: list[Any]
+        self, gz: Tensor, mine: bool, needed: bool, skip: Skip, gradients: Sequence[Tensor], kept: list[Any]
     ) -> Tensor:
         x, weight, _ = kept
         gradient = _patches(gz, self.p).view(len(weight), -1)
@@ -185,8 +214,11 @@ class _FusedModel:
         self.conv = conv if conv.extra_repr() != usual.extra_repr() else None
         encoder = _Encoder(model.patch_encoder, convolved=self.conv is not None)
         decoder = _Decoder(model.patch_shuffle, model.patch_reassemble)
-        skip = (1 + depth // parts, 1 + (parts - 1) * depth // parts) if model.skip else None
-        self.stages = Stages([encoder, *map(_Mixer, model.mixers), decoder], skip)
+        # A stage for the input of each mixer, and one for the end of the last.
+        start, end = (depth // parts, (parts - 1) * depth // parts) if model.skip else (None, None)
+        ends = pairwise([None, *model.mixers, None])
+        halves = [_Halves(*pair, starts_skip=i == start, ends_skip=i == end) for i, pair in enumerate(ends)]
+        self.stages = Stages([encoder, *halves, decoder])
 
     def __call__(self, frames_BCHW: Tensor) -> Tensor:
         return self.stages(self.conv(frames_BCHW).permute(1, 2, 3, 0).contiguous() if self.conv else frames_BCHW)

@@ -6,6 +6,7 @@ error.
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -47,8 +48,11 @@ def call(name: str, integers: Sequence[int], reals: Sequence[float], *tensors: T
         raise MemoryError(f"no memory for the scratch of {name}")
 
 
-# What a stage gave, as the difference of two tensors that are kept anyway; either may be missing.
-Output = tuple[Tensor | None, Tensor | None]
+@dataclass
+class Skip:
+    """What one stage adds to another's activations, and then the gradient that it gets back."""
+
+    tensor: Tensor | None = None
 
 
 class Stage:
@@ -56,12 +60,12 @@ class Stage:
 
     modules: tuple[Any, ...]
 
-    def forward(self, x: Tensor, *weights: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+    def forward(self, x: Tensor, skip: Skip, *weights: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """Return the output, and what `backward` needs beside the input and the weights."""
         raise NotImplementedError
 
     def backward(
-        self, gz: Tensor, mine: bool, needed: bool, output: Output, gradients: Sequence[Tensor], kept: list[Any]
+        self, gz: Tensor, mine: bool, needed: bool, skip: Skip, gradients: Sequence[Tensor], kept: list[Any]
     ) -> Tensor:
         """Return the gradient of the input from that of the output, gz, and write those of the weights.
 
@@ -86,14 +90,10 @@ class Stage:
 
 
 class Stages:
-    """Stages, one after the other, as one function for autograd.
+    """Stages, one after the other, as one function for autograd."""
 
-    `skip` are two of them: the input of the first is added to that of the second.
-    """
-
-    def __init__(self, stages: Sequence[Stage], skip: tuple[int, int] | None = None) -> None:
+    def __init__(self, stages: Sequence[Stage]) -> None:
         self.stages = stages
-        self.skip_from, self.skip_to = skip or (-1, -1)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Compute what the last stage returns from what the first takes."""
@@ -126,14 +126,10 @@ class _Function(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, stages: Stages, weights: list[list[Tensor]], *leaves: Tensor) -> Tensor:
-        skipped, kept, ctx.stages = x, list[Tensor | None](), []
-        for i, (stage, own) in enumerate(zip(stages.stages, weights, strict=True)):
-            if i == stages.skip_from:
-                skipped, ctx.skipped = x, len(kept)
-            # Nobody else holds what the stage before returned.
-            x = x.add_(skipped) if i == stages.skip_to else x
-            z, more = stage.forward(x, *own)
-            ctx.stages.append((stage, len(kept), len(own), i == stages.skip_from, i == stages.skip_to))
+        skip, kept, ctx.stages = Skip(), list[Tensor | None](), []
+        for stage, own in zip(stages.stages, weights, strict=True):
+            z, more = stage.forward(x, skip, *own)
+            ctx.stages.append((stage, len(kept), len(own)))
             kept += (x, *own, *more)
             x = z
         ctx.save_for_backward(*kept)
@@ -144,23 +140,17 @@ class _Function(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gz: Tensor) -> tuple[Tensor | None, ...]:
-        saved, mine, output = list(ctx.saved_tensors), False, (None, None)
+        saved, mine, skip = list(ctx.saved_tensors), False, Skip()
         # Unless the graph is kept, each stage then frees what it used.
         ctx.maybe_clear_saved_tensors()
         gz = gz.contiguous()
         leaves = [gz.new_empty(shape) for shape in ctx.shapes]
         gradients = list(leaves[0].split(ctx.sizes) if ctx.sizes else leaves)
-        for stage, start, weights, skip_from, skip_to in reversed(ctx.stages):
-            kept, x = saved[start:], saved[start]
+        for stage, start, weights in reversed(ctx.stages):
+            kept = saved[start:]
             del saved[start:]
             own = gradients[-weights:]
             del gradients[-weights:]
-            gz = stage.backward(gz, mine, start > 0 or ctx.needs_input_grad[0], output, own, kept)
-            mine = not skip_to
-            if skip_to:
-                skipped = gz
-            if skip_from:
-                gz = gz.add_(skipped)
-            # What the stage before gave is this one's input, less what skipped it.
-            output = (x, saved[ctx.skipped] if skip_to and not skip_from else None)
+            gz = stage.backward(gz, mine, start > 0 or ctx.needs_input_grad[0], skip, own, kept)
+            mine = True
         return gz if ctx.needs_input_grad[0] else None, None, None, *leaves

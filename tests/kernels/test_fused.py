@@ -51,11 +51,14 @@ def in_one(gradients):
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     decoder=st.sampled_from(["shuffle_reassemble", "reassemble_shuffle"]),
     skip=st.booleans(),
+    depth=st.integers(1, 4),
 )
-def test_one_step_is_as_near_to_double_precision_as_pytorch_s(kernels, kernel_sizes, dilation, batch, size, decoder, skip):
+def test_one_step_is_as_near_to_double_precision_as_pytorch_s(
+    kernels, kernel_sizes, dilation, batch, size, decoder, skip, depth
+):
     assume(batch * size[0] * size[1] > 2)
     torch.manual_seed(0)
-    model = STLight(hidden_dim=8, depth=3, kernel_sizes=kernel_sizes, dilation=dilation, decoder=decoder, skip=skip)
+    model = STLight(hidden_dim=8, depth=depth, kernel_sizes=kernel_sizes, dilation=dilation, decoder=decoder, skip=skip)
     clip, target = torch.rand(2, batch, 10, 1, 2 * size[0], 2 * size[1])
     exact = step(model.double(), "plain", clip.double(), target.double())
     plain, fast = (step(model.float(), name, clip, target) for name in ("plain", kernels))
