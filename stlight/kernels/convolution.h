@@ -31,11 +31,16 @@ INLINE void add_taps(int V, vector *restrict sums, const real *w, vector *restri
 }
 
 /* V vectors of outputs in a row, and in the row `dilation` below if there is one, are kept in registers through all taps. Input
-   rows `first` to `last` of the K + 1 that these two rows read lie within the plane. */
+   rows `first` to `last` of the K + 1 that these two rows read lie within the plane. Sums start from `bias`, or from the numbers
+   at `plus` and `plus_below` if there are any. */
 INLINE void block(int V, real *restrict out, real *restrict below, const real *restrict in, const real *w, long K, long first,
-                  long last, long columns, long row_step, long shift, real bias) {
+                  long last, long columns, long row_step, long shift, real bias, const real *plus, const real *plus_below) {
     vector sums[8], next[8];
-    for (int j = 0; j < V; j++) sums[j] = next[j] = (vector){0} + bias;
+    for (int j = 0; j < V; j++) {
+        sums[j] = next[j] = (vector){0} + bias;
+        if (plus) sums[j] = LOAD(plus + LANES * j);
+        if (plus && below) next[j] = LOAD(plus_below + LANES * j);
+    }
     long r = first;
     if (below) {
         if (r == 0) add_taps(V, sums, w, 0, 0, in, columns, shift), r++, in += row_step;
@@ -50,7 +55,7 @@ INLINE void block(int V, real *restrict out, real *restrict below, const real *r
 
 /* Compute the outputs of row y and, if `two`, of row y + dilation. */
 INLINE void convolve_rows(long y, int two, real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w,
-                          real bias, const real *ahead) {
+                          real bias, const real *plus, const real *ahead) {
     long K = p->K, centre = K / 2, n = p->n, row_step = p->dilation * p->row;
     /* Taps above the plane's first row and below its last are zero. */
     long first = max(0, centre - y / p->dilation), last = min(K + two, centre + 1 + (p->H - 1 - y) / p->dilation);
@@ -62,7 +67,7 @@ INLINE void convolve_rows(long y, int two, real *restrict out, long out_row, con
         long left = max(0, centre - (l + V * LANES - 1) / p->shift);                                                            \
         long right = min(K, centre + 1 + (n - 1 - l) / p->shift);                                                               \
         block(V, o + l, two ? below + l : 0, top + l + left * p->shift, w + left, K, first, last, right - left, row_step,        \
-              p->shift, bias);                                                                                                 \
+              p->shift, bias, plus ? plus + y * n + l : 0, plus ? plus + (y + p->dilation) * n + l : 0);          \
         for (long i = 0; ahead && i < V * LANES; i += 64 / sizeof(real)) {                                                        \
             __builtin_prefetch(ahead + y * n + l + i, 0, 2);                                                                    \
             if (two) __builtin_prefetch(ahead + (y + p->dilation) * n + l + i, 0, 2);                                           \
@@ -81,31 +86,40 @@ INLINE void convolve_rows(long y, int two, real *restrict out, long out_row, con
     }
     for (; l < n; l++)
         for (int r = 0; r <= two; r++) {
-            real s = bias;
+            real s = plus ? plus[(y + r * p->dilation) * n + l] : bias;
             for (long ky = max(0, first - r); ky < min(K, last - r); ky++)
                 for (int kx = 0; kx < K; kx++) s += w[ky * K + kx] * top[(ky + r - first) * row_step + l + kx * p->shift];
             o[r * p->dilation * out_row + l] = s;
         }
 }
 
-/* Correlation of padded rows `in` (H, row) with weights w (K, K): out[y] is a row of n numbers, out_row apart. Meanwhile it loads a
+/* Correlation of padded rows `in` (H, row) with weights w (K, K): out[y] is a row of n numbers, out_row apart, to which the bias
+   is added, or `plus` (H, n) instead, if there is one. Meanwhile it loads a
    plane `ahead` (H, n), if there is one, into the second cache, because a channel's arrays come from memory and nothing else
    would happen in that time. */
-static void convolve(real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w, real bias,
-                     const real *ahead) {
+INLINE void convolve_from(real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w, real bias,
+                         const real *plus, const real *ahead) {
     for (long phase = 0; phase < min(p->dilation, p->H); phase++) {
         long y = phase;
-        for (; y + p->dilation < p->H; y += 2 * p->dilation) convolve_rows(y, 1, out, out_row, in, p, w, bias, ahead);
-        if (y < p->H) convolve_rows(y, 0, out, out_row, in, p, w, bias, ahead);
+        for (; y + p->dilation < p->H; y += 2 * p->dilation) convolve_rows(y, 1, out, out_row, in, p, w, bias, plus, ahead);
+        if (y < p->H) convolve_rows(y, 0, out, out_row, in, p, w, bias, plus, ahead);
     }
+}
+
+static void convolve(real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w, real bias,
+                     const real *ahead) {
+    convolve_from(out, out_row, in, p, w, bias, 0, ahead);
 }
 
 /* The transposed convolution: the correlation of padded rows `in` (H, row) with the weights w (K, K) in reverse order. */
 static void convolve_transposed(real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w,
-                                const real *ahead) {
+                                const real *plus, const real *ahead) {
     real turned[MAX_KERNEL * MAX_KERNEL];
     for (int k = 0; k < p->K * p->K; k++) turned[k] = w[p->K * p->K - 1 - k];
-    convolve(out, out_row, in, p, turned, 0, ahead);
+    if (plus)
+        convolve_from(out, out_row, in, p, turned, 0, plus, ahead);
+    else
+        convolve(out, out_row, in, p, turned, 0, ahead);
 }
 
 /* Add the products of `rows` rows of inputs and of output gradients g to the sums of one kernel row, and with the rows of g one

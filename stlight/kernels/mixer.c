@@ -94,7 +94,6 @@ int channels_backward(int threads, long C, long H, long W, long B, long k1, long
             const real *xc = PLANE(x), *g = gy + c * N;
             if (k1) {
                 const real *gc = g, *mc = PLANE(more), *w1c = w1 + c * k1 * k1, *w2c = w2 + c * k2 * k2;
-                real *gxc = gx ? gx + c * N : a;
                 db2[c] = normalise_activate_backward(gv + p2.pad, p2.row, a, gc, v + c * N, 0, y + c * N, xc, c, H, p2.n, eps1,
                                                      gamma1, beta1, mean1, var1, dgamma1, dbeta1);
                 copy_rows(X + p1.pad, p1.row, xc, p1.n, &p1);
@@ -103,18 +102,16 @@ int channels_backward(int threads, long C, long H, long W, long B, long k1, long
                 else
                     convolve(U + p2.pad, p2.row, X, &p1, w1c, b1[c], 0);
                 weights_backward[k2 / 2](dw2 + c * k2 * k2, gv + p2.pad, p2.row, U, &p2);
-                convolve_transposed(gu + p1.pad, p1.row, gv, &p2, w2c, AHEAD(v, next));
+                convolve_transposed(gu + p1.pad, p1.row, gv, &p2, w2c, 0, AHEAD(v, next));
                 db1[c] = sum(gu, padded1);
                 weights_backward[k1 / 2](dw1 + c * k1 * k1, gu + p1.pad, p1.row, X, &p1);
-                convolve_transposed(e, p1.n, gu, &p1, w1c, AHEAD(gy, next));
-                if (mc)
-                    for (long i = 0; i < N; i++) e[i] += mc[i];
-#pragma GCC ivdep
-                for (long i = 0; i < N; i++) gxc[i] = gc[i] + e[i];
-                g = gxc;
+                convolve_transposed(e, p1.n, gu, &p1, w1c, gc, AHEAD(gy, next));
+                for (long i = 0; mc && i < N; i++) e[i] += mc[i];
+                if (gx) memcpy(gx + c * N, e, N * sizeof *e);
+                g = e;
             }
             if (h)
-                dbias[c] = normalise_activate_backward(gh + c * N, N, e, g, h + c * N, bias[c], xc, PLANE(residual), c, 1, N, eps2,
+                dbias[c] = normalise_activate_backward(gh + c * N, N, a, g, h + c * N, bias[c], xc, PLANE(residual), c, 1, N, eps2,
                                                        gamma2, beta2, mean2, var2, dgamma2, dbeta2);
         }
     }
