@@ -100,7 +100,7 @@ int channels_backward(int threads, long C, long H, long W, long B, long k1, long
                 if (u)
                     copy_rows(U + p2.pad, p2.row, u + c * N, p2.n, &p2);
                 else
-                    convolve(U + p2.pad, p2.row, X, &p1, w1c, b1[c], 0);
+                    convolve(U + p2.pad, p2.row, X, &p1, w1c, b1[c], AHEAD(y, next));
                 weights_backward[k2 / 2](dw2 + c * k2 * k2, gv + p2.pad, p2.row, U, &p2);
                 convolve_transposed(gu + p1.pad, p1.row, gv, &p2, w2c, 0, AHEAD(v, next));
                 db1[c] = sum(gu, padded1);
