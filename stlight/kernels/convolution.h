@@ -67,7 +67,7 @@ INLINE void convolve_rows(long y, int two, real *restrict out, long out_row, con
         long left = max(0, centre - (l + V * LANES - 1) / p->shift);                                                            \
         long right = min(K, centre + 1 + (n - 1 - l) / p->shift);                                                               \
         block(V, o + l, two ? below + l : 0, top + l + left * p->shift, w + left, K, first, last, right - left, row_step,        \
-              p->shift, bias, plus ? plus + y * n + l : 0, plus ? plus + (y + p->dilation) * n + l : 0);          \
+              p->shift, bias, plus ? plus + y * n + l : 0, plus ? plus + (y + p->dilation) * n + l : 0);                      \
         for (long i = 0; ahead && i < V * LANES; i += 64 / sizeof(real)) {                                                        \
             __builtin_prefetch(ahead + y * n + l + i, 0, 2);                                                                    \
             if (two) __builtin_prefetch(ahead + (y + p->dilation) * n + l + i, 0, 2);                                           \
@@ -94,9 +94,8 @@ INLINE void convolve_rows(long y, int two, real *restrict out, long out_row, con
 }
 
 /* Correlation of padded rows `in` (H, row) with weights w (K, K): out[y] is a row of n numbers, out_row apart, to which the bias
-   is added, or `plus` (H, n) instead, if there is one. Meanwhile it loads a
-   plane `ahead` (H, n), if there is one, into the second cache, because a channel's arrays come from memory and nothing else
-   would happen in that time. */
+   is added, or `plus` (H, n) instead, if there is one. Meanwhile it loads a plane `ahead` (H, n), if there is one, into the second
+   cache, because a channel's arrays come from memory and nothing else would happen in that time. */
 INLINE void convolve_from(real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w, real bias,
                          const real *plus, const real *ahead) {
     for (long phase = 0; phase < min(p->dilation, p->H); phase++) {
@@ -106,12 +105,14 @@ INLINE void convolve_from(real *restrict out, long out_row, const real *restrict
     }
 }
 
+/* The same without `plus`. Two functions, so that neither asks in its loops. */
 static void convolve(real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w, real bias,
                      const real *ahead) {
     convolve_from(out, out_row, in, p, w, bias, 0, ahead);
 }
 
-/* The transposed convolution: the correlation of padded rows `in` (H, row) with the weights w (K, K) in reverse order. */
+/* The transposed convolution: the correlation of padded rows `in` (H, row) with the weights w (K, K) in reverse order, added to
+   `plus` if there is one. */
 static void convolve_transposed(real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w,
                                 const real *plus, const real *ahead) {
     real turned[MAX_KERNEL * MAX_KERNEL];

@@ -3,7 +3,7 @@
 
    Activations are (C, H, W, B) in `real`, the batch innermost: a tap of a dilated kernel is then a shift of dilation·B numbers
    within a row, and the batch fills the vector registers. N is H·W·B. Threads share the channels, and their number does not
-   change the result. With `training` BatchNorm uses the mean and biased variance of the batch, writes them to `mean` and `var` and
+   change the result. With `training` BatchNorm uses the mean and biased variance of the batch, writes them to `statistics` and
    updates the running ones; without, it uses the running ones. The gradient of x is gx, that of w1 is dw1.
 
      x = BN2(gelu(h + bias)) + residual     what follows a mixer's product h; without h, x is given
@@ -68,7 +68,7 @@ int channels_forward(int threads, long training, long C, long H, long W, long B,
 }
 
 /* Shapes as above. gy is the gradient of y, or without the depthwise half that of x. To the gradient of x, `more` (C, H, W, B) is
-   added, if there is any; gx may be 0 if there is h, and gx or gh may be the same array as gy. */
+   added, if there is any. gx may be 0 if there is h. gh, or gx without h, may be the same array as gy. */
 int channels_backward(int threads, long C, long H, long W, long B, long k1, long k2, long dilation, double eps2, double eps1,
                       const real *h, const real *bias, const real *gamma2, const real *beta2, const real *residual,
                       const real *x, const real *w1, const real *b1, const real *w2, const real *gamma1, const real *beta1,

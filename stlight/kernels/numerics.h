@@ -96,7 +96,7 @@ static norm_gradient normalise_backward(long c, long N, double sum_g, double sum
 
 /* Compute the gradient dx through z = BN(gelu(x + bias)) of channel c from the gradient g of z; return its sum. All are H rows of n
    numbers; those of dx are `row` apart. dx may be g. `a` is scratch. What BN took is computed from z, less `residual` if there is
-   one, faster than gelu, unless there is no z or gamma is so small that rounding would show. */
+   one, faster than gelu, unless gamma is so small that rounding would show. */
 static double normalise_activate_backward(real *dx, long row, real *restrict a, const real *g, const real *restrict x, real bias,
                                           const real *restrict z, const real *restrict residual, long c, long H, long n, double eps,
                                           const real *gamma, const real *beta, const real *mean, const real *var, real *dgamma,
@@ -106,7 +106,7 @@ static double normalise_activate_backward(real *dx, long row, real *restrict a, 
     double sum_g = 0, sum_ga = 0, total = 0;
     FOR_BLOCKS(H * n) {
         real s = 0, t = 0;
-        if (!z || fabsf(gamma[c]) < 0.1f)
+        if (fabsf(gamma[c]) < 0.1f)
             FOR_BLOCK a[i] = gelu(x[i] + bias) - m;
         else if (residual)
             FOR_BLOCK a[i] = (z[i] - residual[i] - offset) * back;
