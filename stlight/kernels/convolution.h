@@ -96,19 +96,13 @@ INLINE void convolve_rows(long y, int two, real *restrict out, long out_row, con
 /* Correlation of padded rows `in` (H, row) with weights w (K, K): out[y] is a row of n numbers, out_row apart, to which the bias
    is added, or `plus` (H, n) instead, if there is one. Meanwhile it loads a plane `ahead` (H, n), if there is one, into the second
    cache, because a channel's arrays come from memory and nothing else would happen in that time. */
-INLINE void convolve_from(real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w, real bias,
-                         const real *plus, const real *ahead) {
+static void convolve(real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w, real bias,
+                     const real *plus, const real *ahead) {
     for (long phase = 0; phase < min(p->dilation, p->H); phase++) {
         long y = phase;
         for (; y + p->dilation < p->H; y += 2 * p->dilation) convolve_rows(y, 1, out, out_row, in, p, w, bias, plus, ahead);
         if (y < p->H) convolve_rows(y, 0, out, out_row, in, p, w, bias, plus, ahead);
     }
-}
-
-/* The same without `plus`. Two functions, so that neither asks in its loops. */
-static void convolve(real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w, real bias,
-                     const real *ahead) {
-    convolve_from(out, out_row, in, p, w, bias, 0, ahead);
 }
 
 /* The transposed convolution: the correlation of padded rows `in` (H, row) with the weights w (K, K) in reverse order, added to
@@ -117,10 +111,7 @@ static void convolve_transposed(real *restrict out, long out_row, const real *re
                                 const real *plus, const real *ahead) {
     real turned[MAX_KERNEL * MAX_KERNEL];
     for (int k = 0; k < p->K * p->K; k++) turned[k] = w[p->K * p->K - 1 - k];
-    if (plus)
-        convolve_from(out, out_row, in, p, turned, 0, plus, ahead);
-    else
-        convolve(out, out_row, in, p, turned, 0, ahead);
+    convolve(out, out_row, in, p, turned, 0, plus, ahead);
 }
 
 /* Add the products of `rows` rows of inputs and of output gradients g to the sums of one kernel row, and with the rows of g one

@@ -56,9 +56,9 @@ int channels_forward(int threads, long training, long C, long H, long W, long B,
             if (!k1) continue;
             real *yc = y + c * N, *vc = v + c * N;
             copy_rows(X + p1.pad, p1.row, xc, p1.n, &p1);
-            convolve(U + p2.pad, p2.row, X, &p1, w1 + c * k1 * k1, b1[c], AHEAD(y, c));
+            convolve(U + p2.pad, p2.row, X, &p1, w1 + c * k1 * k1, b1[c], 0, AHEAD(y, c));
             if (u) copy_rows(u + c * N, p2.n, U + p2.pad, p2.row, &p2);
-            convolve(vc, p2.n, U, &p2, w2 + c * k2 * k2, b2[c], AHEAD(h ? h : x, next));
+            convolve(vc, p2.n, U, &p2, w2 + c * k2 * k2, b2[c], 0, AHEAD(h ? h : x, next));
             norm bn = normalise(training, c, a, N, activate(a, vc, 0, N), eps1, momentum1, gamma1, beta1, mean1, var1,
                                 running_mean1, running_var1);
             for (long i = 0; i < N; i++) yc[i] = xc[i] + a[i] * bn.scale + bn.offset;
@@ -100,7 +100,7 @@ int channels_backward(int threads, long C, long H, long W, long B, long k1, long
                 if (u)
                     copy_rows(U + p2.pad, p2.row, u + c * N, p2.n, &p2);
                 else
-                    convolve(U + p2.pad, p2.row, X, &p1, w1c, b1[c], AHEAD(y, next));
+                    convolve(U + p2.pad, p2.row, X, &p1, w1c, b1[c], 0, AHEAD(y, next));
                 weights_backward[k2 / 2](dw2 + c * k2 * k2, gv + p2.pad, p2.row, U, &p2);
                 convolve_transposed(gu + p1.pad, p1.row, gv, &p2, w2c, 0, AHEAD(v, next));
                 db1[c] = sum(gu, padded1);
