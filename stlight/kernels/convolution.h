@@ -143,8 +143,9 @@ INLINE void add_products(int K, vector *sums, vector *next, const real *g, const
     }
 }
 
-/* Gradient of the weights (K, K) from that of the output, g, H rows of n numbers, which are g_row apart. Input row i meets row i - up of g in kernel row ky, and row
-   i - up - 1 in the next. A few rows at a time serve all kernel rows, so that they stay in the nearest cache. */
+/* Gradient of the weights (K, K) from that of the output, g, H rows of n numbers, which are g_row apart. Input row i meets row
+   i - up of g in kernel row ky, and row i - up - 1 in the next. A few rows at a time serve all kernel rows, so that they stay in
+   the nearest cache. */
 #define WEIGHTS(K)                                                                                                             \
     static void weights_##K(real *restrict dw, const real *restrict g, long g_row, const real *restrict in, const plane *p) {   \
         enum { PAIRS = 2 * K + 3 <= REGISTERS };                                                                               \

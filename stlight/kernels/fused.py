@@ -123,8 +123,6 @@ class _Halves(Stage):
             self.modules += (conv1, conv2, norm1)
             self.kernels = (conv1.kernel_size[0], conv2.kernel_size[0], conv2.dilation[0])
         self.norms = (norm2, norm1)
-        self.eps = [norm.eps if norm else 0.0 for norm in self.norms]
-        self.momenta = [norm.momentum if norm else 0.0 for norm in self.norms]
 
     def forward(self, x: Tensor, skip: Skip, *weights: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         (wp, *second), first = self._split(weights)
@@ -137,9 +135,10 @@ class _Halves(Stage):
             x.add_(x)
         if self.starts_skip:
             skip.tensor = x
-        training, running = False, []
+        training, running, momenta = False, [], []
         for norm in self.norms:
             running.append((norm.running_mean, norm.running_var) if norm else (None, None))
+            momenta.append(norm.momentum if norm else 0.0)
             if norm:
                 _count_batch(norm, x.numel() // len(x))
                 training = norm.training
@@ -148,7 +147,7 @@ class _Halves(Stage):
             v, y = torch.empty_like(x), torch.empty_like(x)
         statistics = x.new_empty(4, len(x))
         tensors = (h, *second, *running[0], residual, x, *first, *running[1], u, v, y, statistics)
-        call("channels_forward", (training, *x.shape, *self.kernels), (*self.eps, *self.momenta), *tensors)
+        call("channels_forward", (training, *x.shape, *self.kernels), (*self._eps(), *momenta), *tensors)
         return (x if y is None else y), (h, residual, x, u, v, y, statistics)
 
     def backward(
@@ -164,13 +163,17 @@ class _Halves(Stage):
         gx = gh if wp is None else torch.empty_like(gz) if self.ends_skip else None
         tensors = (h, *second, residual, x, *first, gamma1, beta1, u, v, y, statistics, gz)
         out = (skip.tensor if self.starts_skip else None, gx, gh, *dsecond, *dfirst)
-        call("channels_backward", (*gz.shape, *self.kernels), self.eps, *tensors, *out)
+        call("channels_backward", (*gz.shape, *self.kernels), self._eps(), *tensors, *out)
         if wp is None:
             return gh.add_(gh) if self.ends_skip else gh
-        skip.tensor = gx if self.ends_skip else skip.tensor
+        if self.ends_skip:
+            skip.tensor = gx
         # So that the gradient of the input can take their memory.
         del h, residual, x, u, v, y, tensors
         return _product_backward(wp, given.flatten(1), gh.flatten(1), dwp).view_as(gh)
+
+    def _eps(self) -> list[float]:
+        return [norm.eps if norm else 0.0 for norm in self.norms]
 
     def _split(self, tensors: Sequence[Tensor]) -> tuple[Sequence[Any], Sequence[Any]]:
         """Return the weights of both halves, or their gradients: None for those of a half that is missing."""

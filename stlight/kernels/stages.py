@@ -50,7 +50,10 @@ def call(name: str, integers: Sequence[int], reals: Sequence[float], *tensors: T
 
 @dataclass
 class Skip:
-    """What one stage adds to another's activations, and then the gradient that it gets back."""
+    """What a stage adds to another in the forward pass, and the gradient that it gets back in the backward pass.
+
+    Each pass has one of its own.
+    """
 
     tensor: Tensor | None = None
 

@@ -96,7 +96,7 @@ def planted_ran():
 
 
 def test_a_library_that_we_did_not_build_is_never_opened(planted, caplog):
-    assert library("mixer.c").depthwise_forward
+    assert library("mixer.c").channels_forward
     assert not planted_ran()
     assert f"{planted} is damaged or not only yours: it is built again" in caplog.text
 
@@ -105,7 +105,7 @@ def test_a_library_that_we_did_not_build_is_never_opened(planted, caplog):
 def test_a_cache_that_others_can_write_to_is_not_used(mode, planted, caplog):
     planted.parent.chmod(mode)
     before = planted.read_bytes()
-    assert library("mixer.c").depthwise_forward
+    assert library("mixer.c").channels_forward
     assert not planted_ran()
     assert planted.read_bytes() == before
     assert "nothing is cached" in caplog.text
@@ -114,7 +114,7 @@ def test_a_cache_that_others_can_write_to_is_not_used(mode, planted, caplog):
 
 def test_a_cache_of_another_user_is_not_used(planted, monkeypatch, caplog):
     monkeypatch.setattr(os, "getuid", lambda: planted.stat().st_uid + 1)
-    assert library("mixer.c").depthwise_forward
+    assert library("mixer.c").channels_forward
     assert not planted_ran()
     assert "its owner is user" in caplog.text
 
@@ -124,7 +124,7 @@ def test_a_whole_library_that_others_can_write_to_is_built_again(fresh_library, 
     (built,) = fresh_library.glob("mixer-*.so")
     built.chmod(0o777)
     library.cache_clear()
-    assert library("mixer.c").depthwise_forward
+    assert library("mixer.c").channels_forward
     assert built.stat().st_mode & 0o777 == 0o700
 
 
@@ -136,7 +136,7 @@ def test_a_library_that_is_cut_short_is_built_again(fresh_library):
     built.unlink()
     built.write_bytes(whole[:8000])
     library.cache_clear()
-    assert library("mixer.c").depthwise_forward
+    assert library("mixer.c").channels_forward
     assert built.read_bytes() == whole
 
 
@@ -149,7 +149,7 @@ def test_a_library_of_another_system_is_kept_beside_ours(fresh_library, caplog):
     other.chmod(0o700)
     ours.unlink()
     library.cache_clear()
-    assert library("mixer.c").depthwise_forward
+    assert library("mixer.c").channels_forward
     assert set(fresh_library.glob("mixer-*.so")) == {ours, other}
 
 

@@ -6,6 +6,7 @@ import ctypes
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from stlight import STLight
 from stlight.kernels import accelerate
@@ -17,12 +18,27 @@ from tests.kernels.test_fused import step
 pytestmark = pytest.mark.skipif(library("mixer.c") is None, reason="no C compiler")
 
 
-def test_a_graph_that_is_kept_gives_the_same_gradients_again():
+# The only mixer of a model skips itself, and of two the first starts the skip.
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_graph_that_is_kept_gives_the_same_gradients_again(depth):
     torch.manual_seed(0)
-    model, clip = accelerate(STLight(hidden_dim=8, depth=3)), torch.rand(2, 10, 1, 8, 8)
+    model, clip = accelerate(STLight(hidden_dim=8, depth=depth)), torch.rand(2, 10, 1, 8, 8)
     loss = model(clip).square().mean()
     once, again = (torch.autograd.grad(loss, list(model.parameters()), retain_graph=True) for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(once, again, strict=True))
+
+
+def test_a_batch_norm_that_is_set_later_is_obeyed():
+    torch.manual_seed(0)
+    model, (clip, target) = STLight(hidden_dim=8, depth=2), torch.rand(2, 2, 10, 1, 8, 8)
+    for norm in filter(lambda module: isinstance(module, nn.BatchNorm2d), accelerate(model).modules()):
+        norm.eps, norm.momentum = 0.1, 0.5
+    results = []
+    for twin in (model, accelerate(copy.deepcopy(model), "plain")):
+        prediction = twin.train()(clip)
+        F.mse_loss(prediction, target).backward()
+        results.append((prediction, twin.mixers[0][1][2].running_var, twin.mixers[0][1][0].weight.grad))
+    torch.testing.assert_close(*results)
 
 
 def test_second_derivatives_are_refused():
