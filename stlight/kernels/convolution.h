@@ -64,13 +64,13 @@ INLINE void convolve_rows(long y, int two, real *restrict out, long out_row, con
     long l = 0;
 #define BLOCKS(V)                                                                                                              \
     for (; l + V * LANES <= n; l += V * LANES) {                                                                               \
-        long left = max(0, centre - (l + V * LANES - 1) / p->shift);                                                            \
-        long right = min(K, centre + 1 + (n - 1 - l) / p->shift);                                                               \
-        block(V, o + l, two ? below + l : 0, top + l + left * p->shift, w + left, K, first, last, right - left, row_step,        \
-              p->shift, bias, plus ? plus + y * n + l : 0, plus ? plus + (y + p->dilation) * n + l : 0);                      \
-        for (long i = 0; ahead && i < V * LANES; i += 64 / sizeof(real)) {                                                        \
-            __builtin_prefetch(ahead + y * n + l + i, 0, 2);                                                                    \
-            if (two) __builtin_prefetch(ahead + (y + p->dilation) * n + l + i, 0, 2);                                           \
+        long left = max(0, centre - (l + V * LANES - 1) / p->shift);                                                           \
+        long right = min(K, centre + 1 + (n - 1 - l) / p->shift);                                                              \
+        block(V, o + l, two ? below + l : 0, top + l + left * p->shift, w + left, K, first, last, right - left, row_step,      \
+              p->shift, bias, plus ? plus + y * n + l : 0, plus ? plus + (y + p->dilation) * n + l : 0);                       \
+        for (long i = 0; ahead && i < V * LANES; i += 64 / sizeof(real)) {                                                     \
+            __builtin_prefetch(ahead + y * n + l + i, 0, 2);                                                                   \
+            if (two) __builtin_prefetch(ahead + (y + p->dilation) * n + l + i, 0, 2);                                          \
         }                                                                                                                      \
     }
     if (8 * (1 + two) < REGISTERS) {
@@ -147,26 +147,26 @@ INLINE void add_products(int K, vector *sums, vector *next, const real *g, const
    i - up of g in kernel row ky, and row i - up - 1 in the next. A few rows at a time serve all kernel rows, so that they stay in
    the nearest cache. */
 #define WEIGHTS(K)                                                                                                             \
-    static void weights_##K(real *restrict dw, const real *restrict g, long g_row, const real *restrict in, const plane *p) {   \
+    static void weights_##K(real *restrict dw, const real *restrict g, long g_row, const real *restrict in, const plane *p) {  \
         enum { PAIRS = 2 * K + 3 <= REGISTERS };                                                                               \
         vector sums[K][K] = {{{0}}};                                                                                           \
-        long d = p->dilation, g_step = d * g_row, in_step = d * p->row, at_once = max(1, 4096 / p->n);                           \
+        long d = p->dilation, g_step = d * g_row, in_step = d * p->row, at_once = max(1, 4096 / p->n);                         \
         for (long phase = 0; phase < min(d, p->H); phase++)                                                                    \
-            for (long H = (p->H - 1 - phase) / d + 1, from = 0; from < H; from += at_once)                                      \
+            for (long H = (p->H - 1 - phase) / d + 1, from = 0; from < H; from += at_once)                                     \
                 for (long ky = 0, two; ky < K; ky += 1 + two) {                                                                \
                     two = PAIRS && ky + 1 < K;                                                                                 \
-                    long up = ky - K / 2, to = min(H, from + at_once);                                                          \
-                    long first = max(from, up), end = max(first, min(to, H + up)), both = two ? max(first, up + 1) : end;        \
-                    const real *row = in + phase * p->row, *q = g + phase * g_row - up * g_step;                                 \
-                    ADD(K, first, min(both, end), sums[ky], 0, q)                                                               \
+                    long up = ky - K / 2, to = min(H, from + at_once);                                                         \
+                    long first = max(from, up), end = max(first, min(to, H + up)), both = two ? max(first, up + 1) : end;      \
+                    const real *row = in + phase * p->row, *q = g + phase * g_row - up * g_step;                               \
+                    ADD(K, first, min(both, end), sums[ky], 0, q)                                                              \
                     if (two) {                                                                                                 \
-                        ADD(K, both, end, sums[ky], sums[ky + 1], q)                                                            \
-                        ADD(K, max(end, both), min(to, H + up + 1), sums[ky + 1], 0, q - g_step)                                \
+                        ADD(K, both, end, sums[ky], sums[ky + 1], q)                                                           \
+                        ADD(K, max(end, both), min(to, H + up + 1), sums[ky + 1], 0, q - g_step)                               \
                     }                                                                                                          \
                 }                                                                                                              \
         for (int k = 0; k < K * K; k++) {                                                                                      \
             real s = 0;                                                                                                        \
-            for (int j = 0; j < LANES; j++) s += sums[k / K][k % K][j];                                                         \
+            for (int j = 0; j < LANES; j++) s += sums[k / K][k % K][j];                                                        \
             dw[k] = s;                                                                                                         \
         }                                                                                                                      \
     }

@@ -153,8 +153,7 @@ class _Halves(Stage):
     def backward(
         self, gz: Tensor, mine: bool, needed: bool, skip: Skip, gradients: Sequence[Tensor], kept: list[Any]
     ) -> Tensor:
-        given, *weights = kept[:-7]
-        h, residual, x, u, v, y, statistics = kept[-7:]
+        given, *weights, h, residual, x, u, v, y, statistics = kept
         kept.clear()
         (wp, *second), (*first, _, gamma1, beta1) = self._split(weights)
         (dwp, *dsecond), dfirst = self._split(gradients)
@@ -177,8 +176,8 @@ class _Halves(Stage):
 
     def _split(self, tensors: Sequence[Tensor]) -> tuple[Sequence[Any], Sequence[Any]]:
         """Return the weights of both halves, or their gradients: None for those of a half that is missing."""
-        before, after = self.norms
-        return tensors[:4] if before else (None,) * 4, tensors[-6:] if after else (None,) * 6
+        norm2, norm1 = self.norms
+        return tensors[:4] if norm2 else (None,) * 4, tensors[-6:] if norm1 else (None,) * 6
 
 
 class _Decoder(Stage):

@@ -6,13 +6,13 @@
    4e-7 of gelu for |x| < 2, where most values lie, and at most 1.1e-6 of gelu, or 1.3e-7 of a large value, and 2.2e-6 of its
    slope. */
 #define REACH 5.25f
-static inline float from_reach(float x) { return x < -REACH ? -REACH : x; }
+static inline float bounded_below(float x) { return x < -REACH ? -REACH : x; }
 #define ODD_HALF(NAME, ...)                                                                                                    \
     static inline float NAME(float x) {                                                                                        \
         static const float p[16] = {__VA_ARGS__};                                                                              \
-        float b = from_reach(x), c = b > REACH ? REACH : b, t = c * c * (2 / (REACH * REACH)) - 1, t2 = t * t;              \
+        float b = bounded_below(x), c = b > REACH ? REACH : b, t = c * c * (2 / (REACH * REACH)) - 1, t2 = t * t;              \
         float s0 = p[0], s1 = p[1];                                                                                            \
-        for (int k = 2; k < 16; k += 2) s0 = s0 * t2 + p[k], s1 = s1 * t2 + p[k + 1];                                           \
+        for (int k = 2; k < 16; k += 2) s0 = s0 * t2 + p[k], s1 = s1 * t2 + p[k + 1];                                          \
         return 0.5f + (s0 * t + s1) * c;                                                                                       \
     }
 ODD_HALF(normal_cdf,
@@ -26,7 +26,7 @@ ODD_HALF(gelu_slope,
         -7.219559699e-02f, 7.936543971e-02f, -7.758520544e-02f, 7.009363919e-02f,
         -6.189175323e-02f, 5.928318202e-02f, -6.992331892e-02f, 1.350651681e-01f)
 /* The lower limit of `normal_cdf` is 0 but for rounding, which a large x would magnify. */
-static inline float gelu(float x) { return from_reach(x) * normal_cdf(x); }
+static inline float gelu(float x) { return bounded_below(x) * normal_cdf(x); }
 
 /* Long sums: in `real` within a block and in double over the blocks, which is as accurate as PyTorch. */
 enum { SUMMED_AT_ONCE = 512 };

@@ -50,9 +50,9 @@ def call(name: str, integers: Sequence[int], reals: Sequence[float], *tensors: T
 
 @dataclass
 class Skip:
-    """What a stage adds to another in the forward pass, and the gradient that it gets back in the backward pass.
+    """What the model's skip connection carries: activations in a forward pass, their gradient in a backward pass.
 
-    Each pass has one of its own.
+    Each pass makes one. The stage where the connection starts (in a backward pass, ends) fills it, and the other uses it.
     """
 
     tensor: Tensor | None = None
