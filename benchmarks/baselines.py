@@ -11,7 +11,7 @@ from benchmarks.harness import REPOSITORY, BenchmarkOptions, Timing, in_turn
 from stlight.config import RunConfig
 from stlight.experiments import load_plan
 from stlight.kernels import accelerate, backend_of
-from stlight.kernels.whole_step import flatten_weights
+from stlight.kernels.whole_step import FlatAdam
 from stlight.model import Forecaster, TrainingStep, build_model
 from stlight.training.devices import configure
 from stlight.training.loop import take_step
@@ -41,10 +41,7 @@ def baselines(options: BenchmarkOptions) -> Iterator[Timing]:
         if options.quick:
             yield Timing(label, note=f"equal ({backend_of(ours)})")
             continue
-        steps = [
-            partial(_take_step, model, torch.optim.Adam([flatten_weights(model)], lr=0.0, fused=True), clip, config)
-            for model in (plain, ours)
-        ]
+        steps = [partial(_take_step, model, FlatAdam(model, lr=0.0), clip, config) for model in (plain, ours)]
         times = in_turn(*steps, budget=15)
         yield Timing(f"{label}, 1 thread", *times, times[0] / times[1], "1.5× (3×)", backend_of(ours))
 

@@ -21,7 +21,7 @@ from benchmarks.roofline import Rates, Shape, least_seconds
 from stlight.data import MovingMNIST
 from stlight.kernels import accelerate, race, tiled
 from stlight.kernels.accelerate import BACKENDS
-from stlight.kernels.whole_step import flatten_weights, record_step
+from stlight.kernels.whole_step import FlatAdam, record_step
 from stlight.model.stlight import STLight, stl_mixer
 
 Result = dict[str, Any]
@@ -140,17 +140,17 @@ def _time_steps(shape: Shape, where: torch.device, dtype: torch.dtype) -> Result
     optimizer = torch.optim.Adam(listing.parameters(), lr=1e-5)
     result |= _measured("listing", partial(partial, _step, listing, optimizer, dtype), optimizer, clip)
     del listing, optimizer
-    optimizer = torch.optim.Adam([flatten_weights(ours)], lr=1e-5, fused=True)
+    optimizer = FlatAdam(ours, lr=1e-5)
     compute = partial(_step, ours, optimizer, dtype)
     result |= _measured("ours", lambda: compute, optimizer, clip)
     if where.type == "cuda":
-        result |= _measured("graph", partial(record_step, compute, ours, clip), optimizer, clip)
+        result |= _measured("graph", partial(record_step, compute, optimizer, ours, clip), optimizer, clip)
     return result
 
 
 def _step(model: nn.Module, optimizer: torch.optim.Optimizer, dtype: torch.dtype, clip: Tensor) -> Tensor:
     """Compute the loss and gradients of clips (B, 20, 1, H, W)."""
-    optimizer.zero_grad(set_to_none=False)
+    optimizer.zero_grad()
     with _autocast(clip.device, dtype):
         loss = F.mse_loss(model(clip[:, :10]).to(clip.dtype), clip[:, 10:])
     loss.backward()

@@ -18,7 +18,7 @@ from stlight.experiments import load_plan
 from stlight.kernels import compile as compiling
 from stlight.kernels import fused
 from stlight.kernels import prebuilt as finding
-from stlight.kernels.whole_step import flatten_weights
+from stlight.kernels.whole_step import FlatAdam
 from stlight.model import build_model
 from stlight.training.devices import accelerate_for_run, configure
 
@@ -32,12 +32,12 @@ def prebuilt(options: BenchmarkOptions) -> Iterator[Timing]:
     ours = copy.deepcopy(listing)
     accelerate_for_run(ours, config, torch.device("cpu"))
     clip = embedded_clips(config.data.downsampling).clips("train", torch.arange(config.training.batch_size))
-    step = partial(take_adam_step, ours, torch.optim.Adam([flatten_weights(ours)], fused=True), clip)
     native = _library(None)
     with tempfile.TemporaryDirectory() as folder:
         carried = {level: _library(path) for level, path in _built(Path(folder)).items()}
         for library in carried.values():
             _using(library, partial(check_agreement, ours, listing, clip))
+        step = partial(take_adam_step, ours, FlatAdam(ours), clip)
         for level, library in carried.items():
             name = f"step demo, 1 thread: compiled here, and for {level}"
             if options.quick:

@@ -13,7 +13,7 @@ from benchmarks.harness import REPOSITORY, BenchmarkOptions, Timing, in_turn
 from stlight.config import RunConfig
 from stlight.experiments import load_plan
 from stlight.kernels import backend_of
-from stlight.kernels.whole_step import flatten_weights
+from stlight.kernels.whole_step import FlatAdam
 from stlight.model import build_model
 from stlight.training.devices import accelerate_for_run, configure
 
@@ -50,8 +50,8 @@ def steps(options: BenchmarkOptions) -> Iterator[Timing]:
         clips = embedded_clips(config.data.downsampling)
         clip = clips.clips("train", torch.arange(config.training.batch_size)).to(options.device)
         reference = partial(take_adam_step, listing, torch.optim.Adam(listing.parameters()), clip)
-        run_step = partial(take_adam_step, ours, torch.optim.Adam([flatten_weights(ours)], fused=True), clip)
         check_agreement(ours, listing, clip)
+        run_step = partial(take_adam_step, ours, FlatAdam(ours), clip)
         if options.quick:
             yield Timing(name, note=f"equal ({kernels})")
             continue
@@ -67,8 +67,8 @@ def loss_of(model: torch.nn.Module, clip: torch.Tensor) -> torch.Tensor:
 
 
 def take_adam_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, clip: torch.Tensor) -> None:
-    """Take a training step. Fused Adam sees gradients that are views of one tensor, so they are kept and set to zero."""
-    optimizer.zero_grad(set_to_none=not optimizer.defaults["fused"])
+    """Take a training step."""
+    optimizer.zero_grad()
     loss_of(model, clip)
     optimizer.step()
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from stlight.config import RunConfig
 from stlight.kernels import accelerate, backend_of
-from stlight.kernels.whole_step import flatten_weights
+from stlight.kernels.whole_step import FlatAdam
 from stlight.model import TrainingStep, build_model
 from stlight.training.devices import accelerate_for_run, configure
 from stlight.training.loop import predictor, take_step
@@ -37,7 +37,7 @@ class Workload:
             accelerate(self.model, self.recipe.kernels)
         self.kernels = backend_of(self.model)
         # A learning rate of 0 keeps the initial weights, so that every step does the same work.
-        self.optimizer = torch.optim.Adam([flatten_weights(self.model)], lr=0.0, fused=device.type != "meta")
+        self.optimizer = FlatAdam(self.model, lr=0.0)
         self.num_context = shape.context_frames
         self.index, self.last_phase = self.model.typical_step(), len(self.model.phases(self.recipe.num_epochs)) - 1
 
@@ -69,6 +69,7 @@ class Workload:
         """Return the bytes of weights, gradients, optimizer state and the tensors of a training step at their peak."""
         # Allocates the optimizer's state, which a step of a run already has.
         self.optimizer.step()
+        self.optimizer.zero_grad()
         return resident_bytes(self.model, self.optimizer) + peak_growth(self.step, self.device)
 
     def _training_step(self) -> TrainingStep:

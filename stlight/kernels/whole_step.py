@@ -1,6 +1,7 @@
 """Training steps with less overhead: all weights as one parameter, and a whole step as one CUDA graph."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +10,14 @@ from torch import Tensor, nn
 _WARM_UP = 3
 
 
-def record_step(compute: Callable[[Tensor], Tensor], model: nn.Module, clip: Tensor) -> Callable[[Tensor], Tensor]:
+def record_step(
+    compute: Callable[[Tensor], Tensor], optimizer: "FlatAdam", model: nn.Module, clip: Tensor
+) -> Callable[[Tensor], Tensor]:
     """Record all kernels of `compute` as one CUDA graph, and return a function that replays them.
 
-    `compute` takes clips of the shape of `clip`, zeroes the gradients of `model`, adds those of a loss, and returns the loss.
-    It must not wait for the device. The function returned takes and gives the same. Recording leaves weights and statistics of
-    the model as they were, but not its gradients.
+    `compute` takes clips of the shape of `clip`, drops the gradients of `model`, computes those of a loss, and returns it.
+    It must not wait for the device. The function returned takes and gives the same; the optimizer can take its step then.
+    Recording leaves weights and statistics of the model as they were, but not its gradients.
     """
     given = clip.clone()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -27,30 +30,57 @@ def record_step(compute: Callable[[Tensor], Tensor], model: nn.Module, clip: Ten
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         loss = compute(given)
+        optimizer.gather_gradients()
+    gradient = optimizer.flat.grad
     model.load_state_dict(before)
 
     def replay(clip: Tensor) -> Tensor:
         given.copy_(clip, non_blocking=True)
         graph.replay()
+        optimizer.flat.grad = gradient
         # The next replay overwrites the loss.
         return loss.clone()
 
     return replay
 
 
-def flatten_weights(model: nn.Module) -> nn.Parameter:
-    """Return all weights of a model as one parameter. The model's own weights and gradients become views of it.
+class FlatAdam(torch.optim.Adam):
+    """Adam on all weights of a model as one parameter, `flat`, for the overhead of one parameter instead of a hundred.
 
-    An optimizer that works element by element gives the same result, for the overhead of one parameter instead of a hundred.
-    The compiled kernels give their gradients to this parameter at once: `backward` fills those of the single weights, too, but
-    `torch.autograd.grad` by single weights raises `RuntimeError`.
+    The model's weights become parts of it. The compiled kernels give it their gradients at once, so that nothing is set to zero
+    or added up, and single weights have no gradients; what PyTorch gives to single weights is moved to `flat` before a step.
+    `torch.autograd.grad` by single weights raises `RuntimeError` where the kernels compute.
     """
-    parameters = list(model.parameters())
-    flat = nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
-    flat.grad = torch.zeros_like(flat)
-    sizes = [p.numel() for p in parameters]
-    for parameter, values, gradient in zip(parameters, flat.detach().split(sizes), flat.grad.split(sizes), strict=True):
-        parameter.data, parameter.grad = values.view_as(parameter), gradient.view_as(parameter)
-        # A deep copy has no such attribute, because its weights are not parts of this one.
-        parameter.flat = flat  # type: ignore[attr-defined]
-    return flat
+
+    def __init__(self, model: nn.Module, lr: float = 1e-3) -> None:
+        """Make the weights of a model parts of one parameter, without gradients."""
+        self._weights = list(model.parameters())
+        self.flat = nn.Parameter(torch.cat([weight.detach().flatten() for weight in self._weights]))
+        parts = self.flat.detach().split([weight.numel() for weight in self._weights])
+        for weight, values in zip(self._weights, parts, strict=True):
+            weight.data, weight.grad = values.view_as(weight), None
+            # A deep copy has no such attribute, because its weights are not parts of this one.
+            weight.flat = self.flat  # type: ignore[attr-defined]
+        super().__init__([self.flat], lr=lr, fused=self.flat.device.type != "meta")
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop all gradients, whatever `set_to_none` says."""
+        for weight in (self.flat, *self._weights):
+            weight.grad = None
+
+    def gather_gradients(self) -> None:
+        """Move the gradients of single weights to `flat`. A weight that has none gets zeros, so that its momentum goes on."""
+        if all(weight.grad is None for weight in self._weights):
+            if self.flat.grad is None:
+                self.flat.grad = torch.zeros_like(self.flat)
+            return
+        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self._weights]
+        whole = torch.cat([gradient.flatten() for gradient in gradients])
+        self.flat.grad = whole if self.flat.grad is None else self.flat.grad.add_(whole)
+        for weight in self._weights:
+            weight.grad = None
+
+    def step(self, closure: Any = None) -> Any:
+        """Gather the gradients, and take a step."""
+        self.gather_gradients()
+        return super().step(closure)

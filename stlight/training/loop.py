@@ -218,8 +218,7 @@ def compute_gradients(
     The batch is computed in `accumulation_steps` equal parts. The loss and gradients are those of the whole batch; BatchNorm
     and scheduled sampling see each part. `step` is the position in the training run, by default the first.
     """
-    # Filled with zeros instead of dropped, because all gradients are views of one tensor.
-    optimizer.zero_grad(set_to_none=False)
+    optimizer.zero_grad()
     losses = []
     step = step or TrainingStep.at(0, recipe.sampling_steps, seed=0)
     for part in clip.chunk(accumulation_steps):
@@ -292,7 +291,7 @@ def _record(training: Training, num_context: int, device: torch.device) -> Calla
     def compute(clip: Tensor) -> Tensor:
         return compute_gradients(model, training.optimizer, clip, num_context, config.training, training.accumulation_steps)
 
-    return record_step(compute, model.train(), clip)
+    return record_step(compute, training.optimizer, model.train(), clip)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from itertools import accumulate
 
-import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from stlight.config import RunConfig
-from stlight.kernels.whole_step import flatten_weights
+from stlight.kernels.whole_step import FlatAdam
 from stlight.model import Forecaster
 from stlight.model.forecaster import Phase
 from stlight.training.schedule import build_schedule
@@ -18,9 +17,7 @@ def index_of_phase(phases: Sequence[Phase], epoch: int) -> int:
     return sum(epoch > end for end in accumulate(phase.num_epochs for phase in phases[:-1]))
 
 
-def start_phase(
-    model: Forecaster, phases: Sequence[Phase], index: int, config: RunConfig
-) -> tuple[torch.optim.Adam, LRScheduler]:
+def start_phase(model: Forecaster, phases: Sequence[Phase], index: int, config: RunConfig) -> tuple[FlatAdam, LRScheduler]:
     """Freeze all weights that a phase does not train, and return an Adam and a schedule for those that it does."""
     num_epochs, part = phases[index]
     if len(phases) > 1:
@@ -30,5 +27,5 @@ def start_phase(
     warmup = min(config.training.warmup_epochs, num_epochs - 1)
     recipe = config.training.model_copy(update={"num_epochs": num_epochs, "warmup_epochs": warmup})
     # Adam must not know frozen weights, because their momentum would move them, although their gradients are zero.
-    optimizer = torch.optim.Adam([flatten_weights(part)], lr=recipe.max_lr, fused=True)
+    optimizer = FlatAdam(part, lr=recipe.max_lr)
     return optimizer, build_schedule(optimizer, recipe, config.steps_per_epoch)

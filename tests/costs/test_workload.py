@@ -5,7 +5,7 @@ import torch
 
 from stlight.config import RunConfig
 from stlight.costs.workload import Workload, peak_growth, resident_bytes
-from stlight.kernels.whole_step import flatten_weights
+from stlight.kernels.whole_step import FlatAdam
 
 CPU = torch.device("cpu")
 N = 10_000
@@ -50,7 +50,7 @@ def test_tensors_saved_for_the_backward_pass_count():
 
 def test_resident_memory_is_four_numbers_per_weight_and_the_buffers():
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, bias=False), torch.nn.BatchNorm2d(8))
-    optimizer = torch.optim.Adam([flatten_weights(model)], fused=True)
+    optimizer = FlatAdam(model)
     model(torch.rand(2, 3, 8, 8)).sum().backward()
     optimizer.step()
     weights = 8 * 3 * 9 + 16

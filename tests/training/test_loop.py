@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stlight.data import MovingMNIST, TaxiBJStandIn
 from stlight.kernels import backend_of, frames
-from stlight.kernels.whole_step import flatten_weights
+from stlight.kernels.whole_step import FlatAdam
 from stlight.model import build_model
 from stlight.training import loop, train
 from tests.tiny_runs import tiny
@@ -55,11 +55,10 @@ def test_the_kernels_change_a_training_curve_by_no_more_than_rounding(kernels):
 def test_weights_as_one_parameter_take_the_steps_that_each_would():
     torch.manual_seed(0)
     one, many = (build_model(tiny().model, tiny().clip_shape) for _ in range(2))
-    flat, clip = flatten_weights(one), torch.rand(2, 4, 2, 32, 32)
-    optimizers = torch.optim.Adam([flat], lr=0.01, fused=True), torch.optim.Adam(many.parameters(), lr=0.01)
+    optimizers, clip = (FlatAdam(one, lr=0.01), torch.optim.Adam(many.parameters(), lr=0.01)), torch.rand(2, 4, 2, 32, 32)
     for _ in range(3):
         for model, optimizer in zip((one, many), optimizers, strict=True):
-            optimizer.zero_grad(set_to_none=False)
+            optimizer.zero_grad()
             model(clip).square().mean().backward()
             optimizer.step()
     # Adam's steps near zero gradients are a matter of rounding: the encoder's bias has no other gradient.
