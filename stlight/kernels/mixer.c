@@ -101,10 +101,12 @@ int channels_backward(int threads, long C, long H, long W, long B, long k1, long
                     copy_rows(U + p2.pad, p2.row, u + c * N, p2.n, &p2);
                 else
                     convolve(U + p2.pad, p2.row, X, &p1, w1c, b1[c], 0, AHEAD(y, next));
-                weights_backward[k2 / 2](dw2 + c * k2 * k2, gv + p2.pad, p2.row, U, &p2);
+                const real *soon[] = {PLANE(h), AHEAD(x, next)};
+                const real *later[] = {u ? AHEAD(u, next) : 0, u ? AHEAD(y, next) : 0};
+                weights_backward[k2 / 2](dw2 + c * k2 * k2, gv + p2.pad, p2.row, U, &p2, soon);
                 convolve_transposed(gu + p1.pad, p1.row, gv, &p2, w2c, 0, AHEAD(v, next));
                 db1[c] = sum(gu, padded1);
-                weights_backward[k1 / 2](dw1 + c * k1 * k1, gu + p1.pad, p1.row, X, &p1);
+                weights_backward[k1 / 2](dw1 + c * k1 * k1, gu + p1.pad, p1.row, X, &p1, later);
                 convolve_transposed(e, p1.n, gu, &p1, w1c, gc, AHEAD(gy, next));
                 for (long i = 0; mc && i < N; i++) e[i] += mc[i];
                 if (gx) memcpy(gx + c * N, e, N * sizeof *e);
