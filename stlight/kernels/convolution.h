@@ -115,15 +115,16 @@ static void convolve_transposed(real *restrict out, long out_row, const real *re
 }
 
 /* Add the products of `rows` rows of inputs and of output gradients g to the sums of one kernel row, and with the rows of g one
-   step above to those of the next, so that an input is loaded once for both. Meanwhile, load `share` numbers of two arrays from
-   number `at` on, and for each row ahead_step further. */
-INLINE void add_products(int K, vector *sums, vector *next, const real *g, const real *in, long g_step, long in_step, long rows,
-                         long n, long shift, const real *const *ahead, long at, long ahead_step, long share) {
+   step above to those of the next, so that an input is loaded once for both. With each row, load `share` numbers of two arrays from
+   number `at` to number `end`; return how far it came. */
+INLINE long add_products(int K, vector *sums, vector *next, const real *g, const real *in, long g_step, long in_step, long rows,
+                         long n, long shift, const real *const *ahead, long at, long end, long share) {
     vector s[MAX_KERNEL], t[MAX_KERNEL];
     for (int kx = 0; kx < K; kx++) s[kx] = sums[kx], t[kx] = next ? next[kx] : s[kx];
-    for (; rows > 0; rows--, g += g_step, in += in_step, at += ahead_step) {
-        for (int j = 0; j < 2; j++)
-            for (long i = 0; ahead[j] && i < share; i += 64 / sizeof(real)) __builtin_prefetch(ahead[j] + at + i, 0, 2);
+    for (; rows > 0; rows--, g += g_step, in += in_step) {
+        for (long i = 0; i < share && at < end; i += 64 / sizeof(real), at += 64 / sizeof(real))
+            for (int j = 0; j < 2; j++)
+                if (ahead[j]) __builtin_prefetch(ahead[j] + at, 0, 2);
         long l = 0;
         for (; l + LANES <= n; l += LANES) {
             vector v = LOAD(g + l), w = next ? LOAD(g - g_step + l) : v;
@@ -144,16 +145,18 @@ INLINE void add_products(int K, vector *sums, vector *next, const real *g, const
         sums[kx] = s[kx];
         if (next) next[kx] = t[kx];
     }
+    return at;
 }
 
 /* Gradient of the weights (K, K) from that of the output, g, H rows of n numbers, which are g_row apart. Input row i meets row
    i - up of g in kernel row ky, and row i - up - 1 in the next. A few rows at a time serve all kernel rows, so that they stay in
-   the nearest cache. Meanwhile it loads most of two planes `ahead` (H, n), as `convolve` does, a share with each kernel row. */
+   the nearest cache. Meanwhile it loads two planes `ahead` (H, n), as `convolve` does. */
 #define WEIGHTS(K)                                                                                                             \
     static void weights_##K(real *restrict dw, const real *restrict g, long g_row, const real *restrict in, const plane *p,    \
                             const real *const *ahead) {                                                                        \
         enum { PAIRS = 2 * K + 3 <= REGISTERS };                                                                               \
         vector sums[K][K] = {{{0}}};                                                                                           \
+        long at = 0;                                                                                                           \
         long d = p->dilation, g_step = d * g_row, in_step = d * p->row, at_once = max(1, 4096 / p->n);                         \
         for (long phase = 0; phase < min(d, p->H); phase++)                                                                    \
             for (long H = (p->H - 1 - phase) / d + 1, from = 0; from < H; from += at_once)                                     \
@@ -175,8 +178,8 @@ INLINE void add_products(int K, vector *sums, vector *next, const real *g, const
         }                                                                                                                      \
     }
 #define ADD(K, FROM, TO, SUMS, NEXT, G)                                                                                        \
-    add_products(K, SUMS, NEXT, G + (FROM) * g_step, row + (FROM) * in_step, g_step, in_step, (TO) - (FROM), p->n, p->shift,   \
-                 ahead, ((FROM) * d + phase) * p->n + p->n * ky / K, d * p->n, p->n * (1 + two) / K);
+    at = add_products(K, SUMS, NEXT, G + (FROM) * g_step, row + (FROM) * in_step, g_step, in_step, (TO) - (FROM), p->n,        \
+                      p->shift, ahead, at, p->H * p->n, p->n * (1 + PAIRS) / K);
 WEIGHTS(1) WEIGHTS(3) WEIGHTS(5) WEIGHTS(7) WEIGHTS(9) WEIGHTS(11)
 
 typedef void weights_function(real *, const real *, long, const real *, const plane *, const real *const *);
