@@ -18,64 +18,60 @@ static void copy_rows(real *restrict out, long out_row, const real *restrict in,
     for (long y = 0; y < p->H; y++) memcpy(out + y * out_row, in + y * in_row, p->n * sizeof *out);
 }
 
-/* Add a kernel row's taps of V vectors of inputs to the outputs of one row, or of two rows whose kernel rows follow each other,
-   so that an input is loaded once for both. */
-INLINE void add_taps(int V, vector *restrict sums, const real *w, vector *restrict next, const real *next_w, const real *in,
-                     long columns, long shift) {
+/* Add a kernel row's taps of V vectors of inputs to the outputs of R rows. Their kernel rows follow each other, upwards from w, so
+   that an input is loaded once for all. */
+INLINE void add_taps(int V, int R, vector (*restrict sums)[8], const real *w, long K, const real *in, long columns, long shift) {
     for (long kx = 0; kx < columns; kx++, in += shift)
         for (int j = 0; j < V; j++) {
             vector x = LOAD(in + LANES * j);
-            sums[j] += w[kx] * x;
-            if (next) next[j] += next_w[kx] * x;
+            for (int i = 0; i < R; i++) sums[i][j] += w[kx - i * K] * x;
         }
 }
 
-/* V vectors of outputs in a row, and in the row `dilation` below if there is one, are kept in registers through all taps. Input
-   rows `first` to `last` of the K + 1 that these two rows read lie within the plane. Sums start from `bias`, or from the numbers
-   at `plus` and `plus_below` if there are any. */
-INLINE void block(int V, real *restrict out, real *restrict below, const real *restrict in, const real *w, long K, long first,
-                  long last, long columns, long row_step, long shift, real bias, const real *plus, const real *plus_below) {
-    vector sums[8], next[8];
-    for (int j = 0; j < V; j++) {
-        sums[j] = next[j] = (vector){0} + bias;
-        if (plus) sums[j] = LOAD(plus + LANES * j);
-        if (plus && below) next[j] = LOAD(plus_below + LANES * j);
-    }
+/* V vectors of outputs in each of R rows, which are `step` numbers apart, are kept in registers through all taps. Input rows
+   `first` to `last` of the K + R - 1 that these rows read lie within the plane. Sums start from `bias`, or from the numbers at
+   `plus`, in rows that are plus_step apart, if there are any. */
+INLINE void block(int V, int R, real *restrict out, long step, const real *restrict in, const real *w, long K, long first,
+                  long last, long columns, long row_step, long shift, real bias, const real *plus, long plus_step) {
+    vector sums[4][8];
+    for (int i = 0; i < R; i++)
+        for (int j = 0; j < V; j++) {
+            sums[i][j] = (vector){0} + bias;
+            if (plus) sums[i][j] = LOAD(plus + i * plus_step + LANES * j);
+        }
     long r = first;
-    if (below) {
-        if (r == 0) add_taps(V, sums, w, 0, 0, in, columns, shift), r++, in += row_step;
-        for (; r < min(K, last); r++, in += row_step)
-            add_taps(V, sums, w + r * K, next, w + (r - 1) * K, in, columns, shift);
-        if (r < last) add_taps(V, next, w + (K - 1) * K, 0, 0, in, columns, shift);
-        for (int j = 0; j < V; j++) *(vector *)(below + LANES * j) = next[j];
-    } else
-        for (; r < min(K, last); r++, in += row_step) add_taps(V, sums, w + r * K, 0, 0, in, columns, shift);
-    for (int j = 0; j < V; j++) *(vector *)(out + LANES * j) = sums[j];
+    /* The first and the last input rows are not read by all R rows of outputs, but by `count` from row `from` on. */
+#define ROW(count, from) add_taps(V, count, sums + from, w + (r - from) * K, K, in, columns, shift), r++, in += row_step
+    if (R > 1 && r == 0) ROW(1, 0);
+    if (R > 2 && r == 1) ROW(2, 0);
+    if (R > 3 && r == 2) ROW(3, 0);
+    while (r < min(K, last)) ROW(R, 0);
+    if (R > 1 && r < last) ROW(R - 1, 1);
+    if (R > 2 && r < last) ROW(R - 2, 2);
+    if (R > 3 && r < last) ROW(R - 3, 3);
+    for (int i = 0; i < R; i++)
+        for (int j = 0; j < V; j++) *(vector *)(out + i * step + LANES * j) = sums[i][j];
 }
 
-/* Compute the outputs of row y and, if `two`, of row y + dilation. */
-INLINE void convolve_rows(long y, int two, real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w,
+/* Compute the outputs of R rows from row y on, which are `dilation` rows apart. */
+INLINE void convolve_rows(long y, int R, real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w,
                           real bias, const real *plus, const real *ahead) {
-    long K = p->K, centre = K / 2, n = p->n, row_step = p->dilation * p->row;
+    long K = p->K, centre = K / 2, n = p->n, row_step = p->dilation * p->row, step = p->dilation * out_row;
     /* Taps above the plane's first row and below its last are zero. */
-    long first = max(0, centre - y / p->dilation), last = min(K + two, centre + 1 + (p->H - 1 - y) / p->dilation);
+    long first = max(0, centre - y / p->dilation), last = min(K + R - 1, centre + 1 + (p->H - 1 - y) / p->dilation);
     const real *top = in + (y + (first - centre) * p->dilation) * p->row;
-    real *o = out + y * out_row, *below = two ? o + p->dilation * out_row : 0;
+    real *o = out + y * out_row;
     long l = 0;
 #define BLOCKS(V)                                                                                                              \
-    for (; l + V * LANES <= n; l += V * LANES) {                                                                               \
+    for (; V * R < REGISTERS && l + V * LANES <= n; l += V * LANES) {                                                          \
         long left = max(0, centre - (l + V * LANES - 1) / p->shift);                                                           \
         long right = min(K, centre + 1 + (n - 1 - l) / p->shift);                                                              \
-        block(V, o + l, two ? below + l : 0, top + l + left * p->shift, w + left, K, first, last, right - left, row_step,      \
-              p->shift, bias, plus ? plus + y * n + l : 0, plus ? plus + (y + p->dilation) * n + l : 0);                       \
-        for (long i = 0; ahead && i < V * LANES; i += 64 / sizeof(real)) {                                                     \
-            __builtin_prefetch(ahead + y * n + l + i, 0, 2);                                                                   \
-            if (two) __builtin_prefetch(ahead + (y + p->dilation) * n + l + i, 0, 2);                                          \
-        }                                                                                                                      \
+        block(V, R, o + l, step, top + l + left * p->shift, w + left, K, first, last, right - left, row_step, p->shift, bias,  \
+              plus ? plus + y * n + l : 0, p->dilation * n);                                                                   \
+        for (long i = 0; ahead && i < V * LANES; i += 64 / sizeof(real))                                                       \
+            for (int j = 0; j < R; j++) __builtin_prefetch(ahead + (y + j * p->dilation) * n + l + i, 0, 2);                   \
     }
-    if (8 * (1 + two) < REGISTERS) {
-        BLOCKS(8)
-    }
+    BLOCKS(8)
     BLOCKS(4)
     BLOCKS(2)
     BLOCKS(1)
@@ -85,11 +81,11 @@ INLINE void convolve_rows(long y, int two, real *restrict out, long out_row, con
         BLOCKS(1)
     }
     for (; l < n; l++)
-        for (int r = 0; r <= two; r++) {
+        for (int r = 0; r < R; r++) {
             real s = plus ? plus[(y + r * p->dilation) * n + l] : bias;
             for (long ky = max(0, first - r); ky < min(K, last - r); ky++)
                 for (int kx = 0; kx < K; kx++) s += w[ky * K + kx] * top[(ky + r - first) * row_step + l + kx * p->shift];
-            o[r * p->dilation * out_row + l] = s;
+            o[r * step + l] = s;
         }
 }
 
@@ -99,9 +95,15 @@ INLINE void convolve_rows(long y, int two, real *restrict out, long out_row, con
 static void convolve(real *restrict out, long out_row, const real *restrict in, const plane *p, const real *w, real bias,
                      const real *plus, const real *ahead) {
     for (long phase = 0; phase < min(p->dilation, p->H); phase++) {
-        long y = phase;
-        for (; y + p->dilation < p->H; y += 2 * p->dilation) convolve_rows(y, 1, out, out_row, in, p, w, bias, plus, ahead);
-        if (y < p->H) convolve_rows(y, 0, out, out_row, in, p, w, bias, plus, ahead);
+        long y = phase, d = p->dilation;
+#define ROWS(R)                                                                                                                \
+    for (; y + (R - 1) * d < p->H; y += R * d) convolve_rows(y, R, out, out_row, in, p, w, bias, plus, ahead);
+        /* A kernel of one row has no row that four outputs read. */
+        if (p->K > 1) {
+            ROWS(4)
+        }
+        ROWS(2)
+        ROWS(1)
     }
 }
 

@@ -8,8 +8,12 @@ typedef float real;
 /* As wide as the processor's vector registers, and their number. */
 #ifdef __AVX512F__
 enum { VECTOR_BYTES = 64, REGISTERS = 32 };
-#else
+#elif defined __AVX__
 enum { VECTOR_BYTES = 32, REGISTERS = 16 };
+#elif defined __aarch64__
+enum { VECTOR_BYTES = 16, REGISTERS = 32 };
+#else
+enum { VECTOR_BYTES = 16, REGISTERS = 16 };
 #endif
 typedef real vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 enum { LANES = VECTOR_BYTES / sizeof(real) };
