@@ -116,62 +116,59 @@ static void convolve_transposed(real *restrict out, long out_row, const real *re
     convolve(out, out_row, in, p, turned, 0, plus, ahead);
 }
 
-/* Add the products of `rows` rows of inputs and of output gradients g to the sums of one kernel row, and with the rows of g one
-   step above to those of the next, so that an input is loaded once for both. With each row, load `share` numbers of two arrays from
-   number `at` to number `end`; return how far it came. */
-INLINE long add_products(int K, vector *sums, vector *next, const real *g, const real *in, long g_step, long in_step, long rows,
+/* Add the products of `rows` rows of inputs with those of output gradients g, and with the T - 1 rows of g before each, to the sums
+   of T kernel rows, so that an input is loaded once for all. With each row, load `share` numbers of two arrays from number `at` to
+   number `end`; return how far it came. */
+INLINE long add_products(int K, int T, vector (*sums)[K], const real *g, const real *in, long g_step, long in_step, long rows,
                          long n, long shift, const real *const *ahead, long at, long end, long share) {
-    vector s[MAX_KERNEL], t[MAX_KERNEL];
-    for (int kx = 0; kx < K; kx++) s[kx] = sums[kx], t[kx] = next ? next[kx] : s[kx];
+    vector s[3][MAX_KERNEL], v[3];
+    for (int t = 0; t < T; t++)
+        for (int kx = 0; kx < K; kx++) s[t][kx] = sums[t][kx];
     for (; rows > 0; rows--, g += g_step, in += in_step) {
         for (long i = 0; i < share && at < end; i += 64 / sizeof(real), at += 64 / sizeof(real))
             for (int j = 0; j < 2; j++)
                 if (ahead[j]) __builtin_prefetch(ahead[j] + at, 0, 2);
         long l = 0;
         for (; l + LANES <= n; l += LANES) {
-            vector v = LOAD(g + l), w = next ? LOAD(g - g_step + l) : v;
+            for (int t = 0; t < T; t++) v[t] = LOAD(g - t * g_step + l);
             for (int kx = 0; kx < K; kx++) {
                 vector x = LOAD(in + l + kx * shift);
-                s[kx] += v * x;
-                if (next) t[kx] += w * x;
+                for (int t = 0; t < T; t++) s[t][kx] += v[t] * x;
             }
         }
         for (; l < n; l++)
-            for (int kx = 0; kx < K; kx++) {
-                real x = in[l + kx * shift];
-                s[kx][0] += g[l] * x;
-                if (next) t[kx][0] += g[l - g_step] * x;
-            }
+            for (int t = 0; t < T; t++)
+                for (int kx = 0; kx < K; kx++) s[t][kx][0] += g[l - t * g_step] * in[l + kx * shift];
     }
-    for (int kx = 0; kx < K; kx++) {
-        sums[kx] = s[kx];
-        if (next) next[kx] = t[kx];
-    }
+    for (int t = 0; t < T; t++)
+        for (int kx = 0; kx < K; kx++) sums[t][kx] = s[t][kx];
     return at;
 }
 
 /* Gradient of the weights (K, K) from that of the output, g, H rows of n numbers, which are g_row apart. Input row i meets row
-   i - up of g in kernel row ky, and row i - up - 1 in the next. A few rows at a time serve all kernel rows, so that they stay in
-   the nearest cache. Meanwhile it loads two planes `ahead` (H, n), as `convolve` does. */
+   i - up - t of g in kernel row ky + t; T kernel rows are computed at once from the rows that all of them meet. A few rows at a
+   time serve all kernel rows, so that they stay in the nearest cache. Meanwhile it loads two planes `ahead` (H, n), as `convolve`
+   does. */
 #define WEIGHTS(K)                                                                                                             \
     static void weights_##K(real *restrict dw, const real *restrict g, long g_row, const real *restrict in, const plane *p,    \
                             const real *const *ahead) {                                                                        \
-        enum { PAIRS = 2 * K + 3 <= REGISTERS };                                                                               \
+        /* The sums, a vector of each row of g, and one of inputs take registers. Three and two single rows are slower for 5. */   \
+        enum { T = 3 * K + 4 <= REGISTERS && K != 5 ? 3 : 2 * K + 3 <= REGISTERS ? 2 : 1 };                                    \
         vector sums[K][K] = {{{0}}};                                                                                           \
-        long at = 0;                                                                                                           \
-        long d = p->dilation, g_step = d * g_row, in_step = d * p->row, at_once = max(1, 4096 / p->n);                         \
+        long at = 0, d = p->dilation, g_step = d * g_row, in_step = d * p->row, at_once = max(1, 4096 / p->n);                 \
         for (long phase = 0; phase < min(d, p->H); phase++)                                                                    \
             for (long H = (p->H - 1 - phase) / d + 1, from = 0; from < H; from += at_once)                                     \
-                for (long ky = 0, two; ky < K; ky += 1 + two) {                                                                \
-                    two = PAIRS && ky + 1 < K;                                                                                 \
+                for (long ky = 0, count; ky < K; ky += count) {                                                                \
+                    count = ky + T <= K ? T : 1;                                                                               \
                     long up = ky - K / 2, to = min(H, from + at_once);                                                         \
-                    long first = max(from, up), end = max(first, min(to, H + up)), both = two ? max(first, up + 1) : end;      \
+                    long first = max(from, up + count - 1), end = max(first, min(to, H + up));                                 \
                     const real *row = in + phase * p->row, *q = g + phase * g_row - up * g_step;                               \
-                    ADD(K, first, min(both, end), sums[ky], 0, q)                                                              \
-                    if (two) {                                                                                                 \
-                        ADD(K, both, end, sums[ky], sums[ky + 1], q)                                                           \
-                        ADD(K, max(end, both), min(to, H + up + 1), sums[ky + 1], 0, q - g_step)                               \
-                    }                                                                                                          \
+                    for (long t = 0; t < count - 1; t++) ADD(K, 1, t, max(from, up + t), min(first, min(to, H + up + t)))      \
+                    if (count == T)                                                                                            \
+                        ADD(K, T, 0, first, end)                                                                               \
+                    else                                                                                                       \
+                        ADD(K, 1, 0, first, end)                                                                               \
+                    for (long t = 1; t < count; t++) ADD(K, 1, t, end, min(to, H + up + t))                                    \
                 }                                                                                                              \
         for (int k = 0; k < K * K; k++) {                                                                                      \
             real s = 0;                                                                                                        \
@@ -179,9 +176,9 @@ INLINE long add_products(int K, vector *sums, vector *next, const real *g, const
             dw[k] = s;                                                                                                         \
         }                                                                                                                      \
     }
-#define ADD(K, FROM, TO, SUMS, NEXT, G)                                                                                        \
-    at = add_products(K, SUMS, NEXT, G + (FROM) * g_step, row + (FROM) * in_step, g_step, in_step, (TO) - (FROM), p->n,        \
-                      p->shift, ahead, at, p->H * p->n, p->n * (1 + PAIRS) / K);
+#define ADD(K, T, t, FROM, TO)                                                                                                 \
+    at = add_products(K, T, sums + ky + t, q + ((FROM) - t) * g_step, row + (FROM) * in_step, g_step, in_step, (TO) - (FROM),  \
+                      p->n, p->shift, ahead, at, p->H * p->n, p->n * T / K);
 WEIGHTS(1) WEIGHTS(3) WEIGHTS(5) WEIGHTS(7) WEIGHTS(9) WEIGHTS(11)
 
 typedef void weights_function(real *, const real *, long, const real *, const plane *, const real *const *);
