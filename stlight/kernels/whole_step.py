@@ -1,7 +1,6 @@
 """Training steps with less overhead: all weights as one parameter, and a whole step as one CUDA graph."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +61,7 @@ class FlatAdam(torch.optim.Adam):
             # A deep copy has no such attribute, because its weights are not parts of this one.
             weight.flat = self.flat  # type: ignore[attr-defined]
         super().__init__([self.flat], lr=lr, fused=self.flat.device.type != "meta")
+        self.register_step_pre_hook(lambda *_: self.gather_gradients())
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop all gradients, whatever `set_to_none` says."""
@@ -79,8 +79,3 @@ class FlatAdam(torch.optim.Adam):
         self.flat.grad = whole if self.flat.grad is None else self.flat.grad.add_(whole)
         for weight in self._weights:
             weight.grad = None
-
-    def step(self, closure: Any = None) -> Any:
-        """Gather the gradients, and take a step."""
-        self.gather_gradients()
-        return super().step(closure)

@@ -79,14 +79,14 @@ def test_a_flat_parameter_gets_the_gradients_of_all_weights():
     assert torch.equal(flat.grad, whole)
 
 
-@pytest.mark.parametrize("change", ["frozen", "hooked", "replaced"])
+@pytest.mark.parametrize("change", ["frozen", "hooked", "replaced", "first replaced"])
 def test_weights_that_are_not_only_parts_of_a_flat_parameter_get_their_own_gradients(change):
     torch.manual_seed(0)
     model, (clip, target) = accelerate(STLight(hidden_dim=8, depth=3)), torch.rand(2, 2, 10, 1, 8, 8)
     twin = copy.deepcopy(model)
     F.mse_loss(twin(clip), target).backward()
     optimizer = FlatAdam(model)
-    weight, seen = model.mixers[1][1][0].weight, []
+    weight, seen = (model.patch_encoder[0] if change == "first replaced" else model.mixers[1][1][0]).weight, []
     if change == "frozen":
         weight.requires_grad_(False)
     elif change == "hooked":
