@@ -1,6 +1,7 @@
 """Training steps with less overhead: all weights as one parameter, and a whole step as one CUDA graph."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +61,9 @@ class FlatAdam(torch.optim.Adam):
             weight.data, weight.grad = values.view_as(weight), None
             # A deep copy has no such attribute, because its weights are not parts of this one.
             weight.flat = self.flat  # type: ignore[attr-defined]
+        # PyTorch has no fused kernel for the device "meta".
         super().__init__([self.flat], lr=lr, fused=self.flat.device.type != "meta")
-        self.register_step_pre_hook(lambda *_: self.gather_gradients())
+        self.register_step_pre_hook(_gather)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop all gradients, whatever `set_to_none` says."""
@@ -79,3 +81,8 @@ class FlatAdam(torch.optim.Adam):
         self.flat.grad = whole if self.flat.grad is None else self.flat.grad.add_(whole)
         for weight in self._weights:
             weight.grad = None
+
+
+def _gather(optimizer: Any, *_: Any) -> None:
+    # Not a closure, because an optimizer that refers to itself would keep a phase's memory.
+    optimizer.gather_gradients()
