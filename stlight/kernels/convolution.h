@@ -28,9 +28,9 @@ INLINE void add_taps(int V, int R, vector (*restrict sums)[8], const real *w, lo
         }
 }
 
-/* V vectors of outputs in each of R rows, which are `step` numbers apart, are kept in registers through all taps. Input rows
-   `first` to `last` of the K + R - 1 that these rows read lie within the plane. Sums start from `bias`, or from the numbers at
-   `plus`, in rows that are plus_step apart, if there are any. */
+/* V vectors of outputs in each of R rows, which are `step` numbers apart, are kept in registers through all taps. Of the K + R - 1
+   input rows that they read, those from `first` to before `last` lie within the plane; K is at least R - 1. Sums start from `bias`,
+   or from the numbers at `plus`, in rows that are plus_step apart, if there are any. */
 INLINE void block(int V, int R, real *restrict out, long step, const real *restrict in, const real *w, long K, long first,
                   long last, long columns, long row_step, long shift, real bias, const real *plus, long plus_step) {
     vector sums[4][8];
@@ -98,7 +98,7 @@ static void convolve(real *restrict out, long out_row, const real *restrict in, 
         long y = phase, d = p->dilation;
 #define ROWS(R)                                                                                                                \
     for (; y + (R - 1) * d < p->H; y += R * d) convolve_rows(y, R, out, out_row, in, p, w, bias, plus, ahead);
-        /* A kernel of one row has no row that four outputs read. */
+        /* `block` takes at most two rows for a kernel of one. */
         if (p->K > 1) {
             ROWS(4)
         }
@@ -117,8 +117,8 @@ static void convolve_transposed(real *restrict out, long out_row, const real *re
 }
 
 /* Add the products of `rows` rows of inputs with those of output gradients g, and with the T - 1 rows of g before each, to the sums
-   of T kernel rows, so that an input is loaded once for all. With each row, load `share` numbers of two arrays from number `at` to
-   number `end`; return how far it came. */
+   of T kernel rows, so that an input is loaded once for all. With each row, load the next `share` numbers of two arrays, from number
+   `at` to before `end`; return how far it came. */
 INLINE long add_products(int K, int T, vector (*sums)[K], const real *g, const real *in, long g_step, long in_step, long rows,
                          long n, long shift, const real *const *ahead, long at, long end, long share) {
     vector s[3][MAX_KERNEL], v[3];
@@ -152,7 +152,7 @@ INLINE long add_products(int K, int T, vector (*sums)[K], const real *g, const r
 #define WEIGHTS(K)                                                                                                             \
     static void weights_##K(real *restrict dw, const real *restrict g, long g_row, const real *restrict in, const plane *p,    \
                             const real *const *ahead) {                                                                        \
-        /* The sums, a vector of each row of g, and one of inputs take registers. Three and two single rows are slower for 5. */   \
+        /* Sums, a vector of each row of g, and one of inputs take registers. 5 = 2 + 2 + 1 rows are faster than 3 + 1 + 1. */ \
         enum { T = 3 * K + 4 <= REGISTERS && K != 5 ? 3 : 2 * K + 3 <= REGISTERS ? 2 : 1 };                                    \
         vector sums[K][K] = {{{0}}};                                                                                           \
         long at = 0, d = p->dilation, g_step = d * g_row, in_step = d * p->row, at_once = max(1, 4096 / p->n);                 \

@@ -103,7 +103,7 @@ class Stages:
         if flat is None:
             weights = [[w.contiguous() if w.dim() == 4 else w for w in own] for own in weights]
             every = [weight for own in weights for weight in own]
-            _check(every)
+        _check(every if flat is None else [flat])
         for stage in self.stages:
             _check(stage.buffers())
         return _Function.apply(x, self, weights, *(every if flat is None else [flat]))

@@ -47,9 +47,10 @@ def record_step(
 class FlatAdam(torch.optim.Adam):
     """Adam on all weights of a model as one parameter, `flat`, for the overhead of one parameter instead of a hundred.
 
-    The model's weights become parts of it. The compiled kernels give it their gradients at once, so that nothing is set to zero
-    or added up, and single weights have no gradients; what PyTorch gives to single weights is moved to `flat` before a step.
-    `torch.autograd.grad` by single weights raises `RuntimeError` where the kernels compute.
+    The model's weights become parts of it. Where the compiled kernels compute a whole model, they give their gradients to
+    `flat` itself, so that none is set to zero or copied, and `torch.autograd.grad` by single weights raises `RuntimeError`.
+    What single weights get is moved to `flat` before a step. So drop and clip gradients by this optimizer and `flat`, not by
+    the model, train these weights with no other optimizer, and make a new one if a weight gets other memory.
     """
 
     def __init__(self, model: nn.Module, lr: float = 1e-3) -> None:
@@ -84,5 +85,5 @@ class FlatAdam(torch.optim.Adam):
 
 
 def _gather(optimizer: Any, *_: Any) -> None:
-    # Not a closure, because an optimizer that refers to itself would keep a phase's memory.
+    # Not a closure, because an optimizer that refers to itself would keep its memory until garbage is collected.
     optimizer.gather_gradients()

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stlight import STLight
 from stlight.kernels import accelerate, backend_of
 from stlight.kernels.compile import library
+from stlight.kernels.whole_step import FlatAdam
 from stlight.model import Rollout
 
 pytestmark = pytest.mark.skipif(library("mixer.c") is None, reason="no C compiler")
@@ -171,7 +172,13 @@ def statistics_in_double(model):
     model.mixers[0][1][2].running_var = model.mixers[0][1][2].running_var.double()
 
 
-@pytest.mark.parametrize("change", [strided_bias, statistics_in_double])
+def weights_of_an_optimizer_in_double(model):
+    for weight in model.parameters():
+        weight.data = weight.data.double()
+    FlatAdam(model)
+
+
+@pytest.mark.parametrize("change", [strided_bias, statistics_in_double, weights_of_an_optimizer_in_double])
 def test_weights_that_the_kernels_cannot_address_are_refused_after_acceleration(change, clip):
     model = accelerate(small())
     change(model)

@@ -291,8 +291,11 @@ def test_a_state_of_the_first_phase_can_be_loaded_in_the_second(name):
 def test_frozen_weights_get_no_gradients(name):
     config = configured(name)
     training = begin(config)
+    flat = next(training.model.autoencoder.parameters()).flat
+    flat.grad = torch.ones_like(flat)
     training.epoch = 2
     training.start_phase()
+    assert flat.grad is None
     clip = clip_of(config.clip_shape)
     frozen = {weight: weight.detach().clone() for weight in training.model.autoencoder.parameters()}
     take_step(training.model.train(), training.optimizer, clip, 4, config.training, 1, at(TRANSFORMER))
