@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stlight.config import RunConfig, TrainingConfig
 from stlight.data.clips import Clips, Split
-from stlight.kernels.whole_step import FlatAdam, record_step
+from stlight.kernels.whole_step import record_step
 from stlight.metrics import all_metrics
 from stlight.model import Forecaster, TrainingStep
 from stlight.training.checkpoint import State
@@ -37,8 +37,6 @@ Predictor = Callable[[Tensor], Tensor]
 class Training:
     """State of a training run: all that its remaining steps depend on. It can be saved and loaded after any step."""
 
-    optimizer: FlatAdam
-
     def __init__(self, model: Forecaster, config: RunConfig, accumulation_steps: int = 1) -> None:
         self.model, self.config = model, config
         self.accumulation_steps = accumulation_steps
@@ -62,9 +60,6 @@ class Training:
 
     def start_phase(self) -> None:
         """Start Adam and the schedule of the current phase."""
-        if hasattr(self, "optimizer"):
-            # The weights of the phase that ends would keep its gradients.
-            self.optimizer.zero_grad()
         self.optimizer, self.schedule = start_phase(self.model, self.phases, self.phase, self.config)
 
     @property

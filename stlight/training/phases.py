@@ -21,7 +21,9 @@ def start_phase(model: Forecaster, phases: Sequence[Phase], index: int, config: 
     """Freeze all weights that a phase does not train, and return an Adam and a schedule for those that it does."""
     num_epochs, part = phases[index]
     if len(phases) > 1:
-        model.requires_grad_(False).zero_grad()
+        for weight in model.requires_grad_(False).parameters():
+            # Gradients belong to what the optimizer of the phase that ends made of the weights.
+            weight.grad = getattr(weight, "flat", weight).grad = None
         part.requires_grad_()
     # Each phase warms up, and has an epoch left after it.
     warmup = min(config.training.warmup_epochs, num_epochs - 1)
