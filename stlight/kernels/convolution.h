@@ -18,8 +18,8 @@ static void copy_rows(real *restrict out, long out_row, const real *restrict in,
     for (long y = 0; y < p->H; y++) memcpy(out + y * out_row, in + y * in_row, p->n * sizeof *out);
 }
 
-/* Add a kernel row's taps of V vectors of inputs to the outputs of R rows. Their kernel rows follow each other, upwards from w, so
-   that an input is loaded once for all. */
+/* Add the taps of V vectors of a row of inputs to the outputs of R rows: to the first with the kernel row at w, to each next row
+   with the kernel row before, so that an input is loaded once for all. */
 INLINE void add_taps(int V, int R, vector (*restrict sums)[8], const real *w, long K, const real *in, long columns, long shift) {
     for (long kx = 0; kx < columns; kx++, in += shift)
         for (int j = 0; j < V; j++) {

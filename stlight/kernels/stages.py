@@ -50,7 +50,7 @@ def call(name: str, integers: Sequence[int], reals: Sequence[float], *tensors: T
 
 @dataclass
 class Skip:
-    """What the model's skip connection carries: activations in a forward pass, their gradient in a backward pass.
+    """Carry activations through the model's skip connection in a forward pass, and their gradient in a backward pass.
 
     Each pass makes one. The stage where the connection starts (in a backward pass, ends) fills it, and the other uses it.
     """

@@ -22,7 +22,7 @@ def start_phase(model: Forecaster, phases: Sequence[Phase], index: int, config: 
     num_epochs, part = phases[index]
     if len(phases) > 1:
         for weight in model.requires_grad_(False).parameters():
-            # Gradients belong to what the optimizer of the phase that ends made of the weights.
+            # The previous phase's FlatAdam may have made the weight a part of `flat`, which then has the gradient.
             weight.grad = getattr(weight, "flat", weight).grad = None
         part.requires_grad_()
     # Each phase warms up, and has an epoch left after it.
